@@ -1,0 +1,1 @@
+"""What the three services share: the records on each topic, and how a service runs."""

@@ -1,0 +1,266 @@
+"""Kafka clients with the settings that the services rely on, and the reads they share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewPartitions
+from kafka.errors import (
+    AuthorizationError,
+    InvalidPartitionsError,
+    KafkaError,
+    RetriableError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+)
+
+from stream.service import Backoff, Fatal, Stop, Warnings
+from stream.settings import StreamSettings
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_MS = 10_000
+BOOTSTRAP_TIMEOUT_MS = 2_000
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""What a consumer fetches of one partition at a time; larger messages still come, one by one."""
+
+_FOREVER_MS = 2**31 - 1
+
+
+def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: logging.Logger) -> T:
+    """Call `make` until Kafka answers, with a warning a minute meanwhile.
+
+    Raises
+    ------
+    Stopped
+        When the service was told to end.
+    Fatal
+        When the brokers refuse the credentials.
+    """
+    pauses, warnings = Backoff(), Warnings(log)
+    while True:
+        stop.check()
+        try:
+            return make()
+        except (SaslAuthenticationFailedError, AuthorizationError) as error:
+            raise Fatal(f"{settings.kafka_bootstrap_servers}: refused: {error}") from None
+        except (RetriableError, OSError) as error:
+            warnings.warn(
+                "broker",
+                f"no broker answers at {settings.kafka_bootstrap_servers}"
+                f" ({type(error).__name__}); trying again",
+            )
+        stop.wait(next(pauses))
+
+
+def admin(settings: StreamSettings) -> KafkaAdminClient:
+    """Make an admin client."""
+    return KafkaAdminClient(**_common(settings))
+
+
+def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
+    """Make a consumer that sees committed records only, and commits nothing by itself.
+
+    Parameters
+    ----------
+    settings : StreamSettings
+    **options
+        Over the defaults, under kafka-python's names.
+    """
+    return KafkaConsumer(
+        **{
+            **_common(settings),
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "max_partition_fetch_bytes": 4 * 2**20,
+            "metadata_max_age_ms": 10_000,
+            **options,
+        }
+    )
+
+
+def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
+    """Make an idempotent producer whose records wait for the broker as long as it takes.
+
+    Parameters
+    ----------
+    settings : StreamSettings
+    **options
+        Over the defaults, under kafka-python's names.
+    """
+    return KafkaProducer(
+        **{
+            **_common(settings),
+            "acks": "all",
+            "linger_ms": 20,
+            "batch_size": 256 * 1024,
+            "max_block_ms": 5_000,
+            "delivery_timeout_ms": _FOREVER_MS,
+            **options,
+        }
+    )
+
+
+def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: logging.Logger) -> None:
+    """Make the topics that are missing, and grow those with too few partitions.
+
+    The data topic gets at least ``DATA_PARTITIONS``, the predictor's output topics at least as
+    many as the data topic has.
+    """
+    wanted = _topics(settings)
+    found = partition_counts(client, list(wanted))
+    have = found.get(settings.data_topic)
+    if have is not None and have > settings.data_partitions:
+        log.warning(
+            "%s has %d partitions, more than DATA_PARTITIONS=%d; a topic cannot shrink",
+            settings.data_topic,
+            have,
+            settings.data_partitions,
+        )
+        for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic):
+            wanted[topic]["num_partitions"] = have
+    missing = {topic: options for topic, options in wanted.items() if topic not in found}
+    for topic, options in missing.items():
+        with suppress(TopicAlreadyExistsError):  # another service was first
+            client.create_topics({topic: options}, timeout_ms=REQUEST_TIMEOUT_MS)
+            log.info("made topic %s, partitions=%d", topic, options["num_partitions"])
+    client.wait_for_topics(list(wanted))
+    for topic, count in found.items():
+        target = wanted[topic]["num_partitions"]
+        if count < target:
+            with suppress(InvalidPartitionsError):  # another service was first
+                client.create_partitions({topic: NewPartitions(target)})
+                log.info("grew topic %s from %d to %d partitions", topic, count, target)
+    client.wait_for_topics(list(wanted))
+
+
+def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
+    """Return the number of partitions of each of `topics` that exists."""
+    return {
+        topic["name"]: len(topic["partitions"])
+        for topic in client.describe_topics(topics)
+        if not topic.get("error_code")
+    }
+
+
+def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
+    """Return the first offset of a partition and the one after its last committed record."""
+    start = client.beginning_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
+    end = client.end_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
+    return start, end
+
+
+def read_range(
+    client: KafkaConsumer, partition: TopicPartition, start: int, end: int, stop: Stop
+) -> Iterator[Any]:
+    """Yield the records at offsets `start` to `end` - 1 of one partition, then return.
+
+    The consumer is assigned that partition alone.
+
+    Raises
+    ------
+    Stopped
+    """
+    client.assign([partition])
+    client.seek(partition, start)
+    while (client.position(partition) or 0) < end:
+        stop.check()
+        for record in client.poll(timeout_ms=200).get(partition, ()):
+            if record.offset >= end:
+                return
+            yield record
+
+
+def newest(
+    client: KafkaConsumer,
+    partition: TopicPartition,
+    choose: Callable[[list[Any]], T | None],
+    stop: Stop,
+) -> T | None:
+    """Look back from the end of a partition, further and further, until `choose` finds something.
+
+    Parameters
+    ----------
+    client : KafkaConsumer
+        Assigned that partition alone afterwards.
+    partition : TopicPartition
+    choose : callable
+        Given the records of a growing stretch before the end, oldest first; returns what it
+        looked for, or ``None`` to look further back.
+    stop : Stop
+
+    Returns
+    -------
+    object or None
+        ``None`` when the whole partition holds nothing of the kind.
+    """
+    start, end = bounds(client, partition)
+    length = 8
+    while end > start:
+        first = max(start, end - length)
+        found = choose(list(read_range(client, partition, first, end, stop)))
+        if found is not None or first == start:
+            return found
+        length *= 8
+    return None
+
+
+def close(*clients: Any) -> None:
+    """Close clients within a second each, whatever state they are in."""
+    for client in clients:
+        with suppress(KafkaError, OSError, AttributeError, RuntimeError):
+            if isinstance(client, KafkaProducer):
+                client.close(timeout=1)
+            elif isinstance(client, KafkaConsumer):
+                client.close(autocommit=False, timeout_ms=1_000)
+            elif client is not None:
+                client.close()
+
+
+def _common(settings: StreamSettings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "reconnect_backoff_max_ms": 1_000,
+        "metrics_enabled": False,
+        **settings.security(),
+    }
+
+
+def _topics(settings: StreamSettings) -> dict[str, dict[str, Any]]:
+    def options(partitions: int, retention_bytes: int) -> dict[str, Any]:
+        return {
+            "num_partitions": partitions,
+            "replication_factor": settings.replication_factor,
+            "configs": {
+                # Size alone decides: by default Kafka would drop a sole old model after a week.
+                "retention.ms": "-1",
+                "retention.bytes": str(retention_bytes),
+                # Retention drops whole segments, so they have to be well below it.
+                "segment.bytes": str(max(2**20, min(2**30, retention_bytes // 8))),
+                "min.insync.replicas": str(min(2, max(1, settings.replication_factor - 1))),
+            },
+        }
+
+    data = options(settings.data_partitions, settings.data_retention_bytes)
+    output = options(settings.data_partitions, settings.prediction_retention_bytes)
+    models = options(1, settings.model_retention_bytes)
+    schema = options(1, settings.model_retention_bytes)
+    schema["configs"] = {
+        "cleanup.policy": "compact",
+        "min.insync.replicas": schema["configs"]["min.insync.replicas"],
+    }
+    return {
+        settings.data_topic: data,
+        settings.schema_topic: schema,
+        settings.model_topic: models,
+        settings.status_topic: dict(models),
+        settings.prediction_topic: output,
+        settings.rejected_topic: dict(output),
+    }

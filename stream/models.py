@@ -1,0 +1,291 @@
+"""The models on the model topic: envelope, parts, signature.
+
+A model travels as one record, or as consecutive parts where it is larger than a message. Each
+part is a JSON object whose last field is its share of the pickle in base64, so that a console
+shows what the model is before its bytes; each is signed by itself, over the record's value.
+
+Nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from stream.keys import SigningKey, TrustedKeys
+from stream.records import RecordError, parse
+
+SIGNATURE = "signature"
+"""Name of the record header that carries the Ed25519 signature."""
+
+PART_BYTES = 600_000
+"""Share of the pickle in one part: with base64 and envelope it stays under Kafka's 1 MB."""
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class ModelError(ValueError):
+    """A model that must not be served; the message says which check it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What a model is, without its bytes.
+
+    Attributes
+    ----------
+    version : int
+        Rises by one with every publication.
+    recipe : str
+        Name of the recipe that made it.
+    algorithm : str
+        Class of the classifier.
+    features : int
+        Number of features it expects.
+    feature_names : list of str or None
+        Their names, in order, where it knows them.
+    classes : list of int
+        ``[0, 1]``.
+    accepts_missing : bool
+        Whether a feature may be null.
+    trained_on : int
+        Number of records it was trained on.
+    trained_to : dict of str to int
+        Partition to the highest offset it was trained on.
+    recipe_accuracy : float or None
+        Prequential accuracy of its recipe when it was published.
+    reason : str
+        Why it was published.
+    restores : int or None
+        The older version that this one brings back.
+    created : str
+        Time of publication, UTC, ISO 8601.
+    sklearn, numpy, python : str
+        Versions it was made with.
+    sha256 : str
+        Of the whole pickle, in hexadecimal.
+    """
+
+    version: int
+    recipe: str
+    algorithm: str
+    features: int
+    feature_names: list[str] | None
+    classes: list[int]
+    accepts_missing: bool
+    trained_on: int
+    trained_to: dict[str, int]
+    recipe_accuracy: float | None
+    reason: str
+    restores: int | None
+    created: str
+    sklearn: str
+    numpy: str
+    python: str
+    sha256: str = ""
+
+    def trained_on_record(self, partition: int, offset: int) -> bool:
+        """Whether the model was trained on the record at this place of the data topic."""
+        return offset <= self.trained_to.get(str(partition), -1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One record of the model topic."""
+
+    envelope: Envelope
+    part: int
+    parts: int
+    pickle: bytes
+
+
+@dataclass(frozen=True)
+class Message:
+    """One record of the model topic as bytes, ready to be sent."""
+
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def now() -> str:
+    """Return the time as the topics carry it: UTC, ISO 8601, milliseconds, ``Z``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[Message]:
+    """Split a model into signed records.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        Its ``sha256`` is filled in here.
+    pickle : bytes
+        The model, pickled.
+    key : SigningKey or None
+        ``None`` leaves the records unsigned.
+
+    Yields
+    ------
+    Message
+        The parts in order.
+    """
+    envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
+    shares = [pickle[i : i + PART_BYTES] for i in range(0, len(pickle), PART_BYTES)] or [b""]
+    for number, share in enumerate(shares, start=1):
+        value = orjson.dumps(
+            {
+                **{field.name: getattr(envelope, field.name) for field in fields(Envelope)},
+                "part": number,
+                "parts": len(shares),
+                "pickle": base64.b64encode(share).decode(),
+            }
+        )
+        yield Message(value, [(SIGNATURE, key.sign(value))] if key else [])
+
+
+def verify(value: bytes, headers: Headers, trusted: TrustedKeys) -> str:
+    """Check the signature of one record before anything in it is believed.
+
+    Returns
+    -------
+    str
+        Fingerprint of the key that signed it.
+
+    Raises
+    ------
+    ModelError
+        When the record is unsigned, signed twice, or not signed by a trusted key.
+    """
+    signatures = [content for name, content in headers if name == SIGNATURE]
+    if len(signatures) != 1:
+        raise ModelError(f"expected one {SIGNATURE} header, got {len(signatures)}")
+    fingerprint = trusted.signer(value, signatures[0])
+    if fingerprint is None:
+        raise ModelError(f"not signed by a trusted key ({trusted})")
+    return fingerprint
+
+
+def unpack(value: bytes | None) -> Part:
+    """Read one record of the model topic.
+
+    Raises
+    ------
+    ModelError
+        When a field is missing, of another type or out of range.
+    """
+    try:
+        found = parse(value)
+        envelope = Envelope(**{field.name: _field(found, field.name) for field in fields(Envelope)})
+        part, parts = _field(found, "part"), _field(found, "parts")
+        if not 1 <= part <= parts:
+            raise ModelError(f"part: expected 1 to {parts}, got {part}")
+        return Part(envelope, part, parts, base64.b64decode(_field(found, "pickle"), validate=True))
+    except (RecordError, binascii.Error) as error:
+        raise ModelError(f"not a model: {error}") from None
+
+
+class Assembler:
+    """Puts consecutive parts together again, holding at most one model of a bounded size.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Largest pickle, in bytes, that is put together.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[Part] = []
+        self._size = 0
+
+    def add(self, part: Part) -> tuple[Envelope, bytes] | None:
+        """Take the next part in the order of the topic.
+
+        Returns
+        -------
+        tuple of Envelope and bytes, or None
+            The model, once its last part is here.
+
+        Raises
+        ------
+        ModelError
+            When the part does not continue the ones before, the model is larger than allowed,
+            or its digest is wrong. The next part 1 starts afresh.
+        """
+        if part.part == 1:
+            self._start_again()
+        elif not self._parts:
+            return None  # the rest of a model whose beginning was not read or not accepted
+        last = self._parts[-1] if self._parts else None
+        if last and (part.envelope, part.parts, part.part) != (
+            last.envelope,
+            last.parts,
+            last.part + 1,
+        ):
+            self._start_again()
+            raise ModelError(
+                f"part {last.part + 1} of {last.parts} of model {last.envelope.version} is missing"
+            )
+        self._size += len(part.pickle)
+        if self._size > self._max_bytes:
+            size = self._size
+            self._start_again()
+            raise ModelError(f"larger than {self._max_bytes} bytes (at least {size})")
+        self._parts.append(part)
+        if part.part < part.parts:
+            return None
+        pickle = b"".join(p.pickle for p in self._parts)
+        self._start_again()
+        if hashlib.sha256(pickle).hexdigest() != part.envelope.sha256:
+            raise ModelError("sha256: not the digest of the pickle")
+        return part.envelope, pickle
+
+    def _start_again(self) -> None:
+        self._parts, self._size = [], 0
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "version": (int,),
+    "recipe": (str,),
+    "algorithm": (str,),
+    "features": (int,),
+    "feature_names": (list, type(None)),
+    "classes": (list,),
+    "accepts_missing": (bool,),
+    "trained_on": (int,),
+    "trained_to": (dict,),
+    "recipe_accuracy": (float, int, type(None)),
+    "reason": (str,),
+    "restores": (int, type(None)),
+    "created": (str,),
+    "sklearn": (str,),
+    "numpy": (str,),
+    "python": (str,),
+    "sha256": (str,),
+    "part": (int,),
+    "parts": (int,),
+    "pickle": (str,),
+}
+
+
+def _field(found: dict[str, Any], name: str) -> Any:
+    if name not in found:
+        raise ModelError(f"{name}: missing")
+    value = found[name]
+    if type(value) not in _TYPES[name]:
+        allowed = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
+        raise ModelError(f"{name}: expected {allowed}, got {type(value).__name__}")
+    if name == "version" and value < 1:
+        raise ModelError(f"version: expected 1 or more, got {value}")
+    if name == "trained_to" and not all(type(offset) is int for offset in value.values()):
+        raise ModelError("trained_to: expected partition to offset")
+    if name == "feature_names" and value is not None and not set(map(type, value)) <= {str}:
+        raise ModelError("feature_names: expected names")
+    return value

@@ -1,0 +1,181 @@
+"""How a service runs: its start, its log, its end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from stream.settings import SettingsError, StreamSettings, read
+
+S = TypeVar("S", bound=StreamSettings)
+T = TypeVar("T")
+
+GRACE_SECONDS = 2.0
+"""How long a call may go on after the service was told to end."""
+
+WARN_EVERY_SECONDS = 60.0
+
+
+class Stopped(Exception):
+    """The service was told to end while it waited."""
+
+
+class Fatal(Exception):
+    """The service cannot go on; the message is the one line that says why."""
+
+
+class DeadlineExceeded(Exception):
+    """A call took longer than it may."""
+
+
+class Stop:
+    """The stop flag of a service, and the waits that heed it.
+
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._event = threading.Event()
+        self._clock = clock
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def request(self) -> None:
+        """Ask the service to end."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise `Stopped` when the service was told to end."""
+        if self:
+            raise Stopped
+
+    def wait(self, seconds: float) -> None:
+        """Wait, unless the service is told to end meanwhile.
+
+        Raises
+        ------
+        Stopped
+        """
+        if self._event.wait(seconds):
+            raise Stopped
+
+    def deadline(self, seconds: float, call: Callable[[], T]) -> T:
+        """Return what `call` returns, if it does so in time.
+
+        The call runs on a thread of its own, because kafka-python's transactions wait without
+        an end; one that is given up is left behind there. Once the service is told to end, at
+        most two seconds are left.
+
+        Raises
+        ------
+        DeadlineExceeded
+        """
+        outcome: list[tuple[bool, Any]] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.append((True, call()))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                outcome.append((False, error))
+            done.set()
+
+        threading.Thread(target=run, name="deadline", daemon=True).start()
+        end = self._clock() + seconds
+        stopping = False
+        while not done.wait(min(0.1, max(0.0, end - self._clock()))):
+            if self and not stopping:
+                stopping, end = True, min(end, self._clock() + GRACE_SECONDS)
+            if self._clock() >= end:
+                raise DeadlineExceeded(f"not done within {seconds:g} s")
+        succeeded, result = outcome[0]
+        if not succeeded:
+            raise result
+        return result  # type: ignore[no-any-return] # what the call returned
+
+
+class Warnings:
+    """Warnings that may recur: each kind is logged at most once a minute, with its count.
+
+    Parameters
+    ----------
+    log : logging.Logger
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def warn(self, kind: str, message: str) -> None:
+        """Log `message`, unless a warning of this `kind` stands in the last minute's log."""
+        now = self._clock()
+        if now - self._last.get(kind, -WARN_EVERY_SECONDS) < WARN_EVERY_SECONDS:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return
+        held = self._held.pop(kind, 0)
+        self._last[kind] = now
+        self._log.warning("%s%s", message, f" ({held} more in the last minute)" if held else "")
+
+
+class Backoff:
+    """Growing pauses between tries, in seconds: 0.2, 0.4, … 5."""
+
+    def __init__(self) -> None:
+        self._next = 0.2
+
+    def __next__(self) -> float:
+        pause, self._next = self._next, min(5.0, 2 * self._next)
+        return pause
+
+
+def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoReturn:
+    """Run a service until it is told to end, then exit.
+
+    Exit status: 0 when SIGTERM or SIGINT ended it, 2 for a wrong setting, 1 for anything that it
+    cannot survive; either failure is one line of the log.
+
+    Parameters
+    ----------
+    name : str
+        Name of the service in its log.
+    settings : type of StreamSettings
+    main : callable
+        Given the settings and the stop flag; may raise `Stopped` and `Fatal`.
+    """
+    log = logging.getLogger(name)
+    logging.basicConfig(
+        stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO"
+    )
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.request())
+    try:
+        found = read(settings)
+        logging.getLogger().setLevel(found.log_level)
+        # The client logs every retry of its own as an error; what matters of it is said here.
+        client_level = logging.DEBUG if found.log_level == "DEBUG" else logging.CRITICAL + 1
+        logging.getLogger("kafka").setLevel(client_level)
+        main(found, stop)
+    except Stopped:
+        pass
+    except SettingsError as error:
+        log.error("%s", error)
+        sys.exit(2)
+    except Fatal as error:
+        log.error("%s", error)
+        sys.exit(1)
+    log.info("stopped")
+    sys.exit(0)
