@@ -79,6 +79,7 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
             "auto_offset_reset": "none",
             "max_partition_fetch_bytes": 4 * 2**20,
             "metadata_max_age_ms": 10_000,
+            "metrics_enabled": False,
             **options,
         }
     )
@@ -97,6 +98,7 @@ def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
         **{
             **_common(settings),
             "acks": "all",
+            "metrics_enabled": False,
             "linger_ms": 20,
             "batch_size": 256 * 1024,
             "max_block_ms": 5_000,
@@ -228,7 +230,6 @@ def _common(settings: StreamSettings) -> dict[str, Any]:
         "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "reconnect_backoff_max_ms": 1_000,
-        "metrics_enabled": False,
         **settings.security(),
     }
 

@@ -1,0 +1,151 @@
+"""The log file: the running accuracy at every 10th counted prediction of a partition.
+
+It is a projection of the prediction topic. A line is written after its prediction is committed,
+and whatever is missing, for whatever reason, is filled in from the topic.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stream.records import Prediction
+from stream.service import Warnings
+
+EVERY = 10
+OLDER_FILES = 3
+
+_LINE = re.compile(rb"^\S+ partition=(\d+) n=(\d+) accuracy=\S+ model=\d+$")
+
+History = Callable[[int, int, int], Iterable[tuple[Prediction, int]]]
+"""Given partition, n and n: the counted predictions above the first up to the second, each with
+the milliseconds of its record, oldest first."""
+
+
+class AccuracyLog:
+    """Appends lines to a file, rotates it, and fills in what is missing.
+
+    Parameters
+    ----------
+    path : Path
+        The file; three older ones stay beside it as ``.1``, ``.2`` and ``.3``.
+    max_bytes : int
+        Size at which it is rotated.
+    history : callable
+        Where missing lines come from.
+    log : logging.Logger
+        Where it is said that the file cannot be written.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, history: History, log: logging.Logger) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._history = history
+        self._warnings = Warnings(log)
+        self._last: dict[int, int] | None = None
+
+    def fill_in(self, n: dict[int, int]) -> None:
+        """Write the lines that are missing up to the given counts.
+
+        Parameters
+        ----------
+        n : dict of int to int
+            Counted predictions of each partition.
+        """
+        self._project((partition, count, ()) for partition, count in n.items())
+
+    def append(self, counted: Iterable[Prediction]) -> None:
+        """Write the lines of committed predictions, and any that are missing before them."""
+        lines: dict[int, list[tuple[Prediction, int]]] = {}
+        now = int(1000 * datetime.now(UTC).timestamp())
+        for prediction in counted:
+            if prediction.n % EVERY == 0:
+                lines.setdefault(prediction.source[0], []).append((prediction, now))
+        self._project((partition, found[-1][0].n, found) for partition, found in lines.items())
+
+    def _project(self, due: Iterable[tuple[int, int, Iterable[tuple[Prediction, int]]]]) -> None:
+        try:
+            if self._last is None:
+                self._last = self._read()
+            for partition, n, found in due:
+                last = self._last.get(partition)
+                first = next(iter(found))[0].n if found else None
+                if first is None or last is None or first != last + EVERY:
+                    found = self._missing(partition, last or 0, n - n % EVERY)
+                self._write(found)
+        except OSError as error:
+            # What is on disk is not known any more: read it again before the next line.
+            self._last = None
+            self._warnings.warn(
+                "log", f"{self._path}: {error}; predictions go on, the log catches up later"
+            )
+
+    def _missing(self, partition: int, last: int, n: int) -> Iterator[tuple[Prediction, int]]:
+        if n <= last:
+            return
+        for prediction, milliseconds in self._history(partition, last, n):
+            if prediction.n % EVERY == 0 and last < prediction.n <= n:
+                yield prediction, milliseconds
+
+    def _write(self, found: Iterable[tuple[Prediction, int]]) -> None:
+        """Append lines, each of them once, and remember the last."""
+        assert self._last is not None
+        lines: list[bytes] = []
+        last: dict[int, int] = {}
+        for prediction, milliseconds in found:
+            lines.append(_line(prediction, milliseconds))
+            last[prediction.source[0]] = prediction.n
+        if not lines:
+            return
+        if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
+            self._rotate()
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                content = b"".join(lines)
+                if file.write(content) != len(content):
+                    raise OSError("written in part only")
+            except OSError:
+                file.truncate(size)
+                raise
+        self._last.update(last)
+
+    def _rotate(self) -> None:
+        for number in range(OLDER_FILES, 0, -1):
+            source = self._older(number - 1)
+            if source.exists():
+                source.replace(self._older(number))
+
+    def _older(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+    def _read(self) -> dict[int, int]:
+        """Return the last n of each partition in the files, after dropping a torn last line."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.exists():
+            content = self._path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with self._path.open("r+b") as file:
+                    file.truncate(whole)
+        last: dict[int, int] = {}
+        for number in range(OLDER_FILES, -1, -1):
+            path = self._older(number)
+            if path.exists():
+                with path.open("rb") as lines:
+                    for line in lines:
+                        match = _LINE.match(line)
+                        if match:
+                            last[int(match[1])] = int(match[2])
+        return last
+
+
+def _line(prediction: Prediction, milliseconds: int) -> bytes:
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return (
+        f"{time.replace('+00:00', 'Z')} partition={prediction.source[0]} n={prediction.n}"
+        f" accuracy={prediction.accuracy:.6f} model={prediction.model}\n"
+    ).encode()

@@ -1,0 +1,80 @@
+"""Counted predictions read again from the prediction topic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kafka import KafkaConsumer, TopicPartition
+
+from stream import clients
+from stream.records import Prediction, RecordError, decode_prediction
+from stream.service import Stop
+from stream.settings import StreamSettings
+
+
+class History:
+    """Finds predictions of a partition by their count.
+
+    Parameters
+    ----------
+    reader : KafkaConsumer
+        Assigned to whatever is read.
+    settings : StreamSettings
+    stop : Stop
+    backfill : int
+        How many predictions before the end are read at most when nothing says where to begin.
+    """
+
+    def __init__(
+        self, reader: KafkaConsumer, settings: StreamSettings, stop: Stop, backfill: int
+    ) -> None:
+        self._reader = reader
+        self._topic = settings.prediction_topic
+        self._stop = stop
+        self._backfill = backfill
+
+    def __call__(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+        """Yield the counted predictions with `after` < n <= `upto`, with their milliseconds.
+
+        Parameters
+        ----------
+        partition : int
+        after : int
+            0 when nothing says where to begin.
+        upto : int
+        """
+        place = TopicPartition(self._topic, partition)
+        start, end = clients.bounds(self._reader, place)
+        if after:
+            start = self._first_above(place, after, start, end)
+        else:
+            start = max(start, end - self._backfill)
+        for record in clients.read_range(self._reader, place, start, end, self._stop):
+            try:
+                prediction = decode_prediction(record.value)
+            except RecordError:
+                continue  # somebody else's record
+            if prediction.n > upto:
+                return
+            if prediction.n > after and prediction.label is not None and not prediction.seen:
+                yield prediction, record.timestamp
+
+    def _first_above(self, place: TopicPartition, n: int, low: int, high: int) -> int:
+        """Bisect for the first offset whose prediction has a count above `n`."""
+        while low < high:
+            middle = (low + high) // 2
+            found = self._n_at(place, middle, high)
+            if found is None or found > n:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _n_at(self, place: TopicPartition, offset: int, end: int) -> int | None:
+        """Return the count at the first prediction from `offset` on; offsets have gaps."""
+        for record in clients.read_range(self._reader, place, offset, end, self._stop):
+            try:
+                return decode_prediction(record.value).n
+            except RecordError:
+                continue
+        return None

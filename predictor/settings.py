@@ -1,0 +1,46 @@
+"""Settings of the predictor."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+
+from stream.settings import StreamSettings
+
+
+class PredictorSettings(StreamSettings):
+    """What the predictor reads from the environment besides what all services read."""
+
+    group_id: str = Field(
+        "predictor", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Consumer group"
+    )
+    replica: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Name of this predictor, its own within the group; the host name by default",
+    )
+    commit_interval_ms: int = Field(
+        100, ge=1, le=5_000, description="Longest that a unit of work collects records, in ms"
+    )
+    trusted_keys: Path = Field(
+        Path("keys/trusted"), description="Folder of public keys whose models are served"
+    )
+    allow_unsigned_models: bool = Field(
+        False, description="Serve models without a trusted signature; for experiments only"
+    )
+    model_max_bytes: int = Field(
+        256 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes"
+    )
+    log_file: Path = Field(
+        Path("predictor.log"), description="File of the accuracy at every 10th counted prediction"
+    )
+    log_max_bytes: int = Field(
+        10 * 2**20,
+        ge=1_000,
+        description="Size at which the log file is rotated, in bytes; 3 older files stay",
+    )
+    log_backfill: int = Field(
+        100_000, ge=0, description="Predictions that an empty log file is filled in from at most"
+    )

@@ -1,0 +1,91 @@
+"""The tally of a partition: what was counted, kept as metadata of the committed offset."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import orjson
+
+from stream.records import RecordError, parse
+
+
+@dataclass
+class Tally:
+    """The counts of one input partition.
+
+    Attributes
+    ----------
+    tp, fp, tn, fn : int
+        Counted predictions: true and false positives, true and false negatives.
+    seen : int
+        Predictions not counted because the model had been trained on the record.
+    unlabelled : int
+        Predictions not counted because the record has no label.
+    rejected : int
+        Records that could not be predicted.
+    model : int
+        Version of the model that predicted last; 0 before the first.
+    carried : tuple of int
+        ``n`` and ``correct`` taken over from the prediction topic, where the rest was lost.
+    """
+
+    tp: int = 0
+    fp: int = 0
+    tn: int = 0
+    fn: int = 0
+    seen: int = 0
+    unlabelled: int = 0
+    rejected: int = 0
+    model: int = 0
+    carried: tuple[int, int] = field(default=(0, 0))
+
+    @property
+    def n(self) -> int:
+        """Counted predictions."""
+        return self.tp + self.fp + self.tn + self.fn + self.carried[0]
+
+    @property
+    def correct(self) -> int:
+        """Counted predictions that were right."""
+        return self.tp + self.tn + self.carried[1]
+
+    def count(self, prediction: int, label: int | None, seen: bool) -> bool:
+        """Take in one prediction; return whether it was counted."""
+        if label is None:
+            self.unlabelled += 1
+            return False
+        if seen:
+            self.seen += 1
+            return False
+        if prediction:
+            self.tp, self.fp = self.tp + label, self.fp + 1 - label
+        else:
+            self.fn, self.tn = self.fn + label, self.tn + 1 - label
+        return True
+
+    def to_metadata(self) -> str:
+        """Write the tally as the metadata of a committed offset."""
+        fields = asdict(self)
+        if self.carried == (0, 0):
+            del fields["carried"]
+        return orjson.dumps(fields).decode()
+
+    @classmethod
+    def from_metadata(cls, metadata: str) -> Tally:
+        """Read the metadata of a committed offset.
+
+        Raises
+        ------
+        RecordError
+            When it is no tally.
+        """
+        fields = parse(metadata.encode())
+        try:
+            n, correct = fields.get("carried", (0, 0))
+            counts = {
+                name: int(fields[name])
+                for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model")
+            }
+            return cls(**counts, carried=(int(n), int(correct)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"not a tally: {error!r}") from None

@@ -1,0 +1,394 @@
+"""The unit of work against Kafka: what is read, and the one transaction that holds all it gave.
+
+Predictions, rejected records and consumed offsets are committed together; the metadata of each
+offset carries the partition's tally. Whatever goes wrong in between has one remedy: a new
+producer, which ends the transaction left open, then position and tally from what is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kafka import ConsumerRebalanceListener, KafkaProducer, TopicPartition
+from kafka.errors import (
+    InvalidProducerEpochError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    ProducerFencedError,
+)
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+
+from predictor.fallback import Position, from_outputs, on_the_topic
+from predictor.predictor import Consumed, Outcome
+from predictor.settings import PredictorSettings
+from predictor.tally import Tally
+from stream import clients
+from stream.records import RecordError, encode_prediction, encode_rejected
+from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+
+MAX_RECORDS = 5_000
+COMMIT_SECONDS = 10.0
+SESSION_TIMEOUT_MS = 6_000
+TRANSACTION_TIMEOUT_MS = 10_000
+FENCED_TWICE_SECONDS = 60.0
+
+_COMMITTED_TIMEOUT_MS = 1_000
+
+
+class Unit(NamedTuple):
+    """Records that are predicted and committed together.
+
+    Attributes
+    ----------
+    records : list of Consumed
+        In the order of each partition.
+    membership : ConsumerGroupMetadata
+        As it was when they were read: the broker refuses the commit of a member whose
+        partitions went to another one since.
+    """
+
+    records: list[Consumed]
+    membership: ConsumerGroupMetadata
+
+
+class Units:
+    """Gives units of work and commits what became of them, exactly once.
+
+    Parameters
+    ----------
+    settings : PredictorSettings
+    stop : Stop
+    log : logging.Logger
+    restored : callable
+        Given n of each partition whenever position and tallies were read again.
+    clock : callable
+        Monotonic seconds.
+
+    Attributes
+    ----------
+    tallies : dict of int to Tally
+        The committed tally of each assigned partition.
+    """
+
+    def __init__(
+        self,
+        settings: PredictorSettings,
+        stop: Stop,
+        log: logging.Logger,
+        restored: Callable[[dict[int, int]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tallies: dict[int, Tally] = {}
+        self._settings = settings
+        self._stop = stop
+        self._log = log
+        self._restored = restored
+        self._clock = clock
+        self._warnings = Warnings(log, clock)
+        self._producer: KafkaProducer | None = None
+        self._fenced_at = -FENCED_TWICE_SECONDS
+        self._listener = _Listener()
+        self._stale = True
+        self._connect(self._ensure_topics)
+        self._consumer = self._connect(
+            lambda: clients.consumer(
+                settings,
+                group_id=settings.group_id,
+                max_poll_records=MAX_RECORDS,
+                session_timeout_ms=SESSION_TIMEOUT_MS,
+                heartbeat_interval_ms=1_000,
+            )
+        )
+        self._reader = self._connect(lambda: clients.consumer(settings))
+        self._consumer.subscribe([settings.data_topic], listener=self._listener)
+
+    def __enter__(self) -> Units:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A transaction still open is aborted by whoever comes next, or by its timeout.
+        clients.close(self._producer, self._consumer, self._reader)
+
+    def poll(self, model: int, barred: set[int]) -> Unit | None:
+        """Collect records for at most ``COMMIT_INTERVAL_MS``.
+
+        Partitions that a newer model has predicted already wait for one that is as new.
+
+        Parameters
+        ----------
+        model : int
+            Version that will predict the unit; 0 while there is none.
+        barred : set of int
+            Versions taken out of service.
+
+        Returns
+        -------
+        Unit or None
+            ``None`` when there was nothing to read.
+        """
+        if self._stale:
+            self._restore()
+        self._hold(model, barred)
+        records: list[Consumed] = []
+        end = self._clock() + self._settings.commit_interval_ms / 1000
+        while len(records) < MAX_RECORDS and not self._stop:
+            left = end - self._clock()
+            if left <= 0:
+                break
+            try:
+                polled = self._consumer.poll(
+                    timeout_ms=max(1, int(1000 * left)), max_records=MAX_RECORDS - len(records)
+                )
+            except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+                self._stale = True
+            if self._stale or self._listener.changed:
+                self._stale = True
+                return None
+            records += [
+                Consumed(place.partition, record.offset, record.key, record.value)
+                for place, found in polled.items()
+                for record in found
+            ]
+        membership = self._consumer.group_metadata()
+        if not records:
+            return None
+        if membership.generation_id < 0 or not membership.member_id:
+            self._lose("the group membership was lost")
+            return None
+        return Unit(records, membership)
+
+    def commit(self, unit: Unit, outcome: Outcome) -> bool:
+        """Publish an outcome and what was consumed, all of it or nothing.
+
+        Returns
+        -------
+        bool
+            False when it came to nothing; the unit will be read again.
+
+        Raises
+        ------
+        Fatal
+            When another predictor runs under this one's name.
+        """
+        offsets = {consumed.partition: consumed.offset + 1 for consumed in unit.records}
+        try:
+            self._stop.deadline(
+                COMMIT_SECONDS, lambda: self._transaction(unit.membership, offsets, outcome)
+            )
+        except (ProducerFencedError, InvalidProducerEpochError):
+            self._fenced()
+            return False
+        except (KafkaError, DeadlineExceeded, ValueError) as error:
+            self._lose(f"not committed, {len(unit.records)} records: {error!r}")
+            return False
+        self.tallies.update(outcome.tallies)
+        return True
+
+    def again(self) -> None:
+        """Read the unit again that was not committed."""
+        self._stale = True
+
+    def lag(self) -> int:
+        """Return how many records of the assigned partitions wait to be predicted."""
+        total = 0
+        for place in self._consumer.assignment():
+            end = self._consumer.highwater(place)
+            if end is not None:
+                total += max(0, end - self._consumer.position(place))
+        return total
+
+    def _transaction(
+        self, membership: ConsumerGroupMetadata, offsets: dict[int, int], outcome: Outcome
+    ) -> None:
+        settings, producer = self._settings, self._producer
+        assert producer is not None
+        producer.begin_transaction()
+        for prediction, key in outcome.predictions:
+            producer.send(
+                settings.prediction_topic,
+                encode_prediction(prediction),
+                key=key,
+                partition=prediction.source[0],
+            )
+        for rejected in outcome.rejected:
+            producer.send(
+                settings.rejected_topic, encode_rejected(rejected), partition=rejected.source[0]
+            )
+        producer.send_offsets_to_transaction(
+            {
+                TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
+                    offset, outcome.tallies[partition].to_metadata(), -1
+                )
+                for partition, offset in offsets.items()
+            },
+            membership,
+        )
+        producer.commit_transaction()
+
+    def _hold(self, model: int, barred: set[int]) -> None:
+        """Pause the partitions that `model` must not predict, let the others go on."""
+        for partition, tally in self.tallies.items():
+            place = TopicPartition(self._settings.data_topic, partition)
+            if model and (model >= tally.model or tally.model in barred):
+                self._consumer.resume(place)
+                continue
+            self._consumer.pause(place)
+            if tally.model > model:
+                self._warnings.warn(
+                    f"hold {partition}",
+                    f"partition {partition} was predicted with model {tally.model}"
+                    f" and waits for it or a newer one (here: {model or 'none'})",
+                )
+
+    def _fenced(self) -> None:
+        now = self._clock()
+        if now - self._fenced_at < FENCED_TWICE_SECONDS:
+            raise Fatal(
+                f"another predictor runs under the name REPLICA={self._settings.replica}"
+                f" in the group {self._settings.group_id}; give each its own"
+            )
+        self._fenced_at = now
+        self._lose("fenced by a newer producer of this name")
+
+    def _lose(self, reason: str) -> None:
+        self._warnings.warn("lost", f"{reason}; going on from what is committed")
+        self._stale = True
+
+    def _restore(self) -> None:
+        """Begin again from what is committed, in the one order that is safe."""
+        self._producer = self._new_producer()
+        self._connect(self._ensure_topics)
+        self.tallies = {}
+        positions: dict[int, Position] = {}
+        while True:
+            self._join()
+            places = self._consumer.assignment()
+            try:
+                positions = {place.partition: self._position(place) for place in sorted(places)}
+            except KafkaError as error:
+                self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
+                self._stop.wait(0.2)
+                continue
+            if not self._listener.changed:
+                break
+        for place in places:
+            self._consumer.seek(place, positions[place.partition].offset)
+        self.tallies = {partition: position.tally for partition, position in positions.items()}
+        self._stale = False
+        self._log.info(
+            "partitions %s",
+            " ".join(f"{p}@{positions[p].offset} n={t.n}" for p, t in self.tallies.items())
+            or "none: there are more replicas than partitions",
+        )
+        self._restored({partition: tally.n for partition, tally in self.tallies.items()})
+
+    def _new_producer(self) -> KafkaProducer:
+        clients.close(self._producer)
+        settings = self._settings
+
+        def make() -> KafkaProducer:
+            producer = clients.producer(
+                settings,
+                transactional_id=f"{settings.group_id}-{settings.replica}",
+                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                linger_ms=5,
+            )
+            try:
+                self._stop.deadline(COMMIT_SECONDS, producer.init_transactions)
+            except DeadlineExceeded as error:
+                clients.close(producer)
+                raise TimeoutError(str(error)) from None
+            except BaseException:
+                clients.close(producer)
+                raise
+            return producer
+
+        return self._connect(make)
+
+    def _ensure_topics(self) -> None:
+        client = clients.admin(self._settings)
+        try:
+            clients.ensure_topics(client, self._settings, self._log)
+        finally:
+            clients.close(client)
+
+    def _join(self) -> None:
+        """Take part in the group until it has settled which partitions are ours."""
+        while True:
+            self._stop.check()
+            self._listener.changed = False
+            try:
+                self._consumer.pause(*self._consumer.assignment())
+                self._consumer.poll(timeout_ms=100)
+            except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+                pass  # expected: positions are given by _restore
+            if self._listener.assigned and not self._listener.changed:
+                return
+
+    def _position(self, place: TopicPartition) -> Position:
+        partition = place.partition
+        committed = self._committed(place)
+        bounds = clients.bounds(self._reader, place)
+        if committed is not None and committed.metadata:
+            try:
+                tally = Tally.from_metadata(committed.metadata)
+            except RecordError as error:
+                self._log.warning("partition %d: committed metadata: %s", partition, error)
+            else:
+                position = on_the_topic(bounds, committed.offset, tally)
+                if position.offset != committed.offset:
+                    self._log.warning(
+                        "partition %d: the committed offset %d is no longer on the topic;"
+                        " going on at %d, %d records never seen",
+                        partition,
+                        committed.offset,
+                        position.offset,
+                        position.never_seen,
+                    )
+                return position
+        fallback = from_outputs(self._reader, self._settings, partition, self._stop)
+        if fallback is None:
+            return Position(bounds[0], Tally(), 0)
+        self._log.warning(
+            "partition %d: no tally is committed; going on from the last prediction,"
+            " n=%d correct=%d model=%d, at offset %d, %d records never seen",
+            partition,
+            fallback.tally.n,
+            fallback.tally.correct,
+            fallback.tally.model,
+            fallback.offset,
+            fallback.never_seen,
+        )
+        return fallback
+
+    def _committed(self, place: TopicPartition) -> Any:
+        """Return the committed offset, waiting while a transaction over it is being ended."""
+        while True:
+            self._stop.check()
+            try:
+                return self._consumer.committed(
+                    place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
+                )
+            except KafkaError as error:
+                self._warnings.warn("committed", f"reading the committed offset: {error!r}")
+
+    def _connect(self, make: Callable[[], Any]) -> Any:
+        return clients.connect(make, self._settings, self._stop, self._log)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python carries no types
+    """Remembers that partitions came or went; it runs on the client's own thread."""
+
+    def __init__(self) -> None:
+        self.assigned = False
+        self.changed = False
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.assigned, self.changed = False, True
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.assigned, self.changed = True, True
