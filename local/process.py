@@ -1,0 +1,114 @@
+"""A process with a log file that does not outlive the one who started it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_LEASH = Path(__file__).with_name("leash.py")
+
+
+class Process:
+    """A command that runs with its output in a file, until it is stopped or its owner ends.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    command : sequence of str
+    log_path : Path
+        Gets standard output and error, after what is there already.
+    env : mapping of str to str, optional
+        The whole environment; this process's by default.
+    cwd : Path, optional
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        with log_path.open("ab") as log:
+            self._popen = subprocess.Popen(  # noqa: S603 - the commands are the project's own
+                [sys.executable, "-IS", str(_LEASH), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                # Ctrl-C in the terminal is for the owner, who stops its processes in order.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command itself."""
+        return self._popen.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, negative for a signal; ``None`` while it runs."""
+        return self._popen.poll()
+
+    def log(self) -> str:
+        """Return all that it wrote."""
+        return self.log_path.read_text(errors="replace")
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the last lines that it wrote, indented."""
+        return "\n".join(f"    {line}" for line in self.log().splitlines()[-lines:])
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        self._popen.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end; return the exit status, ``None`` if it still runs."""
+        try:
+            status = self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._release()
+        return status
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """End it by SIGTERM, by SIGKILL after so many seconds; return the exit status."""
+        return stop([self], seconds)[0]
+
+    def kill(self) -> int:
+        """End it by SIGKILL; return the exit status."""
+        self._popen.kill()
+        status = self._popen.wait()
+        self._release()
+        return status
+
+    def _release(self) -> None:
+        if self._popen.stdin:
+            self._popen.stdin.close()
+
+
+def stop(processes: Sequence[Process], seconds: float = 10.0) -> list[int]:
+    """End processes together by SIGTERM, those left after so many seconds by SIGKILL.
+
+    Returns
+    -------
+    list of int
+        Their exit statuses.
+    """
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.send(signal.SIGTERM)
+    statuses = [process.wait(max(0.0, end - time.monotonic())) for process in processes]
+    return [
+        process.kill() if status is None else status
+        for process, status in zip(processes, statuses, strict=True)
+    ]

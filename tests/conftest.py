@@ -1,0 +1,63 @@
+"""What tests share: a real broker, settings of their own, services that end with the test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from local.kafka import LocalKafka
+from local.process import stop
+from tests.services import Services
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of ``KAFKA_BOOTSTRAP_SERVERS``, or of a broker for the whole run."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        yield given
+        return
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture
+def settings_env(kafka: str, tmp_path: Path) -> dict[str, str]:
+    """Settings under which services share topics, keys and files with no other test."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "DATA_TOPIC": f"{name}.data",
+        "MODEL_TOPIC": f"{name}.model",
+        "PREDICTION_TOPIC": f"{name}.prediction",
+        "GROUP_ID": name,
+        "LOG_FILE": str(tmp_path / "predictor.log"),
+        "SIGNING_KEY": str(tmp_path / "signing" / "key.pem"),
+        "TRUSTED_KEYS": str(tmp_path / "trusted"),
+        "LOG_LEVEL": "INFO",
+    }
+
+
+@pytest.fixture
+def start(settings_env: dict[str, str], tmp_path: Path) -> Iterator[Services]:
+    """Start services: ``start("predictor", COMMIT_INTERVAL_MS="50")``."""
+    services = Services(settings_env, tmp_path)
+    yield services
+    stop(services.processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the logs of the services that a failed test started into its report."""
+    report = yield
+    services = getattr(item, "funcargs", {}).get("start")
+    if report.when == "call" and report.failed and isinstance(services, Services):
+        for process in services.processes:
+            report.sections.append((f"end of {process.log_path}", process.tail(40)))
+    return report

@@ -1,0 +1,78 @@
+"""How tests start services and wait for what they do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from local.process import Process
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS")
+
+
+class Services:
+    """Starts services, and ends those that still run when the test is over.
+
+    ``start("predictor", COMMIT_INTERVAL_MS="50")`` runs ``python -m predictor.app``.
+
+    Parameters
+    ----------
+    env : mapping of str to str
+        Settings of every service; nothing but what a process needs is taken from this one's.
+    folder : Path
+        Gets one log file a process: ``predictor-1.log`` and so on.
+    """
+
+    def __init__(self, env: Mapping[str, str], folder: Path) -> None:
+        self._env = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(
+            env
+        )
+        self._folder = folder
+        self.processes: list[Process] = []
+
+    def __call__(self, service: str, **env: str) -> Process:
+        """Start ``python -m <service>.app`` with further settings."""
+        name = f"{service}-{len(self.processes) + 1}"
+        process = Process(
+            name,
+            [sys.executable, "-m", f"{service}.app"],
+            self._folder / f"{name}.log",
+            env=self._env | env,
+            cwd=ROOT,
+        )
+        self.processes.append(process)
+        return process
+
+
+def eventually(
+    condition: Callable[[], T], seconds: float = 30.0, message: str | Callable[[], str] = ""
+) -> T:
+    """Wait until a condition holds and return what it returned; fail the test if it never does.
+
+    Parameters
+    ----------
+    condition : callable
+        Asked every 50 ms.
+    seconds : float
+    message : str or callable
+        What was waited for; called at the end of the wait, if it can be called.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        if time.monotonic() >= end:
+            what = message() if callable(message) else message
+            pytest.fail(f"not within {seconds:g} s: {what or condition}")
+        time.sleep(0.05)
