@@ -44,6 +44,7 @@ class AccuracyLog:
         self._path = path
         self._max_bytes = max_bytes
         self._history = history
+        self._log = log
         self._warnings = Warnings(log)
         self._last: dict[int, int] | None = None
 
@@ -56,6 +57,21 @@ class AccuracyLog:
             Counted predictions of each partition.
         """
         self._project((partition, count, ()) for partition, count in n.items())
+
+    def _set_aside(self, partition: int, n: int, last: int) -> None:
+        self._log.warning(
+            "%s ends at n=%d of partition %d, but the count is %d: it began anew;"
+            " what was logged before now ends in .old",
+            self._path,
+            last,
+            partition,
+            n,
+        )
+        for number in range(OLDER_FILES + 1):
+            path = self._older(number)
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.old"))
+        self._last = {}
 
     def append(self, counted: Iterable[Prediction]) -> None:
         """Write the lines of committed predictions, and any that are missing before them."""
@@ -72,6 +88,9 @@ class AccuracyLog:
                 self._last = self._read()
             for partition, n, found in due:
                 last = self._last.get(partition)
+                if last is not None and n < last:
+                    self._set_aside(partition, n, last)
+                    last = None
                 first = next(iter(found))[0].n if found else None
                 if first is None or last is None or first != last + EVERY:
                     found = self._missing(partition, last or 0, n - n % EVERY)

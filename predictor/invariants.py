@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from stream.models import Envelope, ModelError
 from stream.records import (
     Prediction,
     RecordError,
+    Rejected,
     decode_prediction,
     decode_record,
     decode_rejected,
@@ -123,42 +124,51 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """The records of one partition of a topic, oldest first.
+
+    Attributes
+    ----------
+    topic : str
+    records : iterable of (int, bytes or None)
+        Offset and value.
+    start : int
+        First offset there is: above 0, retention has taken the records before it.
+    since : int
+        Records below belong to a data topic that was deleted and made again.
+    """
+
+    topic: str
+    records: Iterable[Stored]
+    start: int = 0
+    since: int = 0
+
+
+@dataclass(frozen=True)
 class History:
-    """The records of one partition number on each topic, oldest first, and its committed offset.
+    """What each topic holds under one partition number, and what the group committed.
 
     Attributes
     ----------
     partition : int
-    data, predictions, rejected : iterable of (int, bytes or None)
-        Offset and value; `data` below the committed offset.
+    data, predictions, rejected : Stretch
+        The data below the committed offset.
     committed : int
         Offset below which every record has been predicted or rejected.
     metadata : str
         What the commit carries.
-    data_start, predictions_start, rejected_start : int
-        First offset there is: above 0, retention has taken the records before it.
-    predictions_since, rejected_since : int
-        Outputs below belong to a data topic that was deleted and made again.
-    topics : tuple of str
-        Names of the data, prediction and rejected topics.
     """
 
     partition: int
-    data: Iterable[Stored]
-    predictions: Iterable[Stored]
-    rejected: Iterable[Stored]
+    data: Stretch
+    predictions: Stretch
+    rejected: Stretch
     committed: int
     metadata: str
-    data_start: int = 0
-    predictions_start: int = 0
-    rejected_start: int = 0
-    predictions_since: int = 0
-    rejected_since: int = 0
-    topics: tuple[str, str, str] = ("data", "prediction", "rejected")
 
 
 class Models(Protocol):
-    """Where the checks get a model from; a string is the reason why it cannot be checked with."""
+    """Where the checks get a model from; a string is the reason why there is none."""
 
     def envelope(self, version: int) -> Envelope | str:
         """Return what a model is."""
@@ -198,11 +208,12 @@ def check_partition(
     Violation
         The first that was found.
     """
-    outputs = _Outputs(history, barred, findings, logs)
+    counts = _Counts(history, barred, findings, logs)
+    outputs = _Outputs(history, counts, findings)
     recheck = _Recheck(history, models, findings)
     try:
         _match(history, outputs, recheck, findings)
-        outputs.counts.finish()
+        counts.finish()
     except Violation:
         recheck.flush()  # what is still held back stands before what was just found
         raise
@@ -219,10 +230,11 @@ def check_log(lines: Iterable[Line]) -> Iterator[Line]:
     """
     last: dict[int, int] = {}
     for line in lines:
-        before = last.get(line.partition)
-        expected = f"n={before + LOG_EVERY}" if before is not None else f"n in {LOG_EVERY}s"
-        if line.n % LOG_EVERY or line.n == 0 or (before and line.n != before + LOG_EVERY):
-            raise _in_log(line, expected, f"n={line.n}")
+        before = last.get(line.partition, line.n - LOG_EVERY)
+        if line.n < LOG_EVERY or line.n % LOG_EVERY:
+            raise _in_log(line, f"n a multiple of {LOG_EVERY}", f"n={line.n}")
+        if line.n != before + LOG_EVERY:
+            raise _in_log(line, f"n={before + LOG_EVERY}", f"n={line.n}")
         last[line.partition] = line.n
         yield line
 
@@ -260,21 +272,20 @@ def made_again(predictions: Iterable[tuple[int, int, bytes | None]], first_data_
     Returns
     -------
     int
-        Offset of the first prediction of the last such stretch; 0 where the topic was never
-        made again; one after the last prediction where none belongs to the topic as it is now.
+        Offset of the first prediction since the topic was last made again, 0 if it never was.
     """
-    since, end, last, time = 0, 0, -1, first_data_ms
-    for offset, time, value in predictions:
+    since, last = 0, -1
+    for offset, time_ms, value in predictions:
         try:
             source = decode_prediction(value).source[1]
         except RecordError:
-            return since  # which the check will come to
+            break  # the check itself will come to it
         if source <= last:
             since = offset
-        if time >= first_data_ms:
-            return since
-        last, end = source, offset + 1
-    return end if time < first_data_ms else since
+        if time_ms >= first_data_ms:
+            break
+        last = source
+    return since
 
 
 class _Output(NamedTuple):
@@ -288,132 +299,100 @@ class _Output(NamedTuple):
 
 def _match(history: History, outputs: _Outputs, recheck: _Recheck, findings: Findings) -> None:
     """I1: walk along the data and its outputs side by side."""
-    topic, partition = history.topics[0], history.partition
-    data = iter(history.data)
+    topic, partition = history.data.topic, history.partition
+    data = iter(history.data.records)
 
     def missing(offset: int) -> None:
         if offset >= outputs.complete_from():
-            raise Violation(
-                "I1", topic, partition, offset, "a prediction or a rejected record", "neither"
-            )
-        findings.not_checked["I1: retention may have taken the prediction"] += 1
+            expected = "a prediction or a rejected record"
+            raise Violation("I1", topic, partition, offset, expected, "neither")
+        findings.not_checked["I1: retention may have taken what became of the record"] += 1
 
     last = -1
-    for output in heapq.merge(
-        outputs.predictions(), outputs.rejections(), key=attrgetter("source")
-    ):
+    for output in outputs:
+        _, where, offset, prediction = output
         if output.source == last:
-            raise _at(history, output, "I1", f"a source above {last}", f"{last} again")
+            raise Violation("I1", where, partition, offset, f"a source above {last}", f"{last}")
         last = output.source
-        if output.prediction:
-            recheck.check_seen(output.offset, output.prediction)
-        if output.source < history.data_start:
+        if prediction:
+            recheck.check_seen(offset, prediction)
+        if output.source < history.data.start:
             findings.not_checked["I1, I6: retention has taken the record"] += 1
             continue
-        value: bytes | None = None
-        for offset, value in data:
-            if offset >= output.source:
+        stored: Stored = (-1, None)
+        for stored in data:
+            if stored[0] >= output.source:
                 break
-            missing(offset)
-        else:
-            offset = -1
-        if offset != output.source:
-            found = f"source {output.source}, where no record is"
-            raise _at(history, output, "I1", "the source of a record", found)
+            missing(stored[0])
+        if stored[0] != output.source:
+            found = f"{output.source}, where no record is"
+            raise Violation("I1", where, partition, offset, "the source of a record", found)
         findings.checked["I1"] += 1
-        if output.prediction:
-            recheck.add(output, output.prediction, value)
-    for offset, _ in data:
-        missing(offset)
+        if prediction:
+            recheck.add(offset, prediction, stored[1])
+    for stored in data:
+        missing(stored[0])
 
 
 class _Outputs:
     """The predictions and the rejected records of a partition, in the order of their sources."""
 
-    def __init__(
-        self,
-        history: History,
-        barred: Callable[[int], bool],
-        findings: Findings,
-        logs: Iterable[Iterator[Line]],
-    ) -> None:
-        self.counts = _Counts(history, barred, findings, logs)
+    def __init__(self, history: History, counts: _Counts, findings: Findings) -> None:
         self.beyond: int | None = None
         self._history = history
+        self._counts = counts
         self._findings = findings
         self._first: dict[str, int] = {}
 
+    def __iter__(self) -> Iterator[_Output]:
+        return heapq.merge(
+            self._read(self._history.predictions, decode_prediction),
+            self._read(self._history.rejected, decode_rejected),
+            key=attrgetter("source"),
+        )
+
     def complete_from(self) -> int:
-        """Source from which on retention has taken no output."""
-        history, (_, predictions, rejected) = self._history, self._history.topics
-        taken = []
-        if history.predictions_start > history.predictions_since:
-            taken.append(self._first.get(predictions, history.committed))
-        if history.rejected_start > history.rejected_since:
-            taken.append(self._first.get(rejected, history.committed))
-        return max(taken, default=0)
+        """Return the source from which on retention has taken no output."""
+        both = (self._history.predictions, self._history.rejected)
+        cut = [stretch.topic for stretch in both if stretch.start > stretch.since]
+        return max((self._first.get(t, self._history.committed) for t in cut), default=0)
 
-    def predictions(self) -> Iterator[_Output]:
-        topic, since = self._history.topics[1], self._history.predictions_since
-        for offset, value in self._history.predictions:
-            try:
-                prediction = decode_prediction(value)
-            except RecordError as error:
-                raise self._unreadable(topic, offset, error) from None
-            if offset >= since and self._ends(prediction.source[1]):
-                return
-            self.counts.follow(offset, prediction, value)
-            self._findings.predictions += 1
-            yield from self._current(topic, offset, since, prediction.source, prediction)
-
-    def rejections(self) -> Iterator[_Output]:
-        topic, since = self._history.topics[2], self._history.rejected_since
-        for offset, value in self._history.rejected:
-            try:
-                source = decode_rejected(value).source
-            except RecordError as error:
-                raise self._unreadable(topic, offset, error) from None
-            if offset >= since and self._ends(source[1]):
-                return
-            self.counts.recounted.rejected += 1
-            self._findings.rejected += 1
-            yield from self._current(topic, offset, since, source, None)
-
-    def _current(
-        self,
-        topic: str,
-        offset: int,
-        since: int,
-        source: tuple[int, int],
-        prediction: Prediction | None,
+    def _read(
+        self, stretch: Stretch, decode: Callable[[bytes | None], Prediction | Rejected]
     ) -> Iterator[_Output]:
-        """Yield an output unless it belongs to a data topic that is no more."""
-        if offset < since:
-            self._findings.not_checked["I1, I6, I7: of a data topic made again since"] += 1
-            return
-        partition = self._history.partition
-        if source[0] != partition:
-            raise Violation(
-                "I1", topic, partition, offset, f"a source in partition {partition}", str(source)
-            )
-        first = self._first.setdefault(topic, source[1])
-        last = self._first.get(f"last {topic}", first - 1)
-        if source[1] <= last:
-            raise Violation(
-                "I1", topic, partition, offset, f"a source above {last}", str(source[1])
-            )
-        self._first[f"last {topic}"] = source[1]
-        yield _Output(source[1], topic, offset, prediction)
+        last, history = -1, self._history
+        for offset, value in stretch.records:
 
-    def _ends(self, source: int) -> bool:
-        if source < self._history.committed:
-            return False
-        self.beyond = source if self.beyond is None else min(source, self.beyond)
-        return True
+            def violation(expected: str, found: str, offset: int = offset) -> Violation:
+                return Violation("I1", stretch.topic, history.partition, offset, expected, found)
 
-    def _unreadable(self, topic: str, offset: int, error: RecordError) -> Violation:
-        expected = "a record that keeps the contract"
-        return Violation("I1", topic, self._history.partition, offset, expected, str(error))
+            try:
+                record = decode(value)
+            except RecordError as error:
+                raise violation("a record that keeps the contract", str(error)) from None
+            partition, source = record.source
+            current = offset >= stretch.since
+            if current and source >= history.committed:
+                self.beyond = min(source, self.beyond or source)
+                return
+            if current and partition != history.partition:
+                raise violation(f"a source in partition {history.partition}", f"{record.source}")
+            if current and source <= last:
+                raise violation(f"a source above {last}", f"{source}")
+            if isinstance(record, Prediction):
+                prediction = record
+                self._counts.follow(offset, record, value)
+                self._findings.predictions += 1
+            else:
+                prediction = None
+                self._counts.recounted.rejected += 1
+                self._findings.rejected += 1
+            if not current:
+                self._findings.not_checked["I1, I6, I7: the data topic was made again since"] += 1
+                continue
+            last = source
+            self._first.setdefault(stretch.topic, source)
+            yield _Output(source, stretch.topic, offset, prediction)
 
 
 class _Counts:
@@ -430,17 +409,227 @@ class _Counts:
         self._history = history
         self._barred = barred
         self._findings = findings
-        self._last: Prediction | None = None
+        self._logs = [_Log(lines, findings) for lines in logs]
+        self._whole = history.predictions.start == 0
         # Where retention has taken the beginning, the first prediction there is anchors the counts.
-        self._counts = (0, 0) if history.predictions_start == 0 else None
-        self._logs = [(lines, next(lines, None)) for lines in logs]
+        self._counts = (0, 0) if self._whole else None
+        self._model: int | None = None
 
     def follow(self, offset: int, prediction: Prediction, value: bytes | None) -> None:
         """Take in the next prediction of the topic."""
         self._check_counts(offset, prediction, value)
-        self._check_version(offset, prediction)
+        self._check_version(offset, prediction.model)
         counted = self.recounted.count(prediction.prediction, prediction.label, prediction.seen)
-        if counted and prediction.n % LOG_EVERY == 0 and self._logs:
-            self._logs = [(rest, self._check_line(rest, line)) for rest, line in self._pass(prediction)]
-        self._counts, self._last = (prediction.n, prediction.correct), prediction
-        self._findings.models.add(prediction.model)
+        if counted and prediction.n % LOG_EVERY == 0:
+            for log in self._logs:
+                log.check(prediction)
+
+    def finish(self) -> None:
+        """Compare the last counts with the tally of the commit and with the logs."""
+        self._check_tally()
+        for log in self._logs:
+            log.finish()
+        n, correct = self._counts or (0, 0)
+        self._findings.n += n
+        self._findings.correct += correct
+
+    def _check_counts(self, offset: int, prediction: Prediction, value: bytes | None) -> None:
+        found = (prediction.n, prediction.correct)
+        if self._counts:
+            n, correct = self._counts
+            if prediction.label is not None and not prediction.seen:
+                n, correct = n + 1, correct + (prediction.prediction == prediction.label)
+            if found != (n, correct):
+                raise self._violation(
+                    "I2",
+                    offset,
+                    f"n={n} correct={correct}",
+                    f"n={prediction.n} correct={prediction.correct}",
+                )
+        accuracy = parse(value).get("accuracy")
+        if accuracy != prediction.accuracy:
+            raise self._violation("I2", offset, f"accuracy={prediction.accuracy}", str(accuracy))
+        self._counts = found
+        self._findings.checked["I2"] += 1
+
+    def _check_version(self, offset: int, version: int) -> None:
+        last, self._model = self._model, version
+        self._findings.checked["I5"] += 1
+        if version == last:
+            return
+        self._findings.models.add(version)
+        if last is None:
+            return
+        if version < last and not self._barred(last):
+            expected = f"model {last} or newer, as {last} is not barred"
+            raise self._violation("I5", offset, expected, f"model {version}")
+        self._findings.swapped_to.add(version)
+
+    def _check_tally(self) -> None:
+        history, own = self._history, self.recounted
+        if self._counts is None:
+            self._findings.not_checked["I3: retention has taken all predictions"] += 1
+            return
+        n, correct = self._counts
+
+        def violation(expected: str, found: str) -> Violation:
+            place = (history.data.topic, history.partition, history.committed)
+            return Violation("I3", *place, f"the committed tally to have {expected}", found)
+
+        try:
+            tally = Tally.from_metadata(history.metadata)
+        except RecordError as error:
+            raise violation(f"n={n} correct={correct}", f"{error}") from None
+        if (tally.n, tally.correct) != (n, correct):
+            raise violation(f"n={n} correct={correct}", f"n={tally.n} correct={tally.correct}")
+        if self._model is not None and tally.model != self._model:
+            raise violation(f"model={self._model}", f"model={tally.model}")
+        self._findings.checked["I3"] += 1
+        if tally.carried != (0, 0) or not self._whole or history.rejected.start > 0:
+            self._findings.not_checked["I3: only the sums, as not all history is there"] += 1
+            return
+        for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):
+            expected, found = getattr(own, name), getattr(tally, name)
+            if expected != found:
+                raise violation(f"{name}={expected}", f"{name}={found}")
+
+    def _violation(self, invariant: str, offset: int, expected: str, found: str) -> Violation:
+        topic, partition = self._history.predictions.topic, self._history.partition
+        return Violation(invariant, topic, partition, offset, expected, found)
+
+
+class _Log:
+    """I4: one log's lines about one partition, held against the predictions as they come."""
+
+    def __init__(self, lines: Iterator[Line], findings: Findings) -> None:
+        self._lines = lines
+        self._next = next(lines, None)
+        self._findings = findings
+
+    def check(self, prediction: Prediction) -> None:
+        """Take in the next prediction that belongs into a log."""
+        while self._next and self._next.n < prediction.n:
+            self._findings.not_checked["I4: retention has taken the line's prediction"] += 1
+            self._next = next(self._lines, None)
+        line = self._next
+        if line is None or line.n > prediction.n:
+            return
+        expected = f"accuracy={prediction.accuracy:.6f} model={prediction.model}"
+        found = f"accuracy={line.accuracy} model={line.model}"
+        if found != expected:
+            raise _in_log(line, expected, found)
+        self._findings.checked["I4"] += 1
+        self._next = next(self._lines, None)
+
+    def finish(self) -> None:
+        """Check that no line is left that no prediction belongs to."""
+        if self._next:
+            expected = "the line of a committed prediction"
+            raise _in_log(self._next, expected, f"n={self._next.n}, which none has")
+
+
+class _Recheck:
+    """I6 and I7: the records predicted again, many at a time, with the model that is named."""
+
+    def __init__(self, history: History, models: Models, findings: Findings) -> None:
+        self._topic = history.predictions.topic
+        self._partition = history.partition
+        self._models = models
+        self._findings = findings
+        self._envelope: tuple[int, Envelope | str] = (-1, "")
+        self._rows: list[list[float | None]] = []
+        self._held: list[tuple[int, Prediction]] = []
+
+    def check_seen(self, offset: int, prediction: Prediction) -> None:
+        """I7: compare whether it was counted with what the model was trained on."""
+        envelope = self._look_up(prediction.model)
+        if isinstance(envelope, str):
+            self._findings.not_checked[f"I6, I7: model {prediction.model}: {envelope}"] += 1
+            return
+        seen = envelope.trained_on_record(*prediction.source)
+        if seen != prediction.seen:
+            to = envelope.trained_to.get(str(self._partition), "none")
+            raise self._violation(
+                "I7",
+                offset,
+                f"seen {str(seen).lower()} for source {prediction.source[1]}, as model"
+                f" {prediction.model} was trained to {to}",
+                f"seen {str(prediction.seen).lower()}",
+            )
+        self._findings.checked["I7"] += 1
+
+    def add(self, offset: int, prediction: Prediction, value: bytes | None) -> None:
+        """Take in the next prediction and its record."""
+        try:
+            record = decode_record(value)
+        except RecordError as error:
+            raise self._violation(
+                "I6", offset, "a rejected record", f"predicted: {error}"
+            ) from None
+        if record.id != prediction.id:
+            expected, found = f"id {record.id!r}", f"{prediction.id!r}"
+            raise self._violation("I1", offset, expected[:100], found[:100])
+        if record.label != prediction.label:
+            raise self._violation("I2", offset, f"label {record.label}", f"{prediction.label}")
+        envelope = self._look_up(prediction.model)
+        if isinstance(envelope, str):
+            return
+        if len(record.features) != envelope.features:
+            expected = f"a record of the model's {envelope.features} features"
+            raise self._violation("I6", offset, expected, str(len(record.features)))
+        if self._held and (
+            len(self._held) == _BATCH or self._held[-1][1].model != prediction.model
+        ):
+            self.flush()
+        self._held.append((offset, prediction))
+        self._rows.append(record.features)
+
+    def flush(self) -> None:
+        """I6: predict what is held, and compare."""
+        held, rows = self._held, self._rows
+        self._held, self._rows = [], []
+        if not held:
+            return
+        version = held[0][1].model
+        model = self._models.model(version)
+        if isinstance(model, str):
+            self._findings.not_checked[f"I6: model {version}: {model}"] += len(held)
+            return
+        try:
+            labels, probabilities = model.predict(np.array(rows, dtype=np.float64))
+        except ModelError as error:
+            expected = f"model {version} to predict again"
+            raise self._violation("I6", held[0][0], expected, str(error)) from None
+        for (offset, prediction), label, probability in zip(
+            held, labels, probabilities, strict=True
+        ):
+            if not _same(prediction, label, probability):
+                raise self._violation(
+                    "I6",
+                    offset,
+                    f"prediction {label} probability {probability} of model {version}",
+                    f"{prediction.prediction} and {prediction.probability}",
+                )
+        self._findings.checked["I6"] += len(held)
+
+    def _look_up(self, version: int) -> Envelope | str:
+        if self._envelope[0] != version:
+            self._envelope = (version, self._models.envelope(version))
+        return self._envelope[1]
+
+    def _violation(self, invariant: str, offset: int, expected: str, found: str) -> Violation:
+        return Violation(invariant, self._topic, self._partition, offset, expected, found)
+
+
+def _same(prediction: Prediction, label: int, probability: float | None) -> bool:
+    published = prediction.probability
+    if probability is None or not isinstance(published, (int, float)):
+        return probability is published and label == prediction.prediction
+    either = abs(probability - 0.5) < LABEL_TOLERANCE
+    return abs(probability - published) <= PROBABILITY_TOLERANCE and (
+        either or label == prediction.prediction
+    )
+
+
+def _in_log(line: Line, expected: str, found: str) -> Violation:
+    return Violation("I4", str(line.path), line.partition, line.number, expected, found)

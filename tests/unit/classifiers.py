@@ -1,0 +1,65 @@
+"""Classifiers with faults, and envelopes for them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import joblib
+import numpy as np
+import sklearn
+
+from predictor.model import Matrix, Model
+from stream.models import Envelope
+
+
+def envelope(version: int = 1, **changes: Any) -> Envelope:
+    """Make an envelope of a model with two features."""
+    fields: dict[str, Any] = {
+        "version": version,
+        "recipe": "test",
+        "algorithm": "Sign",
+        "features": 2,
+        "feature_names": None,
+        "classes": [0, 1],
+        "accepts_missing": False,
+        "trained_on": 200,
+        "trained_to": {},
+        "recipe_accuracy": None,
+        "reason": "first",
+        "restores": None,
+        "created": "2026-11-23T20:00:00.000Z",
+        "sklearn": sklearn.__version__,
+        "numpy": np.__version__,
+        "python": "3.11",
+    }
+    return Envelope(**{**fields, **changes})
+
+
+class Sign:
+    """Predicts 1 where the first feature is positive."""
+
+    classes_ = (0, 1)
+
+    def __init__(self, raises_above: float = np.inf) -> None:
+        self.raises_above = raises_above
+        self.batches: list[int] = []
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict, or raise where a feature is above the bound."""
+        self.batches.append(len(matrix))
+        if (matrix > self.raises_above).any():
+            raise ArithmeticError("a feature above the bound")
+        return (matrix[:, 0] > 0).astype(int)
+
+
+def model(version: int = 1, classifier: Any = None, **changes: Any) -> Model:
+    """Make a model of `Sign` or of another classifier."""
+    return Model(envelope(version, **changes), classifier or Sign())
+
+
+def pickled(classifier: Any) -> bytes:
+    """Pickle a classifier as modelgenerator does."""
+    buffer = io.BytesIO()
+    joblib.dump(classifier, buffer, compress=3)
+    return buffer.getvalue()

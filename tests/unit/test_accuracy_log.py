@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from predictor.accuracy_log import AccuracyLog
+from stream.records import Prediction
+
+LOG = logging.getLogger("test")
+
+
+def prediction(n: int, partition: int = 0) -> Prediction:
+    return Prediction(n, 1, 0.5, 1, n, n - 1, 3, (partition, n))
+
+
+def topic(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+    for n in range(after + 1, upto + 1):
+        yield prediction(n, partition), 1_000 * n
+
+
+def no_topic(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+    raise AssertionError(f"partition {partition} was read after {after} up to {upto}")
+
+
+def counts(path: Path) -> list[int]:
+    return [int(n) for n in re.findall(r" n=(\d+)", path.read_text())]
+
+
+def make(path: Path, history: object = topic, max_bytes: int = 2**20) -> AccuracyLog:
+    return AccuracyLog(path / "predictor.log", max_bytes, history, LOG)  # type: ignore[arg-type] # one of the two above
+
+
+def test_a_line_stands_at_every_tenth_counted_prediction(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.append([prediction(n) for n in range(1, 26)])
+    lines = (tmp_path / "predictor.log").read_text().splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z partition=0 n=10 accuracy=0.900000 model=3",
+        lines[0],
+    )
+    assert counts(tmp_path / "predictor.log") == [10, 20]
+
+
+def test_lines_that_follow_on_are_written_without_reading_the_topic(tmp_path: Path) -> None:
+    make(tmp_path).fill_in({0: 20})
+    log = make(tmp_path, no_topic)
+    log.append([prediction(n) for n in range(21, 41)])
+    assert counts(tmp_path / "predictor.log") == [10, 20, 30, 40]
+
+
+def test_lines_lost_between_commit_and_write_are_filled_in_at_the_start(tmp_path: Path) -> None:
+    make(tmp_path).append([prediction(n) for n in range(1, 21)])
+    make(tmp_path).fill_in({0: 57})
+    assert counts(tmp_path / "predictor.log") == [10, 20, 30, 40, 50]
+
+
+def test_a_gap_is_filled_in_before_the_lines_behind_it(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.append([prediction(n) for n in range(1, 11)])
+    log.append([prediction(n) for n in range(41, 51)])
+    assert counts(tmp_path / "predictor.log") == [10, 20, 30, 40, 50]
+
+
+def test_a_torn_last_line_is_dropped_and_written_again(tmp_path: Path) -> None:
+    make(tmp_path).fill_in({0: 30})
+    path = tmp_path / "predictor.log"
+    path.write_bytes(path.read_bytes()[:-9])
+    make(tmp_path).fill_in({0: 30})
+    assert counts(path) == [10, 20, 30]
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_partitions_have_lines_of_their_own(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.append([prediction(10, 0), prediction(10, 1)])
+    assert counts(tmp_path / "predictor.log") == [10, 10]
+
+
+def test_a_full_file_is_rotated_and_three_older_ones_stay(tmp_path: Path) -> None:
+    log = make(tmp_path, max_bytes=100)
+    for n in range(10, 210, 10):
+        log.append([prediction(n)])
+    files = [tmp_path / f"predictor.log{end}" for end in (".3", ".2", ".1", "")]
+    kept = [n for file in files for n in counts(file)]
+    assert kept == list(range(kept[0], 210, 10))
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_a_restart_right_after_a_rotation_repeats_no_line(tmp_path: Path) -> None:
+    make(tmp_path, max_bytes=100).fill_in({0: 50})
+    make(tmp_path, max_bytes=100).fill_in({0: 60})
+    make(tmp_path, max_bytes=100).fill_in({0: 60})
+    assert counts(tmp_path / "predictor.log.1") + counts(tmp_path / "predictor.log") == [
+        *range(10, 70, 10)
+    ]
+
+
+def test_a_file_that_cannot_be_written_is_warned_of_and_catches_up_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "predictor.log").mkdir()
+    log = make(tmp_path)
+    log.append([prediction(10)])
+    log.append([prediction(20)])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    (tmp_path / "predictor.log").rmdir()
+    log.append([prediction(30)])
+    assert counts(tmp_path / "predictor.log") == [10, 20, 30]
+
+
+def test_a_file_of_counts_that_began_anew_is_set_aside_and_one_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path).fill_in({0: 50})
+    log = make(tmp_path)
+    log.fill_in({0: 0})
+    log.append([prediction(10)])
+    assert counts(tmp_path / "predictor.log") == [10]
+    assert counts(tmp_path / "predictor.log.old") == [10, 20, 30, 40, 50]
+    assert len(caplog.records) == 1

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from predictor.predictor import (
+    KEY_LIMIT_BYTES,
+    BrokenModelError,
+    Consumed,
+    Outcome,
+    predict_unit,
+)
+from predictor.tally import Tally
+from stream.records import Record, encode_record
+from tests.unit.classifiers import Sign, model
+
+
+def consumed(
+    offset: int,
+    features: list[float | None] | None = None,
+    label: int | None = 1,
+    partition: int = 0,
+    key: bytes | None = None,
+) -> Consumed:
+    record = Record(offset, features or [1.0, 0.0], label)
+    return Consumed(partition, offset, key, encode_record(record))
+
+
+def outcome_of(*records: Consumed, tally: Tally | None = None) -> Outcome:
+    return predict_unit(records, model(7), None, {0: tally or Tally(), 1: Tally()})
+
+
+def test_each_record_is_predicted_in_one_batch_and_traced_to_its_place_and_model() -> None:
+    sign = Sign()
+    records = [consumed(5, [1.0, 0.0], 1), consumed(6, [-1.0, 0.0], 1)]
+    outcome = predict_unit(records, model(7, sign), None, {0: Tally()})
+    first, second = (prediction for prediction, _ in outcome.predictions)
+    assert (first.prediction, first.source, first.model) == (1, (0, 5), 7)
+    assert (second.prediction, second.source, second.model) == (0, (0, 6), 7)
+    assert sign.batches == [2]
+
+
+def test_n_and_correct_run_on_from_the_tally_of_the_partition() -> None:
+    outcome = outcome_of(consumed(5, [1.0, 0.0], 1), consumed(6, [1.0, 0.0], 0), tally=Tally(tp=8))
+    counts = [(p.n, p.correct, p.accuracy) for p, _ in outcome.predictions]
+    assert counts == [(9, 9, 1.0), (10, 9, 0.9)]
+
+
+def test_the_tally_given_is_left_as_it_was_so_that_an_abort_changes_nothing() -> None:
+    tally = Tally()
+    outcome = outcome_of(consumed(5), tally=tally)
+    assert tally == Tally()
+    assert outcome.tallies[0] == Tally(tp=1, model=7)
+
+
+def test_partitions_are_counted_apart() -> None:
+    outcome = outcome_of(consumed(5, partition=0), consumed(5, partition=1))
+    assert [p.n for p, _ in outcome.predictions] == [1, 1]
+
+
+def test_a_record_without_a_label_is_predicted_but_not_counted() -> None:
+    outcome = outcome_of(consumed(5, label=None))
+    (prediction, _) = outcome.predictions[0]
+    assert (prediction.prediction, prediction.n, prediction.accuracy) == (1, 0, None)
+    assert outcome.counted == []
+
+
+def test_a_record_the_model_was_trained_on_is_published_as_seen_and_not_counted() -> None:
+    records = [consumed(5), consumed(6)]
+    outcome = predict_unit(records, model(7, trained_to={"0": 5}), None, {0: Tally()})
+    assert [(p.seen, p.n) for p, _ in outcome.predictions] == [(True, 0), (False, 1)]
+    assert outcome.tallies[0].seen == 1
+
+
+def test_the_key_goes_on_with_the_prediction() -> None:
+    outcome = outcome_of(consumed(5, key=b"k"))
+    assert outcome.predictions[0][1] == b"k"
+
+
+def test_a_key_too_long_to_go_on_rejects_the_record() -> None:
+    outcome = outcome_of(consumed(5, key=bytes(KEY_LIMIT_BYTES + 1)))
+    assert outcome.rejected[0].reason == "key: at most 10000 bytes, got 10001"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"not json", "value: not JSON"),
+        (b'{"id": 1, "features": [NaN, 1]}', "value: not JSON"),
+        (b'{"id": 1, "features": [1e39, 1]}', "features[0]: expected a number within ±3.4e+38"),
+        (b'{"id": 1, "features": [1]}', "features: expected 2 numbers, got 1"),
+        (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
+        (b'{"id": 1, "features": [true, 2]}', "features[0]: expected a number or null, got bool"),
+        (b'{"id": 1, "features": [1, null]}', "features[1]: null, and model 7 accepts no missing"),
+        (None, "value: expected a JSON object, got null"),
+    ],
+)
+def test_a_bad_record_is_rejected_with_its_reason_and_the_stream_goes_on(
+    value: bytes | None, reason: str
+) -> None:
+    outcome = outcome_of(consumed(4), Consumed(0, 5, None, value), consumed(6))
+    (rejected,) = outcome.rejected
+    assert rejected.reason.startswith(reason)
+    assert rejected.source == (0, 5)
+    assert [p.n for p, _ in outcome.predictions] == [1, 2]
+    assert outcome.tallies[0].rejected == 1
+
+
+def test_a_rejected_record_keeps_its_size_and_its_first_thousand_bytes() -> None:
+    outcome = outcome_of(Consumed(0, 5, None, b"x" * 900_000))
+    assert (outcome.rejected[0].size, outcome.rejected[0].value) == (900_000, "x" * 1_000)
+
+
+def test_records_that_raise_alone_are_rejected_and_the_rest_of_the_unit_is_predicted() -> None:
+    records = [consumed(i, [9.0 if i in (3, 60) else 1.0, 0.0]) for i in range(100)]
+    outcome = predict_unit(records, model(7, Sign(raises_above=5)), None, {0: Tally()})
+    assert [r.source[1] for r in outcome.rejected] == [3, 60]
+    assert outcome.rejected[0].reason.startswith("model error: ArithmeticError")
+    assert len(outcome.predictions) == 98
+
+
+def test_a_model_that_raises_where_the_one_before_answers_is_broken_even_on_one_record() -> None:
+    broken = model(8, Sign(raises_above=-math.inf))
+    with pytest.raises(BrokenModelError, match="a feature above the bound"):
+        predict_unit([consumed(5)], broken, model(7), {0: Tally()})
+
+
+def test_a_record_that_no_model_can_predict_is_rejected_and_no_model_is_blamed() -> None:
+    new, old = model(8, Sign(raises_above=5)), model(7, Sign(raises_above=5))
+    outcome = predict_unit([consumed(5, [9.0, 0.0])], new, old, {0: Tally()})
+    assert len(outcome.rejected) == 1
+
+
+def test_a_sole_model_is_blamed_only_on_ten_records_or_more() -> None:
+    broken = model(7, Sign(raises_above=-math.inf))
+    few = predict_unit([consumed(i) for i in range(9)], broken, None, {0: Tally()})
+    assert len(few.rejected) == 9
+    with pytest.raises(BrokenModelError):
+        predict_unit([consumed(i) for i in range(10)], broken, None, {0: Tally()})
+
+
+def test_a_broken_model_is_found_out_by_a_sample_however_large_the_unit() -> None:
+    sign = Sign(raises_above=-math.inf)
+    with pytest.raises(BrokenModelError):
+        predict_unit([consumed(i) for i in range(5_000)], model(8, sign), model(7), {0: Tally()})
+    assert len(sign.batches) <= 20
+
+
+def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> None:
+    sign = Sign()
+    outcome = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
+    assert len(outcome.rejected) == 1
+    assert sign.batches == []
