@@ -1,0 +1,91 @@
+"""Sends records to the data topic at a rate, on from where the topic ends."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from functools import partial
+from itertools import chain, islice
+from typing import TypeVar
+
+from kafka.errors import AuthorizationError, KafkaError, MessageSizeTooLargeError
+
+from datagenerator.outbox import Outbox
+from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
+from datagenerator.settings import Settings
+from datagenerator.sources import Source, SourceError, open_source
+from datagenerator.topics import prepare
+from stream.clients import close, connect, producer
+from stream.records import encode_record
+from stream.service import Backoff, DeadlineExceeded, Fatal, Stop, Stopped, Warnings, run
+
+LOG = logging.getLogger("datagenerator")
+T = TypeVar("T")
+
+
+def main(settings: Settings, stop: Stop) -> None:
+    """Send until told to end; where a send fails for good, go on from the ends of the topics."""
+    s, pauses, warnings = settings, Backoff(), Warnings(LOG)
+    try:
+        source = open_source(s.stream, s.label, s.positive, s.seed, s.drift_every, s.repeat)
+    except SourceError as error:
+        raise Fatal(str(error)) from None
+    if s.repeat and source.size:
+        LOG.info("REPEAT=1: records from id %d on are repeats, that is, seen data", source.size)
+    while True:
+        # Only a send to a topic that vanished waits, and SIGTERM must not wait with it for long.
+        client = connect(lambda: producer(s, max_block_ms=1_000), s, stop, LOG)
+        try:
+            send(s, source, Outbox(client, stop, LOG), stop)
+            stop.wait(threading.TIMEOUT_MAX)
+        except (AuthorizationError, MessageSizeTooLargeError) as error:
+            raise Fatal(f"{s.data_topic}: the broker refuses records: {error}") from None
+        except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
+            warnings.warn("send", f"{s.data_topic}: {error!r}; going on from the topic's end")
+        finally:
+            close(client)
+        stop.wait(next(pauses))
+
+
+def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
+    """Send what the topic lacks, until the source ends or ``COUNT`` is reached."""
+    look = partial(prepare, s, source.schema, outbox, stop, LOG)
+    next_ids = connect(lambda: heeding(stop, look), s, stop, LOG)
+    first, rate, partitions = min(next_ids), s.records_per_second, len(next_ids)
+    LOG.info(
+        "stream=%s topic=%s first_id=%d partitions=%d rate=%s",
+        *(s.stream, s.data_topic, first, partitions, f"{rate:g}/s" if rate else "unlimited"),
+    )
+    records = source.records(first)
+    head = heeding(stop, lambda: list(islice(records, 1)))
+    todo = islice(chain(head, records), max(0, s.count - first) if s.count else None)
+    pace, progress, id = Pace(rate), Progress(), first - 1
+    while True:
+        due = pace.take()
+        batch = list(islice(todo, due))
+        for record in batch:
+            id = int(record.id)
+            if id >= next_ids[id % partitions]:
+                outbox.send(s.data_topic, encode_record(record), id % partitions)
+        outbox.look()
+        if len(batch) < due:
+            break
+        if line := progress.line(outbox.acknowledged):
+            LOG.info("%s id=%d", line, id)
+        stop.wait(TICK_SECONDS if due < BURST else 0)
+    outbox.settle()
+    LOG.info("done: %s ends with id %d; nothing more to send", s.stream, id)
+
+
+def heeding(stop: Stop, call: Callable[[], T]) -> T:
+    """Return what a long call returns, unless the service is told to end meanwhile."""
+    try:
+        return stop.deadline(math.inf, call)
+    except DeadlineExceeded:
+        raise Stopped from None
+
+
+if __name__ == "__main__":
+    run("datagenerator", Settings, main)
