@@ -1,13 +1,4 @@
-"""The invariants I1 to I7 of a partition, checked on its records as a stream, without Kafka.
-
-I1  every record is predicted or rejected, exactly once
-I2  ``n`` rises by one per counted record, ``correct`` by 0 or 1, ``accuracy`` is correct / n
-I3  the tally in the committed metadata equals the last published counts
-I4  a log holds every 10th counted prediction between its first and its last, once
-I5  the model version falls only off a barred one
-I6  the named model predicts the same again
-I7  a record is counted only if its model was not trained on it, and is marked ``seen`` if it was
-"""
+"""The invariants I1 to I7 of a partition, checked on its records as a stream, without Kafka."""
 
 from __future__ import annotations
 
@@ -35,7 +26,17 @@ from stream.records import (
     parse,
 )
 
-INVARIANTS = ("I1", "I2", "I3", "I4", "I5", "I6", "I7")
+INVARIANTS = {
+    "I1": "records predicted or rejected exactly once",
+    "I2": "predictions whose counts follow from the ones before",
+    "I3": "committed tallies equal to the last published counts",
+    "I4": "log lines equal to their predictions",
+    "I5": "predictions by a version that does not fall, or off a barred one",
+    "I6": "predictions made again with the same result",
+    "I7": "predictions counted unless their model was trained on the record",
+}
+"""What each count of `Findings.checked` counts."""
+
 LOG_EVERY = 10
 PROBABILITY_TOLERANCE = 1e-6
 LABEL_TOLERANCE = 1e-9
@@ -145,26 +146,27 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class History:
+class Partition:
     """What each topic holds under one partition number, and what the group committed.
 
     Attributes
     ----------
-    partition : int
+    number : int
     data, predictions, rejected : Stretch
         The data below the committed offset.
     committed : int
         Offset below which every record has been predicted or rejected.
-    metadata : str
-        What the commit carries.
+    metadata : str or None
+        What the commit carries; ``None`` when nothing has been committed since the data topic
+        was made again.
     """
 
-    partition: int
+    number: int
     data: Stretch
     predictions: Stretch
     rejected: Stretch
     committed: int
-    metadata: str
+    metadata: str | None
 
 
 class Models(Protocol):
@@ -178,7 +180,7 @@ class Models(Protocol):
 
 
 def check_partition(
-    history: History,
+    partition: Partition,
     models: Models,
     barred: Callable[[int], bool],
     findings: Findings,
@@ -188,7 +190,7 @@ def check_partition(
 
     Parameters
     ----------
-    history : History
+    partition : Partition
     models : Models
     barred : callable
         Tells whether a version is barred.
@@ -208,11 +210,11 @@ def check_partition(
     Violation
         The first that was found.
     """
-    counts = _Counts(history, barred, findings, logs)
-    outputs = _Outputs(history, counts, findings)
-    recheck = _Recheck(history, models, findings)
+    counts = _Counts(partition, barred, findings, logs)
+    outputs = _Outputs(partition, counts, findings)
+    recheck = _Recheck(partition, models, findings)
     try:
-        _match(history, outputs, recheck, findings)
+        _match(partition, outputs, recheck, findings)
         counts.finish()
     except Violation:
         recheck.flush()  # what is still held back stands before what was just found
@@ -255,7 +257,7 @@ def read_line(path: Path, number: int, text: str) -> Line:
     return Line(path, number, int(partition), int(n), accuracy, int(model))
 
 
-def made_again(predictions: Iterable[tuple[int, int, bytes | None]], first_data_ms: int) -> int:
+def made_again(predictions: Iterable[tuple[int, int, bytes | None]], first_data_ms: float) -> int:
     """Find where the predictions of the data topic as it is now begin.
 
     When a data topic is deleted and made again, its offsets start again, and so do the sources.
@@ -266,7 +268,7 @@ def made_again(predictions: Iterable[tuple[int, int, bytes | None]], first_data_
     ----------
     predictions : iterable of (int, int, bytes or None)
         Offset, time in ms and value.
-    first_data_ms : int
+    first_data_ms : float
         Time of the first record of the data topic, in ms.
 
     Returns
@@ -297,26 +299,26 @@ class _Output(NamedTuple):
     prediction: Prediction | None
 
 
-def _match(history: History, outputs: _Outputs, recheck: _Recheck, findings: Findings) -> None:
+def _match(partition: Partition, outputs: _Outputs, recheck: _Recheck, findings: Findings) -> None:
     """I1: walk along the data and its outputs side by side."""
-    topic, partition = history.data.topic, history.partition
-    data = iter(history.data.records)
+    topic, number = partition.data.topic, partition.number
+    data = iter(partition.data.records)
 
     def missing(offset: int) -> None:
         if offset >= outputs.complete_from():
             expected = "a prediction or a rejected record"
-            raise Violation("I1", topic, partition, offset, expected, "neither")
+            raise Violation("I1", topic, number, offset, expected, "neither")
         findings.not_checked["I1: retention may have taken what became of the record"] += 1
 
     last = -1
     for output in outputs:
         _, where, offset, prediction = output
         if output.source == last:
-            raise Violation("I1", where, partition, offset, f"a source above {last}", f"{last}")
+            raise Violation("I1", where, number, offset, f"a source above {last}", f"{last}")
         last = output.source
         if prediction:
             recheck.check_seen(offset, prediction)
-        if output.source < history.data.start:
+        if output.source < partition.data.start:
             findings.not_checked["I1, I6: retention has taken the record"] += 1
             continue
         stored: Stored = (-1, None)
@@ -326,7 +328,7 @@ def _match(history: History, outputs: _Outputs, recheck: _Recheck, findings: Fin
             missing(stored[0])
         if stored[0] != output.source:
             found = f"{output.source}, where no record is"
-            raise Violation("I1", where, partition, offset, "the source of a record", found)
+            raise Violation("I1", where, number, offset, "the source of a record", found)
         findings.checked["I1"] += 1
         if prediction:
             recheck.add(offset, prediction, stored[1])
@@ -337,46 +339,46 @@ def _match(history: History, outputs: _Outputs, recheck: _Recheck, findings: Fin
 class _Outputs:
     """The predictions and the rejected records of a partition, in the order of their sources."""
 
-    def __init__(self, history: History, counts: _Counts, findings: Findings) -> None:
+    def __init__(self, partition: Partition, counts: _Counts, findings: Findings) -> None:
         self.beyond: int | None = None
-        self._history = history
+        self._partition = partition
         self._counts = counts
         self._findings = findings
         self._first: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[_Output]:
         return heapq.merge(
-            self._read(self._history.predictions, decode_prediction),
-            self._read(self._history.rejected, decode_rejected),
+            self._read(self._partition.predictions, decode_prediction),
+            self._read(self._partition.rejected, decode_rejected),
             key=attrgetter("source"),
         )
 
     def complete_from(self) -> int:
         """Return the source from which on retention has taken no output."""
-        both = (self._history.predictions, self._history.rejected)
+        both = (self._partition.predictions, self._partition.rejected)
         cut = [stretch.topic for stretch in both if stretch.start > stretch.since]
-        return max((self._first.get(t, self._history.committed) for t in cut), default=0)
+        return max((self._first.get(t, self._partition.committed) for t in cut), default=0)
 
     def _read(
         self, stretch: Stretch, decode: Callable[[bytes | None], Prediction | Rejected]
     ) -> Iterator[_Output]:
-        last, history = -1, self._history
+        last, partition = -1, self._partition
         for offset, value in stretch.records:
 
             def violation(expected: str, found: str, offset: int = offset) -> Violation:
-                return Violation("I1", stretch.topic, history.partition, offset, expected, found)
+                return Violation("I1", stretch.topic, partition.number, offset, expected, found)
 
             try:
                 record = decode(value)
             except RecordError as error:
                 raise violation("a record that keeps the contract", str(error)) from None
-            partition, source = record.source
+            number, source = record.source
             current = offset >= stretch.since
-            if current and source >= history.committed:
+            if current and source >= partition.committed:
                 self.beyond = min(source, self.beyond or source)
                 return
-            if current and partition != history.partition:
-                raise violation(f"a source in partition {history.partition}", f"{record.source}")
+            if current and number != partition.number:
+                raise violation(f"a source in partition {partition.number}", f"{record.source}")
             if current and source <= last:
                 raise violation(f"a source above {last}", f"{source}")
             if isinstance(record, Prediction):
@@ -400,17 +402,17 @@ class _Counts:
 
     def __init__(
         self,
-        history: History,
+        partition: Partition,
         barred: Callable[[int], bool],
         findings: Findings,
         logs: Iterable[Iterator[Line]],
     ) -> None:
         self.recounted = Tally()
-        self._history = history
+        self._partition = partition
         self._barred = barred
         self._findings = findings
         self._logs = [_Log(lines, findings) for lines in logs]
-        self._whole = history.predictions.start == 0
+        self._whole = partition.predictions.start == 0
         # Where retention has taken the beginning, the first prediction there is anchors the counts.
         self._counts = (0, 0) if self._whole else None
         self._model: int | None = None
@@ -466,18 +468,22 @@ class _Counts:
         self._findings.swapped_to.add(version)
 
     def _check_tally(self) -> None:
-        history, own = self._history, self.recounted
+        partition, own = self._partition, self.recounted
         if self._counts is None:
             self._findings.not_checked["I3: retention has taken all predictions"] += 1
+            return
+        if partition.metadata is None:
+            reason = "I3: nothing committed since the data topic was made again"
+            self._findings.not_checked[reason] += 1
             return
         n, correct = self._counts
 
         def violation(expected: str, found: str) -> Violation:
-            place = (history.data.topic, history.partition, history.committed)
+            place = (partition.data.topic, partition.number, partition.committed)
             return Violation("I3", *place, f"the committed tally to have {expected}", found)
 
         try:
-            tally = Tally.from_metadata(history.metadata)
+            tally = Tally.from_metadata(partition.metadata)
         except RecordError as error:
             raise violation(f"n={n} correct={correct}", f"{error}") from None
         if (tally.n, tally.correct) != (n, correct):
@@ -485,8 +491,8 @@ class _Counts:
         if self._model is not None and tally.model != self._model:
             raise violation(f"model={self._model}", f"model={tally.model}")
         self._findings.checked["I3"] += 1
-        if tally.carried != (0, 0) or not self._whole or history.rejected.start > 0:
-            self._findings.not_checked["I3: only the sums, as not all history is there"] += 1
+        if tally.carried != (0, 0) or not self._whole or partition.rejected.start > 0:
+            self._findings.not_checked["I3: only the sums, as not all partition is there"] += 1
             return
         for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):
             expected, found = getattr(own, name), getattr(tally, name)
@@ -494,8 +500,8 @@ class _Counts:
                 raise violation(f"{name}={expected}", f"{name}={found}")
 
     def _violation(self, invariant: str, offset: int, expected: str, found: str) -> Violation:
-        topic, partition = self._history.predictions.topic, self._history.partition
-        return Violation(invariant, topic, partition, offset, expected, found)
+        topic, number = self._partition.predictions.topic, self._partition.number
+        return Violation(invariant, topic, number, offset, expected, found)
 
 
 class _Log:
@@ -531,9 +537,9 @@ class _Log:
 class _Recheck:
     """I6 and I7: the records predicted again, many at a time, with the model that is named."""
 
-    def __init__(self, history: History, models: Models, findings: Findings) -> None:
-        self._topic = history.predictions.topic
-        self._partition = history.partition
+    def __init__(self, partition: Partition, models: Models, findings: Findings) -> None:
+        self._topic = partition.predictions.topic
+        self._number = partition.number
         self._models = models
         self._findings = findings
         self._envelope: tuple[int, Envelope | str] = (-1, "")
@@ -548,7 +554,7 @@ class _Recheck:
             return
         seen = envelope.trained_on_record(*prediction.source)
         if seen != prediction.seen:
-            to = envelope.trained_to.get(str(self._partition), "none")
+            to = envelope.trained_to.get(str(self._number), "none")
             raise self._violation(
                 "I7",
                 offset,
@@ -618,7 +624,7 @@ class _Recheck:
         return self._envelope[1]
 
     def _violation(self, invariant: str, offset: int, expected: str, found: str) -> Violation:
-        return Violation(invariant, self._topic, self._partition, offset, expected, found)
+        return Violation(invariant, self._topic, self._number, offset, expected, found)
 
 
 def _same(prediction: Prediction, label: int, probability: float | None) -> bool:

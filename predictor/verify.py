@@ -1,4 +1,4 @@
-"""Check the invariants I1 to I7 on the topics: ``python -m predictor.verify [--log FILE] [--json]``.
+"""Check the invariants on the topics: ``python -m predictor.verify [--log FILE …] [--json]``.
 
 Exit status: 0 when all hold, 1 when one does not or the topics cannot be read, 2 for a wrong
 setting. A running system can be verified, too: what is committed is noted first, then everything
@@ -10,23 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError
 from tqdm import tqdm
 
 from predictor import model as models
 from predictor.invariants import (
     INVARIANTS,
     Findings,
-    History,
     Line,
+    Partition,
     Stored,
     Stretch,
     Violation,
@@ -90,7 +92,7 @@ class ModelLibrary:
     def _find(self) -> None:
         place = TopicPartition(self._settings.model_topic, 0)
         first: dict[int, int] = {}
-        for record in _read(self._consumer, place, self._stop):
+        for record in _read_all(self._consumer, place, self._stop):
             try:
                 part = self._part(record)
             except ModelError as error:
@@ -154,7 +156,7 @@ class Barred:
     def __call__(self, version: int) -> bool:
         """Tell whether a version is barred."""
         if version not in self._versions:
-            for record in _read(self._consumer, self._place, self._stop):
+            for record in _read_all(self._consumer, self._place, self._stop):
                 try:
                     status = decode_status(record.value)
                 except RecordError:
@@ -162,6 +164,10 @@ class Barred:
                 if status.status == "barred":
                     self._versions.add(status.version)
         return version in self._versions
+
+
+def _read_all(consumer: KafkaConsumer, place: TopicPartition, stop: Stop) -> Iterator[Any]:
+    return clients.read_range(consumer, place, *clients.bounds(consumer, place), stop)
 
 
 class Log:
@@ -179,12 +185,12 @@ class Log:
     """
 
     def __init__(self, path: Path, files: ExitStack) -> None:
-        self._parts: list[tuple[Path, TextIO, int]] = []
+        self._parts: list[tuple[Path, BinaryIO, int]] = []
         older = [path.with_name(f"{path.name}.{number}") for number in ROTATED_LOGS]
         for part in (*(each for each in older if each.exists()), path):
-            # Rotation moves an open file without changing it, and later lines are left out.
-            file = files.enter_context(part.open(encoding="utf-8", errors="replace"))
-            self._parts.append((part, file, part.stat().st_size))
+            # Rotation moves an open file without changing it; what is appended later is left out.
+            file = files.enter_context(part.open("rb"))
+            self._parts.append((part, file, os.fstat(file.fileno()).st_size))
 
     def lines(self, partition: int | None = None) -> Iterator[Line]:
         """Yield the lines, oldest first, all or those about one partition.
@@ -194,18 +200,17 @@ class Log:
         Violation
             When a line cannot be read; a torn last one is left out.
         """
+        wanted = b"" if partition is None else b" partition=%d " % partition
         for path, file, size in self._parts:
             position, number = 0, 0
             while position < size:
                 file.seek(position)
-                text = file.readline()
-                position, number = file.tell(), number + 1
-                if position > size or not text.endswith("\n"):
-                    if path is self._parts[-1][0]:
-                        return
-                line = read_line(path, number, text.rstrip("\n"))
-                if partition in (None, line.partition):
-                    yield line
+                text = file.readline(size - position)
+                position, number = position + len(text), number + 1
+                if not text.endswith(b"\n") and path == self._parts[-1][0]:
+                    return
+                if wanted in text:
+                    yield read_line(path, number, text.decode(errors="replace").rstrip("\n"))
 
 
 class Verifier:
@@ -215,15 +220,19 @@ class Verifier:
     ----------
     settings : PredictorSettings
     logs : list of Log
-    quiet : bool
-        Show no progress.
+    findings : Findings
+        What was checked is added to it.
+    progress : tqdm
+        Moved on by every record of the data topic.
     """
 
-    def __init__(self, settings: PredictorSettings, logs: list[Log], quiet: bool) -> None:
-        self.findings = Findings()
+    def __init__(
+        self, settings: PredictorSettings, logs: list[Log], findings: Findings, progress: tqdm[Any]
+    ) -> None:
         self._settings = settings
         self._logs = logs
-        self._quiet = quiet
+        self._findings = findings
+        self._progress = progress
         self._stop = Stop()
         self._clients: list[Any] = []
 
@@ -241,28 +250,228 @@ class Verifier:
         Violation
             The first that was found.
         Fatal
-            When the topics cannot be read.
+            When a topic is missing.
         """
         settings = self._settings
-        counts = self._partition_counts()
+        self._partitions = self._count_partitions()
+        self._group = self._consumer(group_id=settings.group_id)
+        self._uncommitted = self._consumer(isolation_level="read_uncommitted")
+        self._readers = {
+            topic: self._consumer(max_poll_records=5_000)
+            for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic)
+        }
+        commits = [self._committed(n) for n in range(self._partitions[settings.data_topic])]
+        self._models = ModelLibrary(settings, self._consumer(), self._stop)
+        self._barred = Barred(settings, self._consumer(), self._stop)
         for log in self._logs:
             for line in check_log(log.lines()):
-                if line.partition >= counts[settings.data_topic]:
-                    expected = f"a partition of {settings.data_topic}"
-                    found = f"partition={line.partition}"
-                    raise Violation(
-                        "I4", str(line.path), line.partition, line.number, expected, found
-                    )
-        self._group = self._consumer(group_id=settings.group_id)
-        self._ends = self._consumer(isolation_level="read_uncommitted")
-        self._readers = [self._consumer() for _ in range(3)]
-        committed = {p: self._committed(p) for p in range(counts[settings.data_topic])}
-        library = ModelLibrary(settings, self._consumer(), self._stop)
-        barred = Barred(settings, self._consumer(), self._stop)
-        ends = {p: self._end(settings.data_topic, p) for p in committed}
-        with self._progress(sum(offset for offset, _ in committed.values())) as progress:
-            for partition, (offset, metadata) in committed.items():
-                self._check(partition, offset, metadata, counts, library, barred, progress)
-                self.findings.pending += ends[partition] - offset
+                if line.partition >= len(commits):
+                    expected = f"a partition of {settings.data_topic}, 0 to {len(commits) - 1}"
+                    place = (str(line.path), line.partition, line.number)
+                    raise Violation("I4", *place, expected, str(line.partition))
+        self._progress.reset(total=sum(commit.offset for commit in commits if commit))
+        for number, commit in enumerate(commits):
+            self._check(number, commit)
 
-    def _check(self, partition, offset, metadata, counts, library, barred, progress): ...
+    def _check(self, number: int, commit: OffsetAndMetadata | None) -> None:
+        settings, findings = self._settings, self._findings
+        places = [
+            TopicPartition(topic, number)
+            for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic)
+        ]
+        (start, end), *outputs = [self._bounds(place) for place in places]
+        if commit is None and all(first == after for first, after in outputs):
+            findings.pending += end - start
+            return
+        committed = commit.offset if commit else start
+        if committed > end:
+            expected = f"a committed offset up to {end}, where the topic ends"
+            raise Violation("I3", places[0].topic, number, committed, expected, str(committed))
+        findings.pending += end - max(start, committed)
+        made_ms = self._time(places[0], start, end)
+        if commit:
+            since = self._since(places, outputs, made_ms)
+        else:
+            since = [after for _, after in outputs]
+            if any(self._newest_ms(place) >= made_ms for place in places[1:]):
+                expected = f"a committed offset of group {settings.group_id}"
+                raise Violation("I3", places[0].topic, number, start, expected, "none")
+        data, predictions, rejected = places
+        partition = Partition(
+            number,
+            Stretch(data.topic, self._progressing(data, start, committed), start),
+            self._stretch(predictions, outputs[0], since[0]),
+            self._stretch(rejected, outputs[1], since[1]),
+            committed,
+            commit.metadata if commit else None,
+        )
+        logs = [log.lines(number) for log in self._logs]
+        beyond = check_partition(partition, self._models, self._barred, findings, logs)
+        # What lies beyond was written since, if this runs beside a predictor, and is committed now.
+        later = self._committed(number) if beyond is not None else None
+        if beyond is not None and (later is None or later.offset <= beyond):
+            expected = f"no output yet, as {committed} is committed"
+            raise Violation("I3", places[0].topic, number, beyond, expected, "one")
+
+    def _since(
+        self, places: list[TopicPartition], outputs: list[tuple[int, int]], made_ms: float
+    ) -> list[int]:
+        """Return the offsets of the first outputs of the data topic as it is now."""
+        _, predictions, rejected = places
+        records = self._read(predictions, *outputs[0])
+        since = made_again(((r.offset, r.timestamp, r.value) for r in records), made_ms)
+        if not since:
+            return [0, 0]
+        found = self._uncommitted.offsets_for_times({rejected: int(made_ms)})[rejected]
+        return [since, found.offset if found else outputs[1][1]]
+
+    def _time(self, place: TopicPartition, start: int, end: int) -> float:
+        """Return the time of the first record, in ms; infinite where there is none."""
+        return next((float(r.timestamp) for r in self._read(place, start, end)), math.inf)
+
+    def _newest_ms(self, place: TopicPartition) -> float:
+        """Return the time of the last record, in ms; -1 where there is none."""
+        if place.partition >= self._partitions[place.topic]:
+            return -1.0
+        last = clients.newest(
+            self._readers[place.topic],
+            place,
+            lambda found: found[-1] if found else None,
+            self._stop,
+        )
+        return float(last.timestamp) if last else -1.0
+
+    def _stretch(self, place: TopicPartition, bounds: tuple[int, int], since: int) -> Stretch:
+        return Stretch(place.topic, self._stored(place, *bounds), bounds[0], since)
+
+    def _progressing(self, place: TopicPartition, start: int, end: int) -> Iterator[Stored]:
+        for stored in self._stored(place, start, end):
+            self._progress.update()
+            yield stored
+
+    def _stored(self, place: TopicPartition, start: int, end: int) -> Iterator[Stored]:
+        return ((record.offset, record.value) for record in self._read(place, start, end))
+
+    def _read(self, place: TopicPartition, start: int, end: int) -> Iterator[Any]:
+        if start < end:
+            yield from clients.read_range(self._readers[place.topic], place, start, end, self._stop)
+
+    def _bounds(self, place: TopicPartition) -> tuple[int, int]:
+        """Return the first offset and the one after everything written until now.
+
+        That includes a transaction whose offsets are committed but whose records are not yet
+        marked so; reading up to there waits for the mark.
+        """
+        if place.partition >= self._partitions[place.topic]:
+            return 0, 0
+        return clients.bounds(self._uncommitted, place)
+
+    def _committed(self, number: int) -> OffsetAndMetadata | None:
+        place = TopicPartition(self._settings.data_topic, number)
+        return self._group.committed(place, metadata=True, timeout_ms=COMMITTED_TIMEOUT_MS)
+
+    def _consumer(self, **options: Any) -> KafkaConsumer:
+        self._clients.append(clients.consumer(self._settings, **options))
+        return self._clients[-1]
+
+    def _count_partitions(self) -> dict[str, int]:
+        settings = self._settings
+        admin = clients.admin(settings)
+        self._clients.append(admin)
+        topics = [
+            settings.data_topic,
+            settings.prediction_topic,
+            settings.rejected_topic,
+            settings.model_topic,
+            settings.status_topic,
+        ]
+        found = clients.partition_counts(admin, topics)
+        missing = [topic for topic in topics if topic not in found]
+        if missing:
+            raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {', '.join(missing)}")
+        return found
+
+
+def report(findings: Findings, violation: Violation | None) -> dict[str, Any]:
+    """Return what was checked and found as one JSON object."""
+    return {
+        "verified": violation is None,
+        "predictions": findings.predictions,
+        "rejected": findings.rejected,
+        "pending": findings.pending,
+        "n": findings.n,
+        "correct": findings.correct,
+        "accuracy": findings.correct / findings.n if findings.n else None,
+        "models": sorted(findings.models),
+        "swaps": len(findings.swapped_to),
+        "checked": {name: findings.checked[name] for name in INVARIANTS},
+        "not_checked": dict(findings.not_checked),
+        "violations": [
+            {
+                name: getattr(violation, name)
+                for name in ("invariant", "topic", "partition", "offset", "expected", "found")
+            }
+        ]
+        if violation
+        else [],
+    }
+
+
+def table(findings: Findings) -> str:
+    """Return what was checked, a line an invariant, and what was not, and why."""
+    lines = [f"{name} {findings.checked[name]:>12,} {what}" for name, what in INVARIANTS.items()]
+    lines += [f"not checked {n:,}: {why}" for why, n in sorted(findings.not_checked.items())]
+    if findings.pending:
+        lines.append(f"not yet predicted: {findings.pending:,} offsets")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify, print the result, and return the exit status."""
+    parser = argparse.ArgumentParser("predictor.verify", description=__doc__.splitlines()[0])
+    parser.add_argument("--log", nargs="+", action="extend", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
+    findings, violation = Findings(), None
+    try:
+        settings = read(PredictorSettings)
+        with ExitStack() as stack:
+            logs = [Log(path, stack) for path in options.log]
+            progress = stack.enter_context(
+                tqdm(unit=" records", disable=options.json or not sys.stderr.isatty())
+            )
+            stack.enter_context(Verifier(settings, logs, findings, progress)).run()
+    except Violation as first:
+        violation = first
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KafkaTimeoutError:
+        print(f"no broker answers at {settings.kafka_bootstrap_servers}", file=sys.stderr)
+        return 1
+    except (Fatal, KafkaError, OSError) as error:
+        print(str(error) or repr(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    found = report(findings, violation)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(table(findings))
+        print(f"not verified: {violation}" if violation else summary(found))
+    return 0 if violation is None else 1
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Return the last line of a run in which every invariant holds."""
+    accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.6f}"
+    return (
+        f"verified: {found['predictions']} predictions, {found['rejected']} rejected,"
+        f" accuracy {accuracy}, {len(found['models'])} models, {found['swaps']} swaps"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
