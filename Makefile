@@ -1,0 +1,41 @@
+# Everything needs Python 3.11 or newer and make; the rest is fetched into .venv and ~/.cache.
+# Settings are variables: make demo SECONDS=60 STREAM=agrawal RATE=500
+
+PYTHON ?= python3
+VENV := .venv/bin
+REQUIREMENTS := $(wildcard */requirements.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo kafka test check lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: .venv/stamp ## make the virtual environment .venv
+
+demo: setup ## run everything on a local Kafka; SECONDS, STREAM, LABEL, POSITIVE, RATE, REPEAT
+	@$(VENV)/python -m local.demo
+
+kafka: setup ## run a local Kafka on port 9092, data under .kafka/
+	@$(VENV)/python -m local.kafka
+
+test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
+	$(VENV)/python -m pytest tests/unit tests/integration
+
+check: setup ## formatting, lint, types and import rules
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/python -m pytest tests/unit/test_layout.py
+
+lock: setup ## pin what */requirements.txt ask for in requirements.lock
+	$(VENV)/python -m pip install -q uv
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --no-header \
+	    -o requirements.lock $(REQUIREMENTS)
+
+.venv/stamp: $(REQUIREMENTS) requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "$(PYTHON) is Python %d.%d; 3.11 or newer is needed (make PYTHON=...)" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install $(REQUIREMENTS:%=-r %) -c requirements.lock
+	@touch $@

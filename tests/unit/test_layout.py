@@ -1,0 +1,90 @@
+"""The rules of the layout: who may import whom, how long an app.py is, what is required."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ("datagenerator", "modelgenerator", "predictor")
+PACKAGES = (*SERVICES, "local", "stream")
+DISTRIBUTIONS = {
+    "kafka": "kafka-python",
+    "pydantic_settings": "pydantic-settings",
+    "sklearn": "scikit-learn",
+}
+NEEDED_UNSEEN = {"crc32c", "scikit-learn"}
+"""Used without an import of ours: by the Kafka client, by the models that are loaded."""
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    """Modules that a file imports, as dotted names; ``from a import b`` counts as ``a.b`` too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute here"
+            module = node.module or ""
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
+
+
+def _files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def _packages(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in _imports(path)}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_imports_another_or_what_runs_it_locally(service: str) -> None:
+    strangers = {*SERVICES, "local", "tests"} - {service}
+    assert {
+        str(path): found for path in _files(service) if (found := _packages(path) & strangers)
+    } == {}
+
+
+def test_what_the_services_share_knows_neither_scikit_learn_nor_a_service() -> None:
+    strangers = {*SERVICES, "sklearn", "local", "tests"}
+    assert {
+        str(path): found for path in _files("stream") if (found := _packages(path) & strangers)
+    } == {}
+
+
+def test_what_runs_everything_locally_imports_no_service() -> None:
+    assert {
+        str(path): found for path in _files("local") if (found := _packages(path) & set(SERVICES))
+    } == {}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_app_is_shorter_than_100_lines(service: str) -> None:
+    assert len((ROOT / service / "app.py").read_text().splitlines()) < 100
+
+
+@pytest.mark.parametrize("package", [*SERVICES, "local"])
+def test_requirements_hold_what_is_imported_and_nothing_else(package: str) -> None:
+    waiting = _files(package)
+    seen: set[Path] = set()
+    imported: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for name in _imports(path):
+            module = ROOT / f"{name.replace('.', '/')}.py"
+            if module.exists() and module not in seen:
+                waiting.append(module)
+            imported.add(name.partition(".")[0])
+    imported -= {*sys.stdlib_module_names, *PACKAGES}
+    used = {DISTRIBUTIONS.get(name, name) for name in imported}
+    lines = (ROOT / package / "requirements.txt").read_text().splitlines()
+    required = {re.split(r"[<>=~! #]", line)[0] for line in lines} - {""}
+    assert required - (NEEDED_UNSEEN - used) == used
