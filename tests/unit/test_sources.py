@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagenerator.resume import Tail, misfit, next_ids
+from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
+from examples.make_example import write
+from stream.records import FEATURE_LIMIT, Record, Schema, decode_record, encode_record
+from stream.settings import SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "digits.csv"
+
+MakeFile = Callable[[str], Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> MakeFile:
+    def make(text: str) -> Path:
+        path = tmp_path / "some.csv"
+        path.write_bytes(text.encode())
+        return path
+
+    return make
+
+
+def synthetic(stream: str, drift_every: int = 50, seed: int = 1) -> Source:
+    return open_source(stream, None, None, seed, drift_every, False)
+
+
+def take(source: Source, first_id: int, number: int) -> list[Record]:
+    return list(islice(source.records(first_id), number))
+
+
+@pytest.mark.parametrize("stream", SYNTHETIC)
+@pytest.mark.parametrize("drift_every", [0, 50])
+def test_the_same_seed_and_id_give_the_same_record_whichever_run_sends_it(
+    stream: str, drift_every: int
+) -> None:
+    whole = take(synthetic(stream, drift_every), 0, 130)
+    assert [r.id for r in whole] == list(range(130))
+    for first in (0, 49, 50, 77):
+        assert take(synthetic(stream, drift_every), first, 130 - first) == whole[first:]
+    assert take(synthetic(stream, drift_every, seed=2), 0, 130) != whole
+
+
+@pytest.mark.parametrize("stream", SYNTHETIC)
+def test_a_synthetic_record_keeps_the_contract_and_both_labels_occur(stream: str) -> None:
+    source = synthetic(stream)
+    records = take(source, 0, 300)
+    for record in records:
+        assert decode_record(encode_record(record)) == record
+        assert len(record.features) == len(source.schema.feature_names)
+    assert {r.label for r in records} == {0, 1}
+
+
+def test_the_features_of_a_phase_are_not_those_of_another() -> None:
+    records = take(synthetic("sea"), 0, 200)
+    assert len({tuple(r.features) for r in records}) == 200
+
+
+def test_sea_changes_its_threshold_at_each_drift_and_flips_a_tenth_of_the_labels() -> None:
+    records = take(synthetic("sea", drift_every=2000), 0, 8000)
+    for phase, threshold in enumerate((8, 9, 7, 9.5)):
+        part = records[phase * 2000 : (phase + 1) * 2000]
+        agree = sum((sum(f or 0 for f in r.features[:2]) > threshold) == r.label for r in part)
+        assert 0.87 < agree / len(part) < 0.93
+
+
+def test_the_concept_of_a_run_is_that_of_its_ids_not_of_its_start() -> None:
+    phases: list[int] = []
+
+    def concept(phase: int, seed: int, length: int) -> list[tuple[dict[int, float], int]]:
+        phases.append(phase)
+        return [({0: float(seed)}, 0)] * length
+
+    source = Synthetic(Schema(["x"], "label", "1"), concept, seed=1, drift_every=10)
+    take(source, 25, 16)
+    assert phases == [2, 3, 4]
+
+
+def test_without_drift_a_stream_keeps_one_concept() -> None:
+    records = take(synthetic("sea", drift_every=0), 0, 6000)[4000:]
+    agree = sum((sum(f or 0 for f in r.features[:2]) > 8) == r.label for r in records)
+    assert agree / len(records) > 0.87
+
+
+def test_a_data_set_is_sent_once_in_random_order_and_goes_on_where_it_stopped() -> None:
+    source = open_source("breast_cancer", None, None, 1, 0, False)
+    whole = list(source.records(0))
+    assert [r.id for r in whole] == list(range(569))
+    assert len({tuple(r.features) for r in whole}) == 569
+    assert sum(r.label or 0 for r in whole) == 357
+    labels = [r.label for r in whole]
+    assert labels != sorted(labels, key=str)
+    assert list(source.records(200)) == whole[200:]
+    assert list(source.records(569)) == list(source.records(5000)) == []
+
+
+def test_a_repeated_data_set_comes_in_another_order_each_pass_and_ids_go_on() -> None:
+    source = open_source("breast_cancer", None, None, 1, 0, True)
+    records = take(source, 0, 3 * 569)
+    assert [r.id for r in records] == list(range(3 * 569))
+    passes = [[tuple(r.features) for r in records[i * 569 : (i + 1) * 569]] for i in range(3)]
+    assert sorted(passes[0], key=str) == sorted(passes[1], key=str) == sorted(passes[2], key=str)
+    assert passes[0] != passes[1] != passes[2]
+    assert take(source, 1000, 500) == records[1000:1500]
+
+
+def test_the_example_file_is_what_its_script_makes() -> None:
+    made = io.StringIO()
+    write(made)
+    assert EXAMPLE.read_bytes() == made.getvalue().encode()
+
+
+def test_the_example_file_is_sent_whole() -> None:
+    source = open_source(str(EXAMPLE), "parity", "odd", 1, 0, False)
+    records = list(source.records(0))
+    assert len(records) == source.size == 1797
+    assert sum(r.label or 0 for r in records) == 906
+    assert source.schema.positive == "odd"
+    assert len(source.schema.feature_names) == 64
+    assert "parity" not in source.schema.feature_names
+
+
+def test_an_empty_cell_is_a_missing_feature_and_an_empty_label_an_unlabelled_record(
+    file: MakeFile,
+) -> None:
+    table = read_csv(file("a,y,b\n1,0,2\n,1,-3e5\n 4 ,,\n\n"), "y", None)
+    assert table.schema == Schema(["a", "b"], "y", "1")
+    assert table.features == [[1, 2], [None, -3e5], [4, None]]
+    assert table.labels == [0, 1, None]
+
+
+def test_a_byte_order_mark_quotes_and_windows_line_ends_are_read(file: MakeFile) -> None:
+    table = read_csv(file('\ufeff"a, b",y\r\n"1",no\r\n2,yes\r\n'), "y", "yes")
+    assert table.schema == Schema(["a, b"], "y", "yes")
+    assert table.features == [[1], [2]]
+    assert table.labels == [0, 1]
+
+
+@pytest.mark.parametrize("positive", ["no", "yes"])
+def test_the_positive_value_is_label_1(file: MakeFile, positive: str) -> None:
+    table = read_csv(file("a,y\n1,no\n2,yes\n"), "y", positive)
+    assert table.labels == [int(positive == "no"), int(positive == "yes")]
+
+
+LIMIT = "a number within ±3.4e+38 or an empty cell"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ", line 1: the file is empty; expected a line of column names"),
+        ("a,y\n1,0\nabc,1\n", ", line 3, column a: 'abc' is not allowed; expected " + LIMIT),
+        ("y,a\n0,1\n1,nan\n", ", line 3, column a: 'nan' is not allowed; expected " + LIMIT),
+        ("a,y\n1,0\n-inf,1\n", ", line 3, column a: '-inf' is not allowed; expected " + LIMIT),
+        ("a,y\n1e39,0\n", ", line 2, column a: '1e39' is not allowed; expected " + LIMIT),
+        ("a,y\n1_0,0\n", ", line 2, column a: '1_0' is not allowed; expected " + LIMIT),
+        ("b,a,y\n1,x,0\n", ", line 2, column a: 'x' is not allowed; expected " + LIMIT),
+        ('a,y\n"1\n",0\n\nx,1\n', ", line 5, column a: 'x' is not allowed; expected " + LIMIT),
+        ("a,y\n1,0\n1\n", ", line 3: 1 cells, expected 2"),
+        ("a,y\n1,0\n1,1,1\n", ", line 3: 3 cells, expected 2"),
+        ("a,a,y\n", ", line 1, column 2: 'a' stands there twice; each column needs a name of its"),
+        ("a,,y\n", ", line 1, column 2: has no name; each column needs a name of its own"),
+        ("y\n1\n", ", line 1: no column besides the label y; expected features"),
+        ("a,y\n1,0\n1,1\n1,2\n", ", line 4, column y: a third value '2' besides '0' and '1'; a la"),
+        ("a,y\n1,0\n1,0\n", ", column y: only the value '0' in 2 rows; a label has two"),
+        ("a,y\n1,\n", ", column y: no value at all in 1 rows; a label has two"),
+        ("a,y\n", ", column y: no value at all in 0 rows; a label has two"),
+        ('a,y\n1,0\n"1,1\n', ", line 3: not CSV: unexpected end of data"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_line_and_column(
+    file: MakeFile, text: str, message: str
+) -> None:
+    path = file(text)
+    with pytest.raises(SourceError) as error:
+        read_csv(path, "y", None)
+    assert str(error.value).startswith(f"{path}{message}")
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes("a,y\n1,0\n2,Käse\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"latin\.csv, line 3: not UTF-8"):
+        read_csv(path, "y", None)
+
+
+def test_a_file_needs_the_setting_label(file: MakeFile) -> None:
+    with pytest.raises(SettingsError, match=r"LABEL: name the column of .*some\.csv that holds"):
+        open_source(str(file("a,y\n1,0\n")), None, None, 1, 0, False)
+
+
+def test_a_label_that_is_no_column_is_refused_with_the_columns_there_are(file: MakeFile) -> None:
+    with pytest.raises(SettingsError, match=r"LABEL=z: .*some\.csv, line 1 .* it has a, y"):
+        read_csv(file("a,y\n1,0\n"), "z", None)
+
+
+def test_a_positive_value_that_does_not_occur_is_refused_with_those_that_do(
+    file: MakeFile,
+) -> None:
+    with pytest.raises(SettingsError, match=r"POSITIVE=2: .*column y .* allowed are '0' and '1'"):
+        read_csv(file("a,y\n1,0\n1,1\n"), "y", "2")
+
+
+def test_labels_other_than_0_and_1_need_the_setting_positive(file: MakeFile) -> None:
+    with pytest.raises(SettingsError, match=r"POSITIVE: say which .*: 'no' or 'yes'"):
+        read_csv(file("a,y\n1,yes\n1,no\n"), "y", None)
+
+
+def test_a_stream_that_is_neither_name_nor_file_is_refused_with_the_names() -> None:
+    with pytest.raises(SettingsError, match=r"STREAM=see: .*sea, agrawal, .*breast_cancer, a file"):
+        open_source("see", None, None, 1, 0, False)
+
+
+def test_the_largest_feature_allowed_is_read(file: MakeFile) -> None:
+    assert read_csv(file("a,y\n3.4e38,0\n-3.4e38,1\n"), "y", None).features == [
+        [FEATURE_LIMIT],
+        [-FEATURE_LIMIT],
+    ]
+
+
+def left_by_a_kill(sent: list[int], partitions: int) -> list[Tail]:
+    """The tails of a topic whose partition p holds the first ``sent[p]`` of its ids."""
+    return [
+        Tail(n, (n - 1) * partitions + p if n else None, 3 if n else None)
+        for p, n in enumerate(sent)
+    ]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6))
+def test_whatever_a_kill_left_out_the_next_run_sends_each_id_once(sent: list[int]) -> None:
+    count = len(sent)
+    there = {i * count + p for p, n in enumerate(sent) for i in range(n)}
+    following = next_ids(left_by_a_kill(sent, count))
+    last = 31 * count
+    added = [i for i in range(min(following), last) if i >= following[i % count]]
+    assert len(added) == len(set(added))
+    assert there.isdisjoint(added)
+    assert there.union(added) == set(range(last))
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(0, 60),
+    st.lists(st.integers(0, 5), min_size=10, max_size=10),
+)
+def test_after_the_topic_grew_no_id_is_sent_twice_even_after_a_kill(
+    before: int, more: int, records: int, sent: list[int]
+) -> None:
+    count = before + more
+    topic: list[list[int]] = [[] for _ in range(count)]
+    for id in range(records):
+        topic[id % before].append(id)
+
+    def tails() -> list[Tail]:
+        return [Tail(len(ids), ids[-1] if ids else None) for ids in topic]
+
+    following = next_ids(tails())
+    assert min(following) == records
+    for partition, number in enumerate(sent[:count]):
+        topic[partition] += [following[partition] + i * count for i in range(number)]
+    there = [id for ids in topic for id in ids]
+    following = next_ids(tails())
+    assert all(
+        following[p] > (ids[-1] if ids else -1) and following[p] % count == p
+        for p, ids in enumerate(topic)
+    )
+    assert len(set(there)) == len(there)
+    rest = {i for i in range(min(following), 500) if i >= following[i % count]}
+    assert rest.isdisjoint(there)
+
+
+def test_a_run_starts_at_0_on_new_topics() -> None:
+    assert next_ids([Tail(0), Tail(0), Tail(0)]) == [0, 1, 2]
+
+
+def test_a_partition_that_retention_shortened_goes_on_after_its_newest_id() -> None:
+    assert next_ids([Tail(900, 1798), Tail(850, 1699)]) == [1800, 1701]
+
+
+def test_above_somebody_elses_records_a_run_starts_at_the_highest_id_and_one() -> None:
+    assert next_ids([Tail(7, 40), Tail(3, None)]) == [42, 41]
+    assert next_ids([Tail(5, None), Tail(3, None)]) == [0, 1]
+
+
+def test_a_source_of_another_width_or_schema_is_a_misfit_and_the_line_says_what_to_do() -> None:
+    schema = Schema(["a", "b"], "y", "1")
+    assert misfit("d", "d.schema", schema, None, [Tail(0)]) is None
+    assert misfit("d", "d.schema", schema, schema, [Tail(4, 3, 2)]) is None
+    assert misfit("d", "d.schema", schema, None, [Tail(0), Tail(1, None, 5)]) == (
+        "d, partition 1 carries records of 5 features; the source has 2;"
+        " to start over, delete the topics or choose another DATA_TOPIC"
+    )
+    for other in (Schema(["b", "a"], "y", "1"), Schema(["a", "b"], "y", "0")):
+        line = misfit("d", "d.schema", schema, other, [Tail(0)])
+        assert line is not None
+        assert line.startswith("d.schema carries 2 features (")
