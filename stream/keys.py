@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -75,11 +75,24 @@ def signing_key(path: Path) -> SigningKey:
         raise KeyFileError(f"{path}: others may read this private key; run: chmod 600 {path}")
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyFileError(f"{path}: not an unencrypted private key in PEM: {error}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(f"{path}: expected an Ed25519 key, got {type(key).__name__}")
     return SigningKey(key)
+
+
+def public_keys(folder: Path) -> dict[Path, Ed25519PublicKey]:
+    """Return the Ed25519 public keys in a folder's ``*.pem`` files, by file."""
+    keys = {}
+    for path in sorted(folder.glob("*.pem")):
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm):
+            continue  # a file that is no key trusts nobody; the others still count
+        if isinstance(key, Ed25519PublicKey):
+            keys[path] = key
+    return keys
 
 
 class TrustedKeys:
@@ -115,14 +128,7 @@ class TrustedKeys:
         return None
 
     def _read(self) -> bool:
-        keys = {}
-        for path in sorted(self._folder.glob("*.pem")):
-            try:
-                key = load_pem_public_key(path.read_bytes())
-            except (OSError, ValueError):
-                continue  # a file that is no key trusts nobody; the others still count
-            if isinstance(key, Ed25519PublicKey):
-                keys[fingerprint(key)] = key
+        keys = {fingerprint(key): key for key in public_keys(self._folder).values()}
         changed = keys.keys() != self._keys.keys()
         self._keys = keys
         return changed

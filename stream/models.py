@@ -28,7 +28,7 @@ SIGNATURE = "signature"
 PART_BYTES = 600_000
 """Share of the pickle in one part: with base64 and envelope it stays under Kafka's 1 MB."""
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class ModelError(ValueError):
@@ -150,7 +150,7 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
         yield Message(value, [(SIGNATURE, key.sign(value))] if key else [])
 
 
-def verify(value: bytes, headers: Headers, trusted: TrustedKeys) -> str:
+def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys) -> str:
     """Check the signature of one record before anything in it is believed.
 
     Returns
@@ -161,12 +161,15 @@ def verify(value: bytes, headers: Headers, trusted: TrustedKeys) -> str:
     Raises
     ------
     ModelError
-        When the record is unsigned, signed twice, or not signed by a trusted key.
+        When the record is null, unsigned, signed twice, or not signed by a trusted key.
     """
+    if value is None:
+        raise ModelError("value: expected a model, got null")
     signatures = [content for name, content in headers if name == SIGNATURE]
     if len(signatures) != 1:
         raise ModelError(f"expected one {SIGNATURE} header, got {len(signatures)}")
-    fingerprint = trusted.signer(value, signatures[0])
+    # Kafka allows a header without content.
+    fingerprint = trusted.signer(value, signatures[0] or b"")
     if fingerprint is None:
         raise ModelError(f"not signed by a trusted key ({trusted})")
     return fingerprint
@@ -186,7 +189,8 @@ def unpack(value: bytes | None) -> Part:
         part, parts = _field(found, "part"), _field(found, "parts")
         if not 1 <= part <= parts:
             raise ModelError(f"part: expected 1 to {parts}, got {part}")
-        return Part(envelope, part, parts, base64.b64decode(_field(found, "pickle"), validate=True))
+        pickle = _field(found, "pickle").encode()  # as bytes: b64decode raises else on non-ASCII
+        return Part(envelope, part, parts, base64.b64decode(pickle, validate=True))
     except (RecordError, binascii.Error) as error:
         raise ModelError(f"not a model: {error}") from None
 

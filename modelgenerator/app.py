@@ -1,0 +1,91 @@
+"""Keeps training models on the newest labelled records, and publishes them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
+from modelgenerator.publish import announce, trained_already
+from modelgenerator.settings import Settings
+from modelgenerator.trainer import Publication, Trainer, recipes
+from stream import clients
+from stream.keys import KeyFileError, SigningKey, signing_key
+from stream.records import Schema
+from stream.service import DeadlineExceeded, Fatal, Stop, Stopped, run
+
+log = logging.getLogger("modelgenerator")
+T = TypeVar("T")
+
+
+def main(settings: Settings, stop: Stop) -> None:
+    """Train and publish until told to end; start afresh when the data topic was made again."""
+    key = own_key(settings)
+    while True:
+        try:
+            follow(settings, key, stop)
+        except TopicRemade:
+            log.warning("%s was made again: its records are others", settings.data_topic)
+
+
+def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
+    """Read, train, publish; raises `Stopped` or `TopicRemade`."""
+    schema, done = asked(settings, stop, look_up)
+    width = len(schema.feature_names) if schema else None
+    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
+    feed = DataFeed(settings, stop)
+    try:
+        while True:
+            stop.check()
+            records = feed.poll()
+            found: list[Publication] = unless_stopped(stop, partial(list, trainer.observe(records)))
+            for publication in found:
+                if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
+                    schema = schema or asked(settings, stop, look_up)[0]
+                    announce(publication, schema, settings, key, stop)
+    finally:
+        feed.close()
+
+
+def own_key(settings: Settings) -> SigningKey:
+    """Read or make the signing key, and share its public half."""
+    try:
+        key = signing_key(settings.signing_key)
+        shared = key.share(settings.trusted_keys)
+    except (KeyFileError, OSError) as error:
+        raise Fatal(f"SIGNING_KEY, TRUSTED_KEYS: {error}") from None
+    log.info("signing with key %s, shared as %s", key.fingerprint, shared)
+    return key
+
+
+def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int]]:
+    """Return the schema, and what the newest model on the topic was trained to."""
+    admin = consumer = None
+    try:
+        admin, consumer = clients.admin(settings), clients.consumer(settings)
+        clients.ensure_topics(admin, settings, log)
+        return read_schema(consumer, settings, stop), trained_already(consumer, settings, stop)
+    finally:
+        clients.close(admin, consumer)
+
+
+def asked(settings: Settings, stop: Stop, call: Callable[[Settings, Stop], T]) -> T:
+    """Return what `call` finds on the brokers, however long they are away."""
+    return clients.connect(
+        lambda: unless_stopped(stop, partial(call, settings, stop)), settings, stop, log
+    )
+
+
+def unless_stopped(stop: Stop, call: Callable[[], T]) -> T:
+    """Return what `call` returns, however long it takes, or raise `Stopped`."""
+    try:
+        return stop.deadline(math.inf, call)
+    except DeadlineExceeded:
+        raise Stopped from None
+
+
+if __name__ == "__main__":
+    run("modelgenerator", Settings, main)

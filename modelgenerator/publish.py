@@ -1,0 +1,290 @@
+"""How a model gets onto the model topic: described, pickled, signed, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import platform
+import random
+import time
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import joblib
+import numpy as np
+import sklearn
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, ProducerFencedError
+
+from modelgenerator.settings import Settings
+from modelgenerator.trainer import Publication
+from stream import clients
+from stream.keys import SigningKey, TrustedKeys
+from stream.models import Envelope, ModelError, now, pack, unpack, verify
+from stream.records import RecordError, Schema, decode_status
+from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+
+log = logging.getLogger("modelgenerator")
+
+TRANSACTION_SECONDS = 60
+OUTSTANDING_PARTS = 4
+STATUSES = 1_000
+"""Latest records of the status topic that are looked through for a version."""
+
+LARGEST_VERSION = 2**53
+"""Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
+
+
+def describe(
+    model: Any,
+    *,
+    recipe: str,
+    reason: str,
+    trained_on: int,
+    trained_to: dict[str, int],
+    recipe_accuracy: float | None = None,
+    feature_names: Sequence[str] | None = None,
+    restores: int | None = None,
+) -> Envelope:
+    """Say what a fitted classifier is; `publish` fills in the version.
+
+    Parameters
+    ----------
+    model : object
+        Fitted scikit-learn classifier or pipeline, with classes 0 and 1.
+    recipe, reason, trained_on, trained_to, recipe_accuracy, restores
+        As in `Envelope`.
+    feature_names : sequence of str or None
+        As the schema has them; ``None`` takes the model's own, where it knows any.
+    """
+    final = model
+    while hasattr(final, "steps"):
+        final = final.steps[-1][1]
+    own_names = getattr(model, "feature_names_in_", None)
+    names = own_names if feature_names is None else feature_names
+    return Envelope(
+        version=0,
+        recipe=recipe,
+        algorithm=type(final).__name__,
+        features=int(model.n_features_in_),
+        feature_names=None if names is None else [str(name) for name in names],
+        classes=[int(label) for label in model.classes_],
+        accepts_missing=_accepts_missing(model),
+        trained_on=trained_on,
+        trained_to=trained_to,
+        recipe_accuracy=recipe_accuracy,
+        reason=reason,
+        restores=restores,
+        created=now(),
+        sklearn=sklearn.__version__,
+        numpy=np.__version__,
+        python=".".join(platform.python_version_tuple()[:2]),
+    )
+
+
+def pickled(model: Any) -> bytes:
+    """Return the model as joblib's compressed pickle."""
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer, compress=3)
+    return buffer.getvalue()
+
+
+def publish(
+    settings: Settings, envelope: Envelope, pickle: bytes, key: SigningKey, stop: Stop
+) -> int:
+    """Publish a model as the next version, whole or not at all.
+
+    Every publisher of a model topic works under one transactional id, so that the last to start
+    fences the others, and the fenced start again: versions rise one by one, however many publish.
+    It tries until it succeeds.
+
+    Parameters
+    ----------
+    settings : Settings
+    envelope : Envelope
+        From `describe`.
+    pickle : bytes
+        From `pickled`.
+    key : SigningKey
+        Its public half has to be among the trusted keys.
+    stop : Stop
+
+    Returns
+    -------
+    int
+        The version.
+
+    Raises
+    ------
+    Stopped
+    Fatal
+        When the brokers refuse the credentials.
+    """
+    envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
+    tried: set[int] = set()
+    problems = Warnings(log)
+    while True:
+        producer = clients.connect(
+            lambda: clients.producer(
+                settings,
+                transactional_id=f"{settings.model_topic}-publisher",
+                transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
+                linger_ms=0,
+            ),
+            settings,
+            stop,
+            log,
+        )
+        try:
+            return stop.deadline(
+                2 * TRANSACTION_SECONDS,
+                partial(_transaction, producer, settings, envelope, pickle, key, stop, tried),
+            )
+        except ProducerFencedError:
+            problems.warn("fenced", "another publisher came between; publishing again")
+        except (KafkaError, DeadlineExceeded, OSError) as error:
+            stop.check()
+            problems.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
+        finally:
+            clients.close(producer)
+        stop.wait(random.uniform(0.05, 0.5))
+
+
+def announce(
+    found: Publication, schema: Schema | None, settings: Settings, key: SigningKey, stop: Stop
+) -> None:
+    """Publish what the trainer found, and say so in one line.
+
+    Raises
+    ------
+    Stopped
+    Fatal
+        When the schema names another number of features than the model takes.
+    """
+    if schema and len(schema.feature_names) != found.model.n_features_in_:
+        raise Fatal(
+            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records of"
+            f" {settings.data_topic} have {found.model.n_features_in_}"
+        )
+    started = time.monotonic()
+    pickle = pickled(found.model)
+    envelope = describe(
+        found.model,
+        recipe=found.recipe,
+        reason=found.reason,
+        trained_on=found.trained_on,
+        trained_to=found.trained_to,
+        recipe_accuracy=found.recipe_accuracy,
+        feature_names=schema.feature_names if schema else None,
+    )
+    version = publish(settings, envelope, pickle, key, stop)
+    accuracies = " ".join(
+        f"{name}={'-' if value is None else format(value, '.4f')}"
+        for name, value in found.accuracies.items()
+    )
+    log.info(
+        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
+        version,
+        found.recipe,
+        found.reason,
+        found.trained_on,
+        accuracies,
+        len(pickle),
+        1_000 * (time.monotonic() - started),
+    )
+
+
+def newest_envelope(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Envelope | None:
+    """Return the highest version among the newest records that a trusted key signed."""
+    trusted = TrustedKeys(settings.trusted_keys)
+
+    def highest(records: list[Any]) -> Envelope | None:
+        found = []
+        for record in records:
+            with suppress(ModelError):
+                verify(record.value, record.headers, trusted)
+                found.append(unpack(record.value).envelope)
+        return max(found, key=lambda envelope: envelope.version, default=None)
+
+    return clients.newest(consumer, TopicPartition(settings.model_topic, 0), highest, stop)
+
+
+def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> dict[str, int]:
+    """Return what the newest published model was trained to, by partition.
+
+    Empty where no model is published that this data topic and this scikit-learn can be served
+    with: then any model is better.
+    """
+    newest = newest_envelope(consumer, settings, stop)
+    if newest is None or newest.sklearn != sklearn.__version__:
+        return {}
+    topic = settings.data_topic
+    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
+    ends = {
+        str(partition.partition): end
+        for partition, end in consumer.end_offsets(
+            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
+        ).items()
+    }
+    of_another_topic = any(offset >= ends.get(p, 0) for p, offset in newest.trained_to.items())
+    return {} if of_another_topic else newest.trained_to
+
+
+def _transaction(
+    producer: KafkaProducer,
+    settings: Settings,
+    envelope: Envelope,
+    pickle: bytes,
+    key: SigningKey,
+    stop: Stop,
+    tried: set[int],
+) -> int:
+    # From here on no earlier publisher can commit, so the last version stays the last.
+    producer.init_transactions()
+    consumer = clients.consumer(settings)
+    try:
+        last = newest_envelope(consumer, settings, stop)
+        if last and last.version in tried and replace(last, version=0) == envelope:
+            return last.version  # committed before, only the broker's answer was lost
+        version = 1 + max(last.version if last else 0, _last_status(consumer, settings, stop))
+    finally:
+        clients.close(consumer)
+    tried.add(version)
+    producer.begin_transaction()
+    outstanding: deque[Any] = deque()  # the producer itself would buffer any number of parts
+    for message in pack(replace(envelope, version=version), pickle, key):
+        stop.check()
+        if len(outstanding) == OUTSTANDING_PARTS:
+            outstanding.popleft().get(timeout=TRANSACTION_SECONDS)
+        outstanding.append(
+            producer.send(settings.model_topic, message.value, headers=message.headers, partition=0)
+        )
+    producer.commit_transaction()
+    return version
+
+
+def _last_status(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> int:
+    """Return the highest version that a predictor has lately told of, 0 if none has."""
+    partition = TopicPartition(settings.status_topic, 0)
+    start, end = clients.bounds(consumer, partition)
+    versions = [0]
+    for record in clients.read_range(consumer, partition, max(start, end - STATUSES), end, stop):
+        with suppress(RecordError):
+            versions.append(decode_status(record.value).version)
+    return max(version for version in versions if version < LARGEST_VERSION)
+
+
+def _accepts_missing(model: Any) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model.predict(np.full((1, model.n_features_in_), np.nan))
+        except Exception:  # noqa: BLE001 - however it fails, it does not accept them
+            return False
+    return True
