@@ -492,7 +492,7 @@ class _Counts:
             raise violation(f"model={self._model}", f"model={tally.model}")
         self._findings.checked["I3"] += 1
         if tally.carried != (0, 0) or not self._whole or partition.rejected.start > 0:
-            self._findings.not_checked["I3: only the sums, as not all partition is there"] += 1
+            self._findings.not_checked["I3: only the sums, as not all history is there"] += 1
             return
         for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):
             expected, found = getattr(own, name), getattr(tally, name)

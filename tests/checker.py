@@ -1,0 +1,475 @@
+"""A second check of the invariants I1 to I7, written from the contract alone.
+
+It shares no code with what it checks, and trades everything for being plain: the whole topics in
+memory, one function an invariant, the system at rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import itertools
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import joblib
+import numpy as np
+import sklearn
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from kafka import KafkaConsumer, TopicPartition
+
+READ_SECONDS = 60
+
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """One record as it stands on a topic."""
+
+    offset: int
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class Snapshot:
+    """Everything on the topics: rows by partition, and what the group committed."""
+
+    data: dict[int, list[Row]]
+    predictions: dict[int, list[Row]]
+    rejected: dict[int, list[Row]]
+    models: list[Row]
+    status: list[Row]
+    committed: dict[int, tuple[int, str] | None]
+    data_start: dict[int, int] = field(default_factory=dict)
+    predictions_start: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """What was found where everything holds."""
+
+    predictions: int = 0
+    rejected: int = 0
+    n: int = 0
+    correct: int = 0
+    seen: int = 0
+    unlabelled: int = 0
+    log_lines: int = 0
+    recomputed: int = 0
+    models: set[int] = field(default_factory=set)
+    swaps: int = 0
+    not_checked: set[str] = field(default_factory=set)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.n if self.n else math.nan
+
+
+class Published(NamedTuple):
+    """A prediction and where it stands on its topic."""
+
+    offset: int
+    fields: dict[str, Any]
+
+    @property
+    def counted(self) -> bool:
+        return self.fields["label"] is not None and not self.fields.get("seen", False)
+
+
+def check(env: dict[str, str], logs: Sequence[Path] = (), made_again: bool = False) -> Report:
+    """Read the topics that `env` names and check them.
+
+    Parameters
+    ----------
+    env : dict of str to str
+        The settings of the services.
+    logs : sequence of Path
+    made_again : bool
+        Whether the data topic was deleted and made again, so that sources fall back.
+
+    Raises
+    ------
+    AssertionError
+        Naming the invariant, the topic, the partition and the offset.
+    """
+    unsigned = env.get("ALLOW_UNSIGNED_MODELS") in ("1", "true")
+    trusted = None if unsigned else Path(env["TRUSTED_KEYS"])
+    return check_snapshot(take_snapshot(env), trusted, logs, made_again)
+
+
+def take_snapshot(env: dict[str, str]) -> Snapshot:
+    """Read every topic to its end."""
+    data, models = env["DATA_TOPIC"], env["MODEL_TOPIC"]
+    options = {
+        "bootstrap_servers": env["KAFKA_BOOTSTRAP_SERVERS"].split(","),
+        "isolation_level": "read_committed",
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+    }
+    reader, group = KafkaConsumer(**options), KafkaConsumer(**options, group_id=env["GROUP_ID"])
+    raw = KafkaConsumer(**options | {"isolation_level": "read_uncommitted"})
+    try:
+        committed = {}
+        for partition in sorted(reader.partitions_for_topic(data) or ()):
+            found = group.committed(
+                TopicPartition(data, partition), metadata=True, timeout_ms=1_000 * READ_SECONDS
+            )
+            committed[partition] = (found.offset, found.metadata) if found else None
+        rows, starts = {}, {}
+        for topic in (
+            data,
+            env["PREDICTION_TOPIC"],
+            f"{data}.rejected",
+            models,
+            f"{models}.status",
+        ):
+            partitions = [
+                TopicPartition(topic, p) for p in reader.partitions_for_topic(topic) or ()
+            ]
+            assert partitions, f"no topic {topic}"
+            starts[topic] = {tp.partition: o for tp, o in raw.beginning_offsets(partitions).items()}
+            rows[topic] = _read_all(reader, raw.end_offsets(partitions))
+    finally:
+        for client in (reader, group, raw):
+            client.close(autocommit=False)
+    return Snapshot(
+        data=rows[data],
+        predictions=rows[env["PREDICTION_TOPIC"]],
+        rejected=rows[f"{data}.rejected"],
+        models=rows[models][0],
+        status=rows[f"{models}.status"][0],
+        committed=committed,
+        data_start=starts[data],
+        predictions_start=starts[env["PREDICTION_TOPIC"]],
+    )
+
+
+def _read_all(reader: KafkaConsumer, ends: dict[TopicPartition, int]) -> dict[int, list[Row]]:
+    rows: dict[int, list[Row]] = {place.partition: [] for place in ends}
+    reader.assign(list(ends))
+    reader.seek_to_beginning(*ends)
+    give_up = time.monotonic() + READ_SECONDS
+    while any(reader.position(place) < end for place, end in ends.items()):
+        assert time.monotonic() < give_up, f"{ends} not read within {READ_SECONDS} s"
+        for place, records in reader.poll(timeout_ms=200).items():
+            rows[place.partition] += [Row(r.offset, r.value, r.headers) for r in records]
+    return rows
+
+
+def check_snapshot(
+    snapshot: Snapshot,
+    trusted: Path | None,
+    logs: Sequence[Path] = (),
+    made_again: bool = False,
+) -> Report:
+    """Check what was read; `trusted` is the folder of public keys, ``None`` trusts everyone."""
+    report = Report()
+    models = _Models(snapshot.models, trusted, report)
+    barred = {
+        status["version"]
+        for status in (json.loads(row.value or b"{}") for row in snapshot.status)
+        if status.get("status") == "barred"
+    }
+    published: dict[int, dict[int, Published]] = {}
+    for partition, data in snapshot.data.items():
+        predictions = [
+            Published(row.offset, json.loads(row.value or b"null"))
+            for row in snapshot.predictions.get(partition, [])
+        ]
+        rejected = snapshot.rejected.get(partition, [])
+        current_rejected = _last_stretch(rejected, _source_of) if made_again else rejected
+        start = snapshot.predictions_start.get(partition, 0)
+        _check_counts(partition, predictions, whole=start == 0)
+        _check_versions(partition, predictions, barred, report)
+        current = _last_stretch(predictions, _source) if made_again else predictions
+        oldest = snapshot.data_start.get(partition, 0)
+        if start and current:
+            oldest = max(oldest, current[0].fields["source"][1])
+        _check_committed(partition, snapshot.committed[partition], predictions, rejected)
+        _check_once(
+            partition, data, current, current_rejected, snapshot.committed[partition], oldest
+        )
+        _check_models(partition, data, current, models, report)
+        published[partition] = {p.fields["n"]: p for p in predictions if p.counted}
+        report.predictions += len(predictions)
+        report.rejected += len(rejected)
+        report.seen += sum(p.fields.get("seen", False) for p in predictions)
+        report.unlabelled += sum(p.fields["label"] is None for p in predictions)
+        if predictions:
+            report.n += predictions[-1].fields["n"]
+            report.correct += predictions[-1].fields["correct"]
+    for log in logs:
+        report.log_lines += _check_log(log, published)
+    return report
+
+
+def _check_once(
+    partition: int,
+    data: list[Row],
+    predictions: list[Published],
+    rejected: list[Row],
+    committed: tuple[int, str] | None,
+    oldest: int,
+) -> None:
+    """I1, of the records from `oldest` on."""
+    end = committed[0] if committed else 0
+    sources: Counter[int] = Counter()
+    for topic, offset, source in itertools.chain(
+        (("prediction", p.offset, p.fields["source"]) for p in predictions),
+        (("rejected", r.offset, json.loads(r.value or b"")["source"]) for r in rejected),
+    ):
+        where = f"I1 {topic} partition {partition} offset {offset}"
+        assert source[0] == partition, f"{where}: source {source}"
+        assert source[1] < end, f"{where}: source {source}, committed is {end}"
+        sources[source[1]] += 1
+        assert sources[source[1]] == 1, f"{where}: source {source} again"
+    for row in data:
+        if oldest <= row.offset < end:
+            found = sources.pop(row.offset, 0)
+            assert found == 1, f"I1 data partition {partition} offset {row.offset}: {found} outputs"
+    left = [source for source in sources if source >= oldest]
+    assert not left, f"I1 data partition {partition} offset {min(left)}: an output, but no record"
+
+
+def _check_counts(partition: int, predictions: list[Published], whole: bool) -> None:
+    """I2."""
+    n = correct = 0
+    for position, prediction in enumerate(predictions):
+        found = prediction.fields
+        where = f"I2 prediction partition {partition} offset {prediction.offset}"
+        if prediction.counted:
+            n += 1
+            correct += found["prediction"] == found["label"]
+        if position == 0 and not whole:
+            n, correct = found["n"], found["correct"]
+        assert found["n"] == n, f"{where}: n={found['n']}, expected {n}"
+        assert found["correct"] == correct, f"{where}: correct={found['correct']} not {correct}"
+        if n == 0:
+            assert found["accuracy"] is None, f"{where}: accuracy={found['accuracy']} of none"
+        else:
+            assert math.isclose(found["accuracy"], correct / n, rel_tol=1e-12), (
+                f"{where}: accuracy={found['accuracy']}, expected {correct}/{n}"
+            )
+
+
+def _check_committed(
+    partition: int,
+    committed: tuple[int, str] | None,
+    predictions: list[Published],
+    rejected: list[Row],
+) -> None:
+    """I3."""
+    where = f"I3 data partition {partition}"
+    if committed is None:
+        assert not predictions, f"{where} offset 0: predictions, but nothing committed"
+        assert not rejected, f"{where} offset 0: rejected records, but nothing committed"
+        return
+    offset, metadata = committed
+    where = f"{where} offset {offset}"
+    assert metadata, f"{where}: no metadata"
+    tally = json.loads(metadata)
+    carried_n, carried_correct = tally.get("carried", (0, 0))
+    n = carried_n + sum(tally[name] for name in ("tp", "fp", "tn", "fn"))
+    correct = carried_correct + tally["tp"] + tally["tn"]
+    if predictions:
+        last = predictions[-1].fields
+        assert (n, correct) == (last["n"], last["correct"]), f"{where}: {metadata}, last is {last}"
+        assert tally["model"] == last["model"], f"{where}: {metadata}, last is {last}"
+    if carried_n or (predictions and predictions[0].fields["n"] > 1):
+        return
+    cells = Counter(
+        ("tp" if p.fields["label"] else "fp")
+        if p.fields["prediction"]
+        else ("fn" if p.fields["label"] else "tn")
+        for p in predictions
+        if p.counted
+    )
+    cells["unlabelled"] = sum(p.fields["label"] is None for p in predictions)
+    cells["seen"] = len(predictions) - cells.total()
+    cells["rejected"] = len(rejected)
+    for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):
+        assert tally[name] == cells[name], f"{where}: {name}={tally[name]}, not {cells[name]}"
+
+
+def _check_log(log: Path, published: dict[int, dict[int, Published]]) -> int:
+    """I4."""
+    older = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    text = "".join(path.read_text() for path in (*older, log))
+    last: dict[int, int] = {}
+    lines = text.split("\n")[:-1]  # what follows the last newline is torn
+    for number, line in enumerate(lines, start=1):
+        where = f"I4 {log} line {number}: {line!r}"
+        match = re.fullmatch(
+            r"\d{4}(-\d\d){2}T\d\d(:\d\d){2}\.\d{3}Z"
+            r" partition=(?P<p>\d+) n=(?P<n>\d+) accuracy=(?P<a>\d\.\d{6}) model=(?P<m>\d+)",
+            line,
+        )
+        assert match, where
+        partition, n = int(match["p"]), int(match["n"])
+        assert n > 0, where
+        assert n % 10 == 0, where
+        assert n == last.get(partition, n - 10) + 10, f"{where}: after n={last[partition]}"
+        last[partition] = n
+        prediction = published.get(partition, {}).get(n)
+        if prediction is None:
+            kept = published.get(partition)
+            assert kept, f"{where}: no predictions"
+            assert n < min(kept), f"{where}: no such prediction"
+            continue
+        assert match["a"] == format(prediction.fields["accuracy"], ".6f"), (
+            f"{where}: published at offset {prediction.offset} as {prediction.fields}"
+        )
+        assert int(match["m"]) == prediction.fields["model"], f"{where}: not {prediction.fields}"
+    return len(lines)
+
+
+def _check_versions(
+    partition: int, predictions: list[Published], barred: set[int], report: Report
+) -> None:
+    """I5."""
+    for before, after in itertools.pairwise(predictions):
+        was, is_ = before.fields["model"], after.fields["model"]
+        assert is_ >= was or was in barred, (
+            f"I5 prediction partition {partition} offset {after.offset}:"
+            f" model {is_} after {was}, which is not barred"
+        )
+        report.swaps += is_ != was
+    report.models |= {p.fields["model"] for p in predictions}
+
+
+def _check_models(
+    partition: int,
+    data: list[Row],
+    predictions: list[Published],
+    models: _Models,
+    report: Report,
+) -> None:
+    """I6, I7, and that a prediction carries the id and the label of its record."""
+    records = {row.offset: row.value for row in data}
+    by_version: dict[int, list[tuple[Published, dict[str, Any]]]] = {}
+    for prediction in predictions:
+        found = prediction.fields
+        offset, version = found["source"][1], found["model"]
+        envelope = models.envelopes.get(version)
+        if envelope is None:
+            report.not_checked.add(f"model {version}: not trusted or not there")
+        else:
+            seen = offset <= envelope["trained_to"].get(str(partition), -1)
+            assert found.get("seen", False) == seen, (
+                f"I7 prediction partition {partition} offset {prediction.offset}: {found},"
+                f" trained_to {envelope['trained_to']}"
+            )
+        if offset in records:
+            record = json.loads(records[offset] or b"null")
+            where = f"prediction partition {partition} offset {prediction.offset}: {found}"
+            assert found["id"] == record["id"], f"I1 {where}, the record is {record}"
+            assert found["label"] == record.get("label"), f"I2 {where}, the record is {record}"
+            by_version.setdefault(version, []).append((prediction, record))
+    for version, pairs in by_version.items():
+        classifier = models.classifier(version)
+        if classifier is not None:
+            _check_same(partition, classifier, pairs)
+            report.recomputed += len(pairs)
+
+
+def _check_same(
+    partition: int, classifier: Any, pairs: list[tuple[Published, dict[str, Any]]]
+) -> None:
+    matrix = np.array([record["features"] for _, record in pairs], dtype=float)
+    labels = classifier.predict(matrix)
+    probabilities: Iterable[Any] = itertools.repeat(None)
+    if hasattr(classifier, "predict_proba"):
+        probabilities = classifier.predict_proba(matrix)[:, list(classifier.classes_).index(1)]
+    for (prediction, _), label, probability in zip(pairs, labels, probabilities, strict=False):
+        found = prediction.fields
+        where = (
+            f"I6 prediction partition {partition} offset {prediction.offset}: {found},"
+            f" again: {label}, {probability}"
+        )
+        if probability is None:
+            assert found["probability"] is None, where
+        else:
+            assert found["probability"] is not None, where
+            assert abs(found["probability"] - probability) <= 1e-6, where
+        if probability is None or abs(probability - 0.5) >= 1e-9:
+            assert found["prediction"] == label, where
+
+
+def _source(prediction: Published) -> int:
+    return int(prediction.fields["source"][1])
+
+
+def _source_of(rejected: Row) -> int:
+    return int(json.loads(rejected.value or b"")["source"][1])
+
+
+def _last_stretch(outputs: list[T], source: Callable[[T], int]) -> list[T]:
+    """Return the outputs from where sources fell for the last time."""
+    start = 0
+    for position, (before, after) in enumerate(itertools.pairwise(outputs), start=1):
+        if source(after) <= source(before):
+            start = position
+    return outputs[start:]
+
+
+class _Models:
+    """The models of the topic that carry a trusted signature and are whole."""
+
+    def __init__(self, rows: list[Row], trusted: Path | None, report: Report) -> None:
+        self.envelopes: dict[int, dict[str, Any]] = {}
+        self._pickles: dict[int, bytes] = {}
+        self._report = report
+        keys = [
+            load_pem_public_key(p.read_bytes()) for p in sorted((trusted or Path()).glob("*.pem"))
+        ]
+        parts: dict[int, list[bytes]] = {}
+        for row in rows:
+            if row.value is None or (trusted is not None and not _signed(row, keys)):
+                continue
+            try:
+                found = json.loads(row.value)
+                version, pickle = found["version"], base64.b64decode(found.pop("pickle"))
+            except (ValueError, TypeError, KeyError):
+                continue  # not a model
+            if version in self.envelopes:
+                continue  # published before; a replay changes nothing
+            if found["part"] == 1:
+                parts[version] = []
+            parts.setdefault(version, []).append(pickle)
+            whole = b"".join(parts[version])
+            if len(parts[version]) == found["parts"] and (
+                hashlib.sha256(whole).hexdigest() == found["sha256"]
+            ):
+                self.envelopes[version], self._pickles[version] = found, whole
+
+    def classifier(self, version: int) -> Any:
+        envelope = self.envelopes.get(version)
+        if envelope is None:
+            return None
+        if envelope["sklearn"] != sklearn.__version__:
+            self._report.not_checked.add(f"model {version}: scikit-learn {envelope['sklearn']}")
+            return None
+        return joblib.load(io.BytesIO(self._pickles[version]))
+
+
+def _signed(row: Row, keys: list[Any]) -> bool:
+    signatures = [value for name, value in row.headers if name == "signature"]
+    for key in keys:
+        try:
+            assert isinstance(key, Ed25519PublicKey)
+            key.verify(signatures[0] if len(signatures) == 1 else b"", row.value or b"")
+        except InvalidSignature:
+            continue
+        return True
+    return False

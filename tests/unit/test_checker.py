@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream.keys import signing_key
+from tests.checker import Report, Row, Snapshot, check_snapshot
+from tests.histories import (
+    BROKEN,
+    BROKEN_LOGS,
+    RECORDS,
+    Broken,
+    Made,
+    correct_history,
+    model_record,
+)
+
+
+def rows(records: list[dict[str, Any]]) -> list[Row]:
+    return [Row(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
+
+
+def checked(made: Made, folder: Path, made_again: bool = False, sign: bool = True) -> Report:
+    key = signing_key(folder / "key.pem")
+    (folder / "trusted").mkdir()
+    if sign:
+        key.share(folder / "trusted")
+    snapshot = Snapshot(
+        data={0: [Row(*row) for row in made.data.items()]},
+        predictions={0: rows(made.predictions)},
+        rejected={0: rows(made.rejected)},
+        models=[
+            Row(offset, *model_record(made, version, key))
+            for offset, version in enumerate(made.models)
+        ],
+        status=rows(made.statuses),
+        committed={0: (made.committed, made.metadata)},
+    )
+    logs = [made.write_log(folder / "log")]
+    return check_snapshot(snapshot, folder / "trusted", logs, made_again)
+
+
+def test_a_correct_history_holds(tmp_path: Path) -> None:
+    report = checked(correct_history(), tmp_path)
+    assert (report.predictions, report.rejected, report.log_lines) == (RECORDS - 1, 1, 7)
+    assert report.recomputed == RECORDS - 1
+    assert not report.not_checked
+    assert (report.models, report.swaps) == ({1, 2, 3}, 3)
+    assert report.unlabelled == 1
+    assert report.seen == 6
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_a_violation_is_found_where_it_is(broken: Broken, tmp_path: Path) -> None:
+    made = correct_history()
+    broken.breaks(made)
+    with pytest.raises(AssertionError) as raised:
+        checked(made, tmp_path)
+    place = f"{broken.invariant} {broken.topic} partition 0 offset {broken.offset}:"
+    assert str(raised.value).startswith(place)
+
+
+@pytest.mark.parametrize(("name", "line", "breaks"), BROKEN_LOGS, ids=lambda v: str(v)[:40])
+def test_a_wrong_log_is_found_at_its_line(
+    name: str, line: int, breaks: Any, tmp_path: Path
+) -> None:
+    made = correct_history()
+    breaks(made)
+    with pytest.raises(AssertionError, match=f"^I4 .*log line {line}:"):
+        checked(made, tmp_path)
+
+
+def test_a_model_that_nobody_trusted_signed_is_named_as_not_checked(tmp_path: Path) -> None:
+    report = checked(correct_history(), tmp_path, sign=False)
+    assert report.recomputed == 0
+    assert report.not_checked == {f"model {v}: not trusted or not there" for v in (1, 2, 3)}
+
+
+def test_an_output_beyond_the_committed_offset_is_found(tmp_path: Path) -> None:
+    made = correct_history()
+    made.committed -= 1
+    with pytest.raises(AssertionError, match=r"^I1 prediction partition 0 offset 78:"):
+        checked(made, tmp_path)
+
+
+def test_a_record_that_is_not_there_has_no_output(tmp_path: Path) -> None:
+    made = correct_history()
+    del made.data[40]
+    with pytest.raises(AssertionError, match=r"^I1 data partition 0 offset 40:"):
+        checked(made, tmp_path)

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from predictor.invariants import (
+    Findings,
+    Line,
+    Partition,
+    Stored,
+    Stretch,
+    Violation,
+    check_log,
+    check_partition,
+    made_again,
+)
+from predictor.model import Model
+from predictor.verify import Log, report, summary
+from stream.models import Envelope
+from tests.histories import (
+    BROKEN,
+    BROKEN_LOGS,
+    RECORDS,
+    Broken,
+    Made,
+    classifier,
+    correct_history,
+)
+
+
+class Library:
+    """The models of a history, without a topic."""
+
+    def __init__(self, made: Made) -> None:
+        self._models = made.models
+        self.loaded: list[int] = []
+
+    def envelope(self, version: int) -> Envelope | str:
+        fields = self._models.get(version)
+        return Envelope(**fields) if fields else "not on the model topic"
+
+    def model(self, version: int) -> Model | str:
+        self.loaded.append(version)
+        envelope = self.envelope(version)
+        if isinstance(envelope, str):
+            return envelope
+        return Model(envelope, classifier(version))
+
+
+def stored(records: list[dict[str, Any]]) -> list[Stored]:
+    return [(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
+
+
+def partition_of(made: Made) -> Partition:
+    return Partition(
+        0,
+        Stretch("data", [row for row in made.data.items() if row[0] < made.committed]),
+        Stretch("prediction", stored(made.predictions)),
+        Stretch("rejected", stored(made.rejected)),
+        made.committed,
+        made.metadata,
+    )
+
+
+def verified(
+    made: Made, partition: Partition | None = None, logs: tuple[Iterator[Line], ...] = ()
+) -> Findings:
+    findings = Findings()
+    barred = {status["version"] for status in made.statuses}
+    beyond = check_partition(
+        partition or partition_of(made), Library(made), barred.__contains__, findings, logs
+    )
+    assert beyond is None
+    return findings
+
+
+def cut(stretch: Stretch, start: int) -> Stretch:
+    """What retention leaves."""
+    return replace(stretch, records=[r for r in stretch.records if r[0] >= start], start=start)
+
+
+def test_a_correct_history_is_checked_whole_and_holds() -> None:
+    findings = verified(correct_history())
+    assert findings.checked == {
+        "I1": RECORDS,
+        "I2": RECORDS - 1,
+        "I3": 1,
+        "I5": RECORDS - 1,
+        "I6": RECORDS - 1,
+        "I7": RECORDS - 1,
+    }
+    assert not findings.not_checked
+    assert (findings.predictions, findings.rejected) == (RECORDS - 1, 1)
+    assert (findings.models, findings.swapped_to) == ({1, 2, 3}, {2, 3})
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_a_violation_is_found_where_it_is(broken: Broken) -> None:
+    made = correct_history()
+    broken.breaks(made)
+    with pytest.raises(Violation) as raised:
+        verified(made)
+    found = raised.value
+    assert (found.invariant, found.topic, found.offset) == broken[1:4]
+    assert str(found).startswith(
+        f"{found.invariant} {found.topic} partition 0 offset {found.offset}"
+    )
+
+
+def test_a_source_at_which_no_record_is_violates_I1() -> None:  # noqa: N802 - the invariant's name
+    made = correct_history()
+    del made.data[40]
+    with pytest.raises(Violation, match=r"I1 prediction partition 0 offset 39: .* 40, where no"):
+        verified(made)
+
+
+def test_a_prediction_that_falls_back_violates_I1() -> None:  # noqa: N802 - as above
+    made = correct_history()
+    made.predictions[20:] = [p | {"source": [0, p["source"][1] - 5]} for p in made.predictions[20:]]
+    with pytest.raises(Violation, match=r"I1 prediction partition 0 offset 20: .* above 20"):
+        verified(made)
+
+
+def test_the_first_of_two_violations_is_the_one_named_even_if_models_come_last() -> None:
+    made = correct_history()
+    made.at(20)["probability"] += 0.001
+    made.at(22)["n"] += 1
+    with pytest.raises(Violation, match="I6 prediction partition 0 offset 19"):
+        verified(made)
+
+
+def test_what_is_not_a_prediction_violates_I1() -> None:  # noqa: N802 - as above
+    made = correct_history()
+    made.predictions[12] = {"id": 1}
+    with pytest.raises(
+        Violation, match=r"I1 prediction partition 0 offset 12: .*keeps the contract"
+    ):
+        verified(made)
+
+
+def test_outputs_at_or_beyond_the_committed_offset_end_the_check_and_are_told() -> None:
+    made = correct_history()
+    findings = Findings()
+    made.committed = 40
+    last = made.at(39)
+    cells: dict[str, int] = dict.fromkeys(("fp", "tn", "fn", "seen", "unlabelled"), 0)
+    partition = replace(
+        partition_of(made),
+        metadata=json.dumps(
+            cells | {"carried": [last["n"], last["correct"]], "tp": 0, "rejected": 1, "model": 2}
+        ),
+    )
+    beyond = check_partition(partition, Library(made), lambda _: True, findings)
+    assert beyond == 40
+    assert findings.checked["I1"] == 40
+
+
+def test_retention_of_the_data_leaves_the_counts_checked_and_is_counted() -> None:
+    made = correct_history()
+    partition = partition_of(made)
+    findings = verified(made, replace(partition, data=cut(partition.data, 30)))
+    assert findings.not_checked == {"I1, I6: retention has taken the record": 30}
+    assert (findings.checked["I1"], findings.checked["I2"]) == (50, 79)
+
+
+def test_retention_of_predictions_anchors_the_counts_at_the_first_that_is_left() -> None:
+    made = correct_history()
+    partition = partition_of(made)
+    findings = verified(made, replace(partition, predictions=cut(partition.predictions, 30)))
+    assert findings.checked["I2"] == 49
+    assert findings.not_checked == {
+        "I1: retention may have taken what became of the record": 30,
+        "I3: only the sums, as not all history is there": 1,
+    }
+
+
+def test_retention_excuses_no_gap_after_the_first_prediction_that_is_left() -> None:
+    made = correct_history()
+    del made.predictions[made.offset(UNPREDICTED)]
+    for prediction in made.predictions[UNPREDICTED - 1 :]:
+        assert prediction["source"][1] > UNPREDICTED
+    partition = partition_of(made)
+    with pytest.raises(Violation, match=f"I1 data partition 0 offset {UNPREDICTED}"):
+        verified(made, replace(partition, predictions=cut(partition.predictions, 5)))
+
+
+UNPREDICTED = 11  # the unlabelled one: the counts do not show that it is missing
+
+
+def test_a_model_that_is_gone_is_named_as_not_checked() -> None:
+    made = correct_history()
+    del made.models[3]
+    findings = verified(made)
+    assert findings.not_checked == {"I6, I7: model 3: not on the model topic": 10}
+    assert findings.checked["I6"] == RECORDS - 1 - 10
+
+
+def test_counts_carried_over_are_compared_without_their_cells() -> None:
+    made = correct_history()
+    last = made.predictions[-1]
+    made.tally = dict.fromkeys(made.tally, 0) | {
+        "model": 2,
+        "carried": [last["n"], last["correct"]],
+    }
+    assert verified(made).not_checked == {"I3: only the sums, as not all history is there": 1}
+
+
+def test_a_data_topic_made_again_is_checked_from_there_on_and_counts_run_on() -> None:
+    made = correct_history()
+    before = len(made.predictions)
+    again = correct_history()
+    last = made.predictions[-1]
+    for prediction in again.predictions:
+        prediction["n"] += last["n"]
+        prediction["correct"] += last["correct"]
+        prediction["accuracy"] = prediction["correct"] / prediction["n"]
+        made.predictions.append(prediction)
+    made.statuses.append({"version": 2, "status": "barred"})
+    made.rejected += again.rejected
+    made.tally["carried"] = [last["n"], last["correct"]]
+    partition = partition_of(made)
+    findings = verified(
+        made,
+        replace(
+            partition,
+            predictions=replace(partition.predictions, since=before),
+            rejected=replace(partition.rejected, since=1),
+        ),
+    )
+    assert findings.not_checked["I1, I6, I7: the data topic was made again since"] == RECORDS
+    assert findings.checked["I1"] == RECORDS
+    assert findings.checked["I2"] == 2 * (RECORDS - 1)
+
+
+@pytest.mark.parametrize(
+    ("sources", "times", "since"),
+    [
+        ([0, 1, 2, 3], [5, 6, 7, 8], 0),
+        ([0, 1, 2, 0, 1], [1, 2, 3, 5, 6], 3),
+        ([0, 1, 0, 1, 0, 1], [1, 1, 2, 2, 6, 7], 4),
+        ([0, 1, 2, 1, 2], [5, 6, 7, 8, 9], 0),
+    ],
+    ids=["never", "once", "twice", "predicted twice: younger than the data"],
+)
+def test_sources_fall_back_where_the_data_topic_was_made_again(
+    sources: list[int], times: list[int], since: int
+) -> None:
+    template = correct_history().predictions[0]
+    rows = [
+        (offset, time, json.dumps(template | {"source": [0, source]}).encode())
+        for offset, (source, time) in enumerate(zip(sources, times, strict=True))
+    ]
+    assert made_again(rows, first_data_ms=5) == since
+
+
+def read(path: Path) -> Findings:
+    """Check a log as `predictor.verify` does."""
+    made = correct_history()
+    with ExitStack() as files:
+        log = Log(path, files)
+        for line in check_log(log.lines()):
+            if line.partition > 0:
+                raise Violation("I4", str(path), line.partition, line.number, "0", "another")
+        return verified(made, logs=(log.lines(0),))
+
+
+def test_a_correct_log_is_checked_line_by_line(tmp_path: Path) -> None:
+    made = correct_history()
+    assert read(made.write_log(tmp_path / "log")).checked["I4"] == len(made.log) == 7
+
+
+@pytest.mark.parametrize(("name", "line", "breaks"), BROKEN_LOGS, ids=lambda v: str(v)[:40])
+def test_a_wrong_log_is_found_at_its_line(
+    name: str, line: int, breaks: Any, tmp_path: Path
+) -> None:
+    made = correct_history()
+    breaks(made)
+    with pytest.raises(Violation) as raised:
+        read(made.write_log(tmp_path / "log"))
+    assert (raised.value.invariant, raised.value.offset) == ("I4", line), name
+
+
+def test_a_torn_last_line_is_no_violation(tmp_path: Path) -> None:
+    made = correct_history()
+    path = made.write_log(tmp_path / "log")
+    path.write_text(path.read_text()[:-10])
+    assert read(path).checked["I4"] == len(made.log) - 1
+
+
+def test_rotated_logs_are_read_before_the_newest(tmp_path: Path) -> None:
+    made = correct_history()
+    lines = [f"{line}\n" for line in made.log]
+    (tmp_path / "log.2").write_text("".join(lines[:2]))
+    (tmp_path / "log.1").write_text("".join(lines[2:5]))
+    (tmp_path / "log").write_text("".join(lines[5:]))
+    assert read(tmp_path / "log").checked["I4"] == len(lines)
+
+
+def test_lines_whose_predictions_are_gone_are_counted(tmp_path: Path) -> None:
+    made = correct_history()
+    path = made.write_log(tmp_path / "log")
+    partition = partition_of(made)
+    with ExitStack() as files:
+        findings = verified(
+            made,
+            replace(partition, predictions=cut(partition.predictions, 30)),
+            logs=(Log(path, files).lines(0),),
+        )
+    assert findings.not_checked["I4: retention has taken the line's prediction"] == 2
+    assert findings.checked["I4"] == 5
+
+
+def test_the_report_says_what_a_run_came_to() -> None:
+    found = report(verified(correct_history()), None)
+    assert found["verified"] is True
+    assert (found["predictions"], found["rejected"], found["swaps"]) == (79, 1, 2)
+    assert found["models"] == [1, 2, 3]
+    assert found["accuracy"] == found["correct"] / found["n"]
+    assert summary(found).startswith("verified: 79 predictions, 1 rejected, accuracy 0.")
