@@ -14,8 +14,6 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from river.datasets import synth
-
 from stream.records import FEATURE_LIMIT, Record, Schema
 from stream.settings import SettingsError
 
@@ -297,25 +295,32 @@ def _mix(seed: int, number: int) -> int:
 Concept = Callable[[int, int, int], Iterable[tuple[dict[Any, float], int]]]
 
 
+def _synth() -> Any:
+    # Imported here because it takes two seconds, which a file need not spend.
+    from river.datasets import synth
+
+    return synth
+
+
 def _sea(phase: int, seed: int, length: int) -> Any:
-    return synth.SEA(variant=phase % 4, noise=0.1, seed=seed)
+    return _synth().SEA(variant=phase % 4, noise=0.1, seed=seed)
 
 
 def _agrawal(phase: int, seed: int, length: int) -> Any:
-    return synth.Agrawal(classification_function=phase % 10, perturbation=0.05, seed=seed)
+    return _synth().Agrawal(classification_function=phase % 10, perturbation=0.05, seed=seed)
 
 
 def _hyperplane(phase: int, seed: int, length: int) -> Any:
     # Half of the weights grow by 5 during a phase: the hyperplane turns steadily, then jumps.
     turn = min(1.0, 5 / length) if length else 0.0
-    return synth.Hyperplane(
+    return _synth().Hyperplane(
         seed=seed, n_features=10, n_drift_features=5, mag_change=turn, sigma=0, noise_percentage=0.1
     )
 
 
 def _random_rbf(phase: int, seed: int, length: int) -> Any:
     # Half of the centroids travel half of the unit cube's edge during a phase.
-    return synth.RandomRBFDrift(
+    return _synth().RandomRBFDrift(
         seed_model=seed,
         seed_sample=seed + 1,
         n_features=10,
@@ -327,7 +332,10 @@ def _random_rbf(phase: int, seed: int, length: int) -> Any:
 
 SYNTHETIC: dict[str, tuple[list[str], Concept]] = {
     "sea": (["att1", "att2", "att3"], _sea),
-    "agrawal": (synth.Agrawal().feature_names, _agrawal),
+    "agrawal": (
+        ["salary", "commission", "age", "elevel", "car", "zipcode", "hvalue", "hyears", "loan"],
+        _agrawal,
+    ),
     "hyperplane": ([f"x{i}" for i in range(10)], _hyperplane),
     "random_rbf": ([f"x{i}" for i in range(10)], _random_rbf),
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -8,12 +9,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import MessageSizeTooLargeError
+from kafka.future import Future
+from river.datasets.synth import Agrawal
 
+from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
+from datagenerator.pace import BURST, Pace, Progress
 from datagenerator.resume import Tail, misfit, next_ids
+from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
 from examples.make_example import write
 from stream.records import FEATURE_LIMIT, Record, Schema, decode_record, encode_record
-from stream.settings import SettingsError
+from stream.service import Stop, Stopped
+from stream.settings import SettingsError, read
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "digits.csv"
@@ -59,6 +67,10 @@ def test_a_synthetic_record_keeps_the_contract_and_both_labels_occur(stream: str
         assert decode_record(encode_record(record)) == record
         assert len(record.features) == len(source.schema.feature_names)
     assert {r.label for r in records} == {0, 1}
+
+
+def test_agrawals_features_have_the_generators_own_names() -> None:
+    assert synthetic("agrawal").schema.feature_names == Agrawal().feature_names
 
 
 def test_the_features_of_a_phase_are_not_those_of_another() -> None:
@@ -305,3 +317,137 @@ def test_a_source_of_another_width_or_schema_is_a_misfit_and_the_line_says_what_
         line = misfit("d", "d.schema", schema, other, [Tail(0)])
         assert line is not None
         assert line.startswith("d.schema carries 2 features (")
+
+
+def test_only_breast_cancer_is_slower_where_no_rate_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read(Settings).records_per_second == 100
+    monkeypatch.setenv("STREAM", "breast_cancer")
+    assert read(Settings).records_per_second == 20
+    monkeypatch.setenv("RATE", "0")
+    assert read(Settings).records_per_second == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("RATE", "-1", "Input should be greater than or equal to 0"),
+        ("RATE", "nan", "Input should be "),
+        ("COUNT", "x", "Input should be a valid integer"),
+        ("REPEAT", "2", "Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as error:
+        read(Settings)
+    assert str(error.value).startswith(f"{name}={value}: {allowed}")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_records_are_due_at_the_rate_and_lost_time_is_not_made_up_for() -> None:
+    clock = Clock()
+    pace = Pace(100, clock)
+    due = []
+    for now in (0.02, 0.04, 0.05, 0.055, 1000.0):
+        clock.now = now
+        due.append(pace.take())
+    assert due == [2, 2, 1, 0, 50]
+
+
+def test_a_rate_of_a_record_in_ten_seconds_is_kept() -> None:
+    clock = Clock()
+    pace = Pace(0.125, clock)
+    due = 0
+    for tick in range(1, 401):
+        clock.now = tick / 4
+        due += pace.take()
+    assert due == 12
+
+
+def test_no_burst_is_larger_than_allowed_and_an_unlimited_rate_always_gives_one() -> None:
+    clock = Clock()
+    fast = Pace(1e9, clock)
+    clock.now = 1.0
+    assert fast.take() == BURST
+    assert Pace(0, clock).take() == BURST
+
+
+def test_a_line_a_minute_tells_how_fast_records_went() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    clock.now = 59.0
+    assert progress.line(50) is None
+    clock.now = 60.0
+    assert progress.line(600) == "sent=600 rate=10.0/s"
+    assert progress.line(700) is None
+    clock.now = 120.0
+    assert progress.line(1800) == "sent=1800 rate=20.0/s"
+
+
+class Broker:
+    """A producer whose futures are settled by the test."""
+
+    def __init__(self) -> None:
+        self.futures: list[Future] = []
+
+    def send(self, topic: str, value: bytes, key: bytes | None, partition: int) -> Future:
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def acknowledge(self, number: int) -> None:
+        for future in [f for f in self.futures if not f.is_done][:number]:
+            future.success(None)
+
+
+def test_no_more_than_the_bound_is_unacknowledged() -> None:
+    broker, stop = Broker(), Stop()
+    outbox = Outbox(broker, stop, logging.getLogger("test"))
+    for _ in range(MAX_UNACKNOWLEDGED):
+        outbox.send("t", b"", 0)
+    stop.request()
+    with pytest.raises(Stopped):
+        outbox.send("t", b"", 0)
+    assert len(broker.futures) == MAX_UNACKNOWLEDGED
+    broker.acknowledge(MAX_UNACKNOWLEDGED // 2)
+    outbox.send("t", b"", 0)
+    assert outbox.acknowledged == MAX_UNACKNOWLEDGED // 2
+
+
+def test_a_record_that_cannot_be_delivered_is_raised() -> None:
+    broker = Broker()
+    outbox = Outbox(broker, Stop(), logging.getLogger("test"))
+    outbox.send("t", b"", 0)
+    broker.futures[0].failure(MessageSizeTooLargeError("too large"))
+    with pytest.raises(MessageSizeTooLargeError):
+        outbox.settle()
+
+
+def test_a_broker_that_is_away_is_warned_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker, clock = Broker(), Clock()
+    outbox = Outbox(broker, Stop(), logging.getLogger("test"), clock)
+    clock.now = 100.0
+    outbox.look()
+    outbox.send("t", b"", 0)
+    for second in range(100, 200):
+        clock.now = second
+        outbox.look()
+    assert [r.message.partition(",")[0] for r in caplog.records] == [
+        "no record acknowledged for 11 s",
+        "no record acknowledged for 71 s",
+    ]
+    broker.acknowledge(1)
+    outbox.settle()
+    assert outbox.acknowledged == 1

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from local.process import Process
+from tests.services import Services, eventually
+
+Env = dict[str, str]
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits.csv"
+
+
+def ends(env: Env, topic: str) -> dict[TopicPartition, int]:
+    consumer = KafkaConsumer(bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"])
+    try:
+        partitions = consumer.partitions_for_topic(topic) or set()
+        found: dict[TopicPartition, int] = consumer.end_offsets(
+            [TopicPartition(topic, p) for p in partitions]
+        )
+        return found
+    finally:
+        consumer.close()
+
+
+def values(env: Env, topic: str) -> dict[int, list[Any]]:
+    """Everything on a topic, decoded, by partition."""
+    end = ends(env, topic)
+    consumer = KafkaConsumer(
+        bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"], auto_offset_reset="earliest"
+    )
+    try:
+        consumer.assign(list(end))
+        found: dict[int, list[Any]] = {partition.partition: [] for partition in end}
+        while any(consumer.position(partition) < offset for partition, offset in end.items()):
+            for partition, records in consumer.poll(timeout_ms=500).items():
+                found[partition.partition] += [orjson.loads(record.value) for record in records]
+        return found
+    finally:
+        consumer.close()
+
+
+def ids(env: Env) -> dict[int, list[int]]:
+    return {p: [r["id"] for r in rs] for p, rs in values(env, env["DATA_TOPIC"]).items()}
+
+
+def says(process: Process, text: str) -> None:
+    eventually(lambda: text in process.log() or process.status is not None, message=process.log)
+    assert text in process.log()
+
+
+def fails(process: Process, status: int) -> str:
+    """Wait until it ends with `status`; return its one line that is an error."""
+    assert process.wait(30) == status, process.log()
+    lines = process.log().splitlines()
+    errors = [line for line in lines if " INFO " not in line]
+    assert len(errors) == 1, process.log()
+    return errors[0].partition("ERROR datagenerator: ")[2]
+
+
+def terminates(process: Process, number: int = signal.SIGTERM) -> None:
+    begin = time.monotonic()
+    process.send(number)
+    assert process.wait(10) == 0, process.log()
+    assert time.monotonic() - begin < 5
+    assert "Traceback" not in process.log()
+
+
+def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles(
+    start: Services, settings_env: Env
+) -> None:
+    process = start("datagenerator", RATE="0", COUNT="3001", DATA_PARTITIONS="3")
+    says(process, "done: sea ends with id 3000")
+    assert ids(settings_env) == {p: list(range(p, 3001, 3)) for p in range(3)}
+    assert process.wait(0.5) is None
+    terminates(process)
+
+
+def test_a_restart_with_a_larger_count_sends_the_rest(start: Services, settings_env: Env) -> None:
+    for count, done in (("50", "id 49"), ("80", "id 79")):
+        process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS="2")
+        says(process, f"done: sea ends with {done}")
+        terminates(process)
+    assert ids(settings_env) == {p: list(range(p, 80, 2)) for p in range(2)}
+
+
+def test_killed_at_full_speed_again_and_again_each_id_still_stands_once_in_order(
+    start: Services, settings_env: Env
+) -> None:
+    topic = settings_env["DATA_TOPIC"]
+    options = {"RATE": "0", "DATA_PARTITIONS": "3", "COUNT": "30000"}
+    for least in (1_000, 15_000):
+        process = start("datagenerator", **options)
+        says(process, "first_id")
+        while sum(ends(settings_env, topic).values()) < least:
+            assert process.status is None, process.log()
+        process.kill()
+    last = start("datagenerator", **options)
+    says(last, "done: sea ends with id 29999")
+    assert ids(settings_env) == {p: list(range(p, 30_000, 3)) for p in range(3)}
+    assert "first_id=0 " not in last.log()
+    # The records are those of one uninterrupted run.
+    other = settings_env | {"DATA_TOPIC": f"{topic}.once"}
+    once = start("datagenerator", **options | {"DATA_TOPIC": other["DATA_TOPIC"]})
+    says(once, "done: sea")
+    assert values(settings_env, topic) == values(other, other["DATA_TOPIC"])
+
+
+def test_the_schema_stands_once_on_its_topic_whatever_the_restarts(
+    start: Services, settings_env: Env
+) -> None:
+    for _ in range(2):
+        process = start("datagenerator", STREAM="agrawal", COUNT="10")
+        says(process, "done")
+        terminates(process)
+    (schemas,) = values(settings_env, settings_env["DATA_TOPIC"] + ".schema").values()
+    (schema,) = schemas
+    assert schema["feature_names"][:3] == ["salary", "commission", "age"]
+    assert (schema["label"], schema["positive"]) == ("label", "1")
+
+
+def test_a_source_of_another_schema_ends_its_start_with_one_line(
+    start: Services, settings_env: Env
+) -> None:
+    process = start("datagenerator", COUNT="10")
+    says(process, "done")
+    line = fails(start("datagenerator", STREAM="agrawal"), 1)
+    assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema carries 3 features (att1, ")
+    assert "the source has 9 features" in line
+    assert "choose another DATA_TOPIC" in line
+    assert ids(settings_env) == {0: list(range(10))}
+
+
+def test_a_source_of_another_width_than_somebody_elses_records_ends_with_one_line(
+    kafka: str, start: Services, settings_env: Env
+) -> None:
+    topic = settings_env["DATA_TOPIC"]
+    somebody(kafka, start, topic, [b'{"id": "a", "features": [1, 2]}', b"no record"])
+    line = fails(start("datagenerator"), 1)
+    assert line.startswith(f"{topic}, partition 0 carries records of 2 features; the source has 3")
+
+
+def test_above_somebody_elses_records_ids_go_on_at_the_highest_and_one(
+    kafka: str, start: Services, settings_env: Env
+) -> None:
+    records = [b'{"id": 41, "features": [1, 2, 3]}', b'{"id": "b", "features": [1, 2, 3]}', b"{"]
+    somebody(kafka, start, settings_env["DATA_TOPIC"], records)
+    process = start("datagenerator", COUNT="44")
+    says(process, "first_id=42 ")
+    says(process, "done")
+    assert sum(ends(settings_env, settings_env["DATA_TOPIC"]).values()) == 5
+
+
+def somebody(kafka: str, start: Services, topic: str, records: list[bytes]) -> None:
+    """Let somebody else send the first records of a topic that has no schema yet."""
+    maker = start("datagenerator", DATA_TOPIC=f"{topic}.other", COUNT="1")
+    says(maker, "done")
+    terminates(maker)
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.create_topics({topic: {"num_partitions": 1, "replication_factor": 1}})
+    admin.wait_for_topics([topic])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=kafka)
+    for record in records:
+        producer.send(topic, record, partition=0).get(timeout=10)
+    producer.close()
+
+
+def test_when_the_topic_grows_a_restart_goes_on_above_the_highest_id(
+    start: Services, settings_env: Env
+) -> None:
+    for count, partitions in (("100", "1"), ("160", "3")):
+        process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS=partitions)
+        says(process, f"done: sea ends with id {int(count) - 1}")
+        terminates(process)
+    found = ids(settings_env)
+    assert sorted(id for part in found.values() for id in part) == list(range(160))
+    assert all(id % 3 == p for p, part in found.items() for id in part if id >= 100)
+
+
+def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
+    start: Services, settings_env: Env
+) -> None:
+    options = {"STREAM": str(EXAMPLE), "LABEL": "parity", "POSITIVE": "odd", "RATE": "0"}
+    process = start("datagenerator", **options, COUNT="1000")
+    says(process, "done")
+    terminates(process)
+    again = start("datagenerator", **options)
+    says(again, "first_id=1000 ")
+    says(again, "ends with id 1796")
+    (records,) = values(settings_env, settings_env["DATA_TOPIC"]).values()
+    assert [r["id"] for r in records] == list(range(1797))
+    assert sum(r["label"] for r in records) == 906
+    rows = EXAMPLE.read_text().splitlines()[1:]
+    sent = sorted(tuple(map(int, r["features"])) for r in records)
+    assert sent == sorted(tuple(map(int, row.split(",")[:-1])) for row in rows)
+
+
+def test_repeats_are_sent_when_asked_for_and_named_as_seen_data(
+    start: Services, settings_env: Env
+) -> None:
+    process = start("datagenerator", STREAM="breast_cancer", REPEAT="1", RATE="0", COUNT="600")
+    says(process, "ends with id 599")
+    assert "records from id 569 on are repeats, that is, seen data" in process.log()
+
+
+def test_a_breast_cancer_stream_is_slow_enough_to_watch(start: Services) -> None:
+    process = start("datagenerator", STREAM="breast_cancer")
+    says(process, "rate=20/s")
+
+
+def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) -> None:
+    process = start("datagenerator", RATE="400")
+    topic = settings_env["DATA_TOPIC"]
+    says(process, "first_id")
+    eventually(lambda: sum(ends(settings_env, topic).values()) > 100)
+    first, begin = sum(ends(settings_env, topic).values()), time.monotonic()
+    eventually(lambda: time.monotonic() - begin > 2)
+    found = (sum(ends(settings_env, topic).values()) - first) / (time.monotonic() - begin)
+    assert 300 < found < 500
+    terminates(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_at_full_speed_it_ends_within_5_seconds(start: Services, number: int) -> None:
+    process = start("datagenerator", RATE="0")
+    says(process, "first_id")
+    terminates(process, number)
+
+
+def test_told_to_end_while_no_broker_answers_it_ends_within_5_seconds(start: Services) -> None:
+    process = start("datagenerator", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    says(process, "no broker answers at 127.0.0.1:1")
+    terminates(process)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"RATE": "-1"}, "RATE=-1: Input should be greater than or equal to 0"),
+        ({"STREAM": str(EXAMPLE), "LABEL": "parity"}, "POSITIVE: say which value of column parity"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(
+    start: Services, setting: Env, line: str
+) -> None:
+    assert fails(start("datagenerator", **setting), 2).startswith(line)
+
+
+def test_a_wrong_cell_ends_the_start_with_one_line(start: Services, tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("a,y\n1,0\nx,1\n")
+    line = fails(start("datagenerator", STREAM=str(path), LABEL="y"), 1)
+    assert line.startswith(f"{path}, line 3, column a: 'x' is not allowed; expected a number")
