@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from stream.keys import SigningKey, TrustedKeys
+from stream.models import (
+    PART_BYTES,
+    SIGNATURE,
+    Assembler,
+    Envelope,
+    Message,
+    ModelError,
+    pack,
+    unpack,
+    verify,
+)
+from tests.unit.classifiers import envelope
+
+KEY = SigningKey(Ed25519PrivateKey.generate())
+LARGE = bytes(range(256)) * (PART_BYTES // 100)  # three parts
+
+
+@pytest.fixture
+def trusted(tmp_path: Path) -> TrustedKeys:
+    KEY.share(tmp_path)
+    return TrustedKeys(tmp_path)
+
+
+def packed(version: int, pickle: bytes) -> list[Message]:
+    return list(pack(envelope(version), pickle, KEY))
+
+
+def assembled(
+    messages: Iterable[Message], max_bytes: int = 10**9
+) -> list[tuple[Envelope, bytes] | str]:
+    """What comes out of the parts: models, and the reasons of those that did not."""
+    assembler = Assembler(max_bytes)
+    found: list[tuple[Envelope, bytes] | str] = []
+    for message in messages:
+        try:
+            model = assembler.add(unpack(message.value))
+        except ModelError as error:
+            found.append(str(error))
+        else:
+            if model:
+                found.append(model)
+    return found
+
+
+def with_digest(version: int, pickle: bytes) -> Envelope:
+    return replace(envelope(version), sha256=hashlib.sha256(pickle).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("pickle", "parts"),
+    [
+        (b"", 1),
+        (b"x", 1),
+        (bytes(PART_BYTES), 1),
+        (bytes(PART_BYTES + 1), 2),
+        (LARGE, 3),
+    ],
+)
+def test_a_model_of_any_size_round_trips(pickle: bytes, parts: int, trusted: TrustedKeys) -> None:
+    messages = packed(3, pickle)
+    assert len(messages) == parts
+    assert all(len(m.value) + 500 < 2**20 for m in messages)  # Kafka's default limit
+    assert {verify(m.value, m.headers, trusted) for m in messages} == {KEY.fingerprint}
+    assert assembled(messages) == [(with_digest(3, pickle), pickle)]
+
+
+def test_every_field_round_trips() -> None:
+    full = envelope(
+        7,
+        feature_names=["age", "größe"],
+        accepts_missing=True,
+        trained_to={"0": 5119, "11": 2},
+        recipe_accuracy=0.93,
+        restores=4,
+    )
+    (message,) = pack(full, b"pickle", KEY)
+    part = unpack(message.value)
+    assert replace(part.envelope, sha256="") == full
+    assert (part.part, part.parts, part.pickle) == (1, 1, b"pickle")
+
+
+def test_a_console_shows_what_the_model_is_before_its_bytes() -> None:
+    assert list(orjson.loads(packed(1, b"x")[0].value))[-1] == "pickle"
+
+
+def test_fields_that_a_reader_does_not_know_are_ignored() -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    part = unpack(orjson.dumps({**fields, "later": 1}))
+    assert part.envelope == with_digest(1, b"x")
+
+
+def test_the_digest_has_to_be_that_of_the_pickle() -> None:
+    fields = orjson.loads(packed(1, b"good")[0].value)
+    fields["pickle"] = base64.b64encode(b"evil").decode()
+    changed = Message(orjson.dumps(fields), [])
+    assert assembled([changed]) == ["sha256: not the digest of the pickle"]
+
+
+def test_a_missing_part_is_noticed_and_the_next_model_is_whole() -> None:
+    one, two = packed(1, LARGE), packed(2, LARGE)
+    assert assembled([one[0], one[2], *two]) == [
+        "part 2 of 3 of model 1 is missing",
+        (with_digest(2, LARGE), LARGE),
+    ]
+    assert assembled([one[0], one[1], *two]) == [(with_digest(2, LARGE), LARGE)]
+    assert assembled([*one[1:], *two]) == [(with_digest(2, LARGE), LARGE)]
+
+
+def test_parts_of_two_versions_do_not_mix() -> None:
+    one, two = packed(1, LARGE), packed(2, LARGE)
+    assert assembled([one[0], two[1], one[2]]) == ["part 2 of 3 of model 1 is missing"]
+    assert assembled([one[0], one[1], two[2]]) == ["part 3 of 3 of model 1 is missing"]
+    assert assembled([one[0], two[0], one[1], two[1], one[2], two[2]]) == [
+        "part 2 of 3 of model 2 is missing"
+    ]
+
+
+def test_parts_in_another_order_or_twice_make_no_model() -> None:
+    one = packed(1, LARGE)
+    assert assembled([one[1], one[0], one[2]]) == ["part 2 of 3 of model 1 is missing"]
+    assert assembled([one[0], one[1], one[1], one[2]]) == ["part 3 of 3 of model 1 is missing"]
+
+
+def test_a_model_larger_than_allowed_is_given_up_at_the_part_that_makes_it_so() -> None:
+    messages = packed(1, LARGE)
+    assembler = Assembler(len(LARGE) - 1)
+    assert assembler.add(unpack(messages[0].value)) is None
+    assert assembler.add(unpack(messages[1].value)) is None
+    with pytest.raises(ModelError, match=f"larger than {len(LARGE) - 1} bytes"):
+        assembler.add(unpack(messages[2].value))
+    assert assembled(messages, len(LARGE)) == [(with_digest(1, LARGE), LARGE)]
+    small = packed(2, b"small")
+    assert assembled([*messages, *small], 100)[-1] == (with_digest(2, b"small"), b"small")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("other", b"x")],
+        [("Signature", KEY.sign(b"value"))],
+        [(SIGNATURE, KEY.sign(b"value")), (SIGNATURE, KEY.sign(b"value"))],
+        [(SIGNATURE, b"stray"), (SIGNATURE, KEY.sign(b"value"))],
+    ],
+    ids=["none", "another", "case", "twice", "stray and good"],
+)
+def test_a_record_needs_exactly_one_signature(
+    trusted: TrustedKeys, headers: list[tuple[str, bytes]]
+) -> None:
+    with pytest.raises(ModelError, match="expected one signature header"):
+        verify(b"value", headers, trusted)
+
+
+@pytest.mark.parametrize("signature", [None, b"", bytes(64), b"short"])
+def test_a_signature_without_content_is_refused(
+    trusted: TrustedKeys, signature: bytes | None
+) -> None:
+    with pytest.raises(ModelError, match="not signed by a trusted key"):
+        verify(b"value", [(SIGNATURE, signature)], trusted)
+
+
+def test_a_null_record_is_refused_though_it_carries_a_signature(trusted: TrustedKeys) -> None:
+    with pytest.raises(ModelError, match="got null"):
+        verify(None, [(SIGNATURE, KEY.sign(b""))], trusted)
+
+
+def test_a_flipped_bit_anywhere_breaks_the_signature(trusted: TrustedKeys) -> None:
+    (message,) = packed(1, b"pickle")
+    ((name, signature),) = message.headers
+    for index in range(len(message.value)):
+        value = bytearray(message.value)
+        value[index] ^= 1 << index % 8
+        with pytest.raises(ModelError, match="not signed by a trusted key"):
+            verify(bytes(value), message.headers, trusted)
+    for index in range(len(signature)):
+        flipped = bytearray(signature)
+        flipped[index] ^= 1 << index % 8
+        with pytest.raises(ModelError, match="not signed by a trusted key"):
+            verify(message.value, [(name, bytes(flipped))], trusted)
+
+
+def test_a_strangers_model_is_refused_and_the_trusted_keys_are_named(trusted: TrustedKeys) -> None:
+    stranger = SigningKey(Ed25519PrivateKey.generate())
+    (message,) = pack(envelope(1), b"pickle", stranger)
+    with pytest.raises(ModelError, match=KEY.fingerprint):
+        verify(message.value, message.headers, trusted)
+
+
+def test_the_signature_of_one_part_does_not_fit_another(trusted: TrustedKeys) -> None:
+    first, second, _ = packed(1, LARGE)
+    with pytest.raises(ModelError, match="not signed by a trusted key"):
+        verify(first.value, second.headers, trusted)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("version", 0),
+        ("version", -1),
+        ("version", 1.0),
+        ("version", True),
+        ("version", None),
+        ("recipe", 1),
+        ("features", "2"),
+        ("feature_names", [1]),
+        ("feature_names", "ab"),
+        ("classes", None),
+        ("accepts_missing", 1),
+        ("trained_to", {"0": "1"}),
+        ("trained_to", {"0": None}),
+        ("trained_to", [1]),
+        ("recipe_accuracy", "0.9"),
+        ("restores", 1.5),
+        ("sha256", None),
+        ("part", 0),
+        ("part", 2),
+        ("parts", 0),
+        ("pickle", None),
+        ("pickle", "not base64!"),
+        ("pickle", "eA"),
+        ("pickle", "größe"),
+    ],
+)
+def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    with pytest.raises(ModelError, match=r"\w"):
+        unpack(orjson.dumps({**fields, field: value}))
+
+
+@pytest.mark.parametrize("field", list(orjson.loads(packed(1, b"x")[0].value)))
+def test_a_missing_field_is_refused_by_name(field: str) -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    del fields[field]
+    with pytest.raises(ModelError, match=f"{field}: missing"):
+        unpack(orjson.dumps(fields))
+
+
+@pytest.mark.parametrize("value", [None, b"", b"null", b"[]", b"7", b"\xff\x00garbage", b'{"a":'])
+def test_garbage_is_no_model(value: bytes | None) -> None:
+    with pytest.raises(ModelError, match=r"not a model|missing"):
+        unpack(value)
+
+
+def test_a_record_counts_as_trained_on_up_to_the_highest_offset_of_its_partition() -> None:
+    model = envelope(1, trained_to={"0": 10, "2": 0})
+    places = [(0, 10), (0, 9), (0, 11), (1, 0), (2, 0), (2, 1)]
+    assert [model.trained_on_record(*place) for place in places] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
