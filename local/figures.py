@@ -95,12 +95,12 @@ class Figures:
 
     def line(self, now: float, ends: Mapping[int, int]) -> str:
         """Return all figures in one line."""
-        lag = self.lag(ends)
+        lag, rate = self.lag(ends), self.rate(now)
         if self.model is None:
             return f"waiting for the first model, {lag:,} records so far"
         return ", ".join(
             (
-                f"{self.rate(now):,.0f} records/s",
+                f"{rate:,.0f} records/s",
                 f"accuracy {_share(self.accuracy)} (last {RECENT:,}: "
                 f"{_share(self.recent_accuracy)})",
                 f"model {self.model}",

@@ -54,6 +54,15 @@ class Services:
         return process
 
 
+def gone(pid: int) -> bool:
+    """Tell whether no process has this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def eventually(
     condition: Callable[[], T], seconds: float = 30.0, message: str | Callable[[], str] = ""
 ) -> T:

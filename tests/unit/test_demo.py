@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.figures import Figures
+from local.process import Process, leashed, stop
+from stream.records import Prediction
+from tests.services import ROOT, eventually, gone
+
+
+def prediction(offset: int, **fields: object) -> Prediction:
+    record = Prediction(offset, 1, 0.9, 1, offset + 1, offset + 1, 1, (0, offset))
+    return record._replace(**fields)  # type: ignore[arg-type] # each test names its own fields
+
+
+def test_the_running_accuracy_is_that_of_all_partitions_together() -> None:
+    figures = Figures()
+    figures.predicted(prediction(0, n=10, correct=9))
+    figures.predicted(prediction(0, n=30, correct=15, source=(1, 0)))
+    assert figures.accuracy == pytest.approx(24 / 40)
+
+
+def test_the_recent_accuracy_leaves_out_what_is_not_counted() -> None:
+    figures = Figures()
+    figures.predicted(prediction(0))
+    figures.predicted(prediction(1, prediction=0))
+    figures.predicted(prediction(2, prediction=0, seen=True))
+    figures.predicted(prediction(3, label=None))
+    assert figures.recent_accuracy == 0.5
+
+
+def test_the_recent_accuracy_forgets_what_is_1000_predictions_ago() -> None:
+    figures = Figures()
+    for offset in range(500):
+        figures.predicted(prediction(offset, prediction=0))
+    for offset in range(500, 1_500):
+        figures.predicted(prediction(offset))
+    assert figures.recent_accuracy == 1.0
+
+
+def test_a_version_that_takes_over_on_two_partitions_is_one_swap() -> None:
+    figures = Figures()
+    for partition, version in ((0, 3), (1, 3), (0, 4), (1, 3), (1, 4)):
+        figures.predicted(prediction(0, model=version, source=(partition, 0)))
+    assert (figures.versions, figures.swaps) == ([3, 4], 1)
+
+
+def test_the_lag_counts_what_was_neither_predicted_nor_rejected() -> None:
+    figures = Figures()
+    figures.predicted(prediction(6))
+    figures.reject((0, 7))
+    assert figures.lag({0: 10, 1: 5}) == 2 + 5
+
+
+def test_the_rate_is_that_of_the_last_five_seconds() -> None:
+    figures = Figures()
+    figures.rate(0.0)
+    for second in range(1, 11):
+        for _ in range(100 if second <= 5 else 20):
+            figures.predicted(prediction(0))
+        rate = figures.rate(float(second))
+    assert rate == pytest.approx(20.0)
+
+
+def test_a_process_that_heeds_sigterm_ends_by_it(tmp_path: Path) -> None:
+    process = Process("sleep", ["sleep", "60"], tmp_path / "log")
+    assert process.stop() == -signal.SIGTERM
+
+
+def test_processes_that_ignore_sigterm_are_killed_together(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, lambda *_: None); print(1, flush=True)\n"
+    code += "while True: time.sleep(1)"
+    processes = [
+        Process(str(n), [sys.executable, "-c", code], tmp_path / f"{n}.log") for n in range(2)
+    ]
+    eventually(lambda: all(process.log() for process in processes))
+    assert stop(processes, seconds=0.2) == [-signal.SIGKILL] * 2
+
+
+def test_a_command_does_not_outlive_an_owner_that_is_killed() -> None:
+    code = (
+        "import subprocess, sys, time; from local.process import leashed\n"
+        "child = subprocess.Popen(leashed(['sleep', '60']), stdin=subprocess.PIPE)\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        leashed([sys.executable, "-c", code]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as owner:
+        assert owner.stdout
+        pid = int(owner.stdout.readline())
+        assert not gone(pid)
+        owner.kill()
+        eventually(lambda: gone(pid), 5, f"process {pid} is still there")
