@@ -382,6 +382,8 @@ class _Outputs:
             if current and source <= last:
                 raise violation(f"a source above {last}", f"{source}")
             if isinstance(record, Prediction):
+                if record.label not in (0, 1, None):
+                    raise violation("label 0, 1 or null", repr(record.label))
                 prediction = record
                 self._counts.follow(offset, record, value)
                 self._findings.predictions += 1

@@ -144,6 +144,13 @@ def test_what_is_not_a_prediction_violates_I1() -> None:  # noqa: N802 - as abov
         verified(made)
 
 
+def test_a_label_that_is_none_violates_I1() -> None:  # noqa: N802 - as above
+    made = correct_history()
+    made.at(20)["label"] = "1"
+    with pytest.raises(Violation, match="I1 prediction partition 0 offset 19: expected label"):
+        verified(made)
+
+
 def test_outputs_at_or_beyond_the_committed_offset_end_the_check_and_are_told() -> None:
     made = correct_history()
     findings = Findings()

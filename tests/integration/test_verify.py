@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+
+from predictor.verify import main
+from stream import clients
+from stream.keys import signing_key
+from tests.checker import check
+from tests.histories import BROKEN, RECORDS, Broken, Made, correct_history, model_record
+from tests.services import eventually
+from tests.topics import Topics
+
+SHOWN = {
+    "a_record_neither_predicted_nor_rejected",
+    "a_tally_of_one_more",
+    "a_fall_off_a_version_not_barred",
+    "a_counted_record_trained_on",
+}
+"""Those that need another topic than the predictions; all are shown without a broker."""
+
+
+class Writer:
+    """Writes a history to the topics as a predictor would, in transactions of ten outputs."""
+
+    def __init__(self, env: dict[str, str], topics: Topics) -> None:
+        self.env = env
+        self.settings = topics.settings
+        self.admin: KafkaAdminClient = topics.admin
+        self.producer: KafkaProducer = topics.producer
+        self.key = topics.key
+
+    def write(self, made: Made) -> None:
+        for value in made.data.values():
+            self.producer.send(self.settings.data_topic, value, partition=0)
+        for version in made.models:
+            value, headers = model_record(made, version, self.key)
+            self.producer.send(self.settings.model_topic, value, headers=headers, partition=0)
+        for status in made.statuses:
+            self.producer.send(self.settings.status_topic, json.dumps(status).encode(), partition=0)
+        self.producer.flush(30)
+        self.outputs(self.settings.prediction_topic, made.predictions)
+        self.outputs(self.settings.rejected_topic, made.rejected)
+        self.commit(made.committed, made.metadata)
+
+    def outputs(self, topic: str, records: Sequence[dict[str, Any]], commit: bool = True) -> None:
+        producer = clients.producer(self.settings, transactional_id=f"{topic}-{id(records)}")
+        try:
+            producer.init_transactions()
+            for start in range(0, len(records), 10):
+                producer.begin_transaction()
+                for record in records[start : start + 10]:
+                    producer.send(topic, json.dumps(record).encode(), partition=0)
+                if commit:
+                    producer.commit_transaction()
+                else:
+                    producer.flush()
+                    producer.abort_transaction()
+        finally:
+            clients.close(producer)
+
+    def commit(self, offset: int, metadata: str) -> None:
+        consumer: KafkaConsumer = clients.consumer(self.settings, group_id=self.env["GROUP_ID"])
+        try:
+            place = TopicPartition(self.settings.data_topic, 0)
+            consumer.assign([place])
+            consumer.commit({place: OffsetAndMetadata(offset, metadata, -1)})
+        finally:
+            clients.close(consumer)
+
+
+@pytest.fixture
+def writer(settings_env: dict[str, str]) -> Iterator[Writer]:
+    with Topics(settings_env) as topics:
+        yield Writer(settings_env, topics)
+
+
+class Run(NamedTuple):
+    """What a run of the verifier came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Verify = Callable[..., Run]
+
+
+@pytest.fixture
+def verify(
+    settings_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Verify:
+    def run(*arguments: str, **env: str) -> Run:
+        for name, value in (settings_env | env).items():
+            monkeypatch.setenv(name, value)
+        return Run(main(arguments), *capsys.readouterr())
+
+    return run
+
+
+def test_both_checks_hold_on_a_correct_history(
+    writer: Writer, settings_env: dict[str, str], tmp_path: Path, verify: Verify
+) -> None:
+    made = correct_history()
+    writer.outputs(writer.settings.prediction_topic, made.predictions[:5], commit=False)
+    writer.write(made)
+    log = made.write_log(tmp_path / "log")
+
+    report = check(settings_env, [log])
+    run = verify("--log", str(log), "--json")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(run.stdout)
+    assert found["verified"] is True
+    assert found["violations"] == []
+    assert found["not_checked"] == {}
+    assert found["checked"] == {
+        **dict.fromkeys(("I2", "I5", "I6", "I7"), RECORDS - 1),
+        **{"I1": RECORDS, "I3": 1, "I4": 7},
+    }
+    assert (report.predictions, report.n, report.correct, report.models) == (
+        found["predictions"],
+        found["n"],
+        found["correct"],
+        set(found["models"]),
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [b for b in BROKEN if b.name in SHOWN], ids=lambda broken: broken.name
+)
+def test_both_checks_find_the_same_violation(
+    writer: Writer, settings_env: dict[str, str], broken: Broken, verify: Verify
+) -> None:
+    made = correct_history()
+    broken.breaks(made)
+    writer.write(made)
+
+    run = verify("--json")
+    with pytest.raises(AssertionError, match=f"^{broken.invariant} {broken.topic} partition 0"):
+        check(settings_env)
+
+    assert run.returncode == 1, run.stdout + run.stderr
+    (violation,) = json.loads(run.stdout)["violations"]
+    assert violation["invariant"] == broken.invariant
+    assert violation["topic"].endswith(broken.topic)
+
+
+def test_records_not_yet_predicted_are_counted_and_no_violation(
+    writer: Writer, verify: Verify
+) -> None:
+    made = correct_history()
+    made.data |= {RECORDS + i: b'{"id": 1, "features": [1, 2]}' for i in range(5)}
+    writer.write(made)
+    run = verify()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "not yet predicted: 5 offsets" in run.stdout
+    assert run.stdout.splitlines()[-1].startswith(
+        f"verified: {RECORDS - 1} predictions, 1 rejected"
+    )
+
+
+def test_an_output_whose_offset_was_never_committed_is_a_violation(
+    writer: Writer, settings_env: dict[str, str], verify: Verify
+) -> None:
+    made = correct_history()
+    made.data[RECORDS] = b'{"id": 80, "features": [1, 2]}'
+    made.predictions.append(made.predictions[-1] | {"source": [0, RECORDS], "label": None})
+    writer.write(made)
+    run = verify()
+    assert run.returncode == 1
+    place = f"{settings_env['DATA_TOPIC']} partition 0 offset {RECORDS}"
+    assert run.stdout.splitlines()[-1].startswith(f"not verified: I3 {place}:")
+    with pytest.raises(AssertionError, match=r"^I3 data partition 0|^I1 prediction"):
+        check(settings_env)
+
+
+def test_another_group_has_committed_nothing(writer: Writer, verify: Verify) -> None:
+    writer.write(correct_history())
+    run = verify(GROUP_ID="nobody-of-this-name")
+    assert run.returncode == 1
+    assert "expected a committed offset of group nobody-of-this-name, found none" in run.stdout
+
+
+def test_a_model_of_a_stranger_is_named_as_not_checked(
+    writer: Writer, tmp_path: Path, verify: Verify
+) -> None:
+    trusted = writer.key
+    writer.key = signing_key(tmp_path / "stranger" / "key.pem")
+    assert writer.key.fingerprint != trusted.fingerprint
+    writer.write(correct_history())
+    run = verify()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "not checked 24: I6, I7: model 1: not signed by a trusted key" in run.stdout
+
+
+def test_sources_fall_back_without_a_violation_when_the_data_topic_was_made_again(
+    writer: Writer, settings_env: dict[str, str], verify: Verify
+) -> None:
+    made = correct_history()
+    writer.write(made)
+    topic = writer.settings.data_topic
+    writer.admin.delete_topics([topic])
+    _make_again(writer, topic)
+    again = correct_history()
+    last = made.predictions[-1]
+    for prediction in again.predictions:
+        prediction["n"] += last["n"]
+        prediction["correct"] += last["correct"]
+        prediction["accuracy"] = prediction["correct"] / prediction["n"]
+    again.tally["carried"] = [last["n"], last["correct"]]
+    again.models.clear()
+    again.statuses = [{"version": 2, "status": "barred"}]
+    writer.write(again)
+
+    run = verify()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"not checked {RECORDS}: I1, I6, I7: the data topic was made again since" in run.stdout
+    assert check(settings_env, made_again=True).n == 2 * last["n"]
+
+
+def _make_again(writer: Writer, topic: str) -> None:
+    def gone() -> bool:
+        return topic not in clients.partition_counts(writer.admin, [topic])
+
+    eventually(gone)
+    clients.ensure_topics(writer.admin, writer.settings, logging.getLogger("test"))
+
+
+def test_missing_topics_end_the_run_with_one_line(
+    settings_env: dict[str, str], verify: Verify
+) -> None:
+    run = verify()
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert f"no topic {settings_env['DATA_TOPIC']}" in line
+
+
+def test_no_broker_ends_the_run_with_one_line(verify: Verify) -> None:
+    run = verify(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
+    assert run.returncode == 1
+    assert run.stderr == "no broker answers at 127.0.0.1:9\n"
+
+
+def test_it_runs_as_a_module_and_exits_with_its_status(
+    settings_env: dict[str, str], writer: Writer
+) -> None:
+    made = correct_history()
+    made.at(40)["n"] += 1
+    writer.write(made)
+    run = subprocess.run(
+        [sys.executable, "-m", "predictor.verify"],
+        env={"PATH": ""} | settings_env,
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stdout.splitlines()[-1].startswith("not verified: I2 ")
+    assert run.stderr == ""
+
+
+def test_a_wrong_setting_ends_the_run_with_its_name(verify: Verify) -> None:
+    run = verify(GROUP_ID="a b")
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("GROUP_ID=a b:")
+
+
+def test_a_log_that_is_not_there_ends_the_run_with_one_line(verify: Verify) -> None:
+    run = verify("--log", "absent.log")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "absent.log" in line

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.keys import SigningKey, TrustedKeys, signing_key
+from stream.models import Assembler, ModelError, pack, unpack, verify
+from stream.records import (
+    FEATURE_LIMIT,
+    ID_LIMIT_BYTES,
+    REJECTED_VALUE_BYTES,
+    Prediction,
+    Record,
+    RecordError,
+    Rejected,
+    Schema,
+    Status,
+    decode_prediction,
+    decode_record,
+    decode_rejected,
+    decode_schema,
+    decode_status,
+    encode_prediction,
+    encode_record,
+    encode_rejected,
+    encode_schema,
+    encode_status,
+    parse,
+    reject,
+)
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "records").glob("*.json"))
+
+
+def _model_again(value: bytes) -> bytes:
+    part = unpack(value)
+    (message,) = pack(part.envelope, part.pickle, None)
+    return message.value
+
+
+AGAIN: dict[str, Callable[[bytes], bytes]] = {
+    "data": lambda value: encode_record(decode_record(value)),
+    "schema": lambda value: encode_schema(decode_schema(value)),
+    "model": _model_again,
+    "status": lambda value: encode_status(decode_status(value)),
+    "prediction": lambda value: encode_prediction(decode_prediction(value)),
+    "rejected": lambda value: encode_rejected(decode_rejected(value)),
+}
+"""Topic to reading and writing a record of it; examples are <topic>.json or <topic>-….json."""
+
+DECODERS: list[Callable[[bytes | None], object]] = [
+    decode_record,
+    decode_prediction,
+    decode_rejected,
+    decode_schema,
+    decode_status,
+]
+
+ints = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+ids = ints | texts.filter(lambda text: len(text.encode()) <= ID_LIMIT_BYTES)
+numbers = st.floats(-FEATURE_LIMIT, FEATURE_LIMIT) | ints
+labels = st.sampled_from([0, 1, None])
+sources = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1))
+records = st.builds(Record, ids, st.lists(numbers | st.none(), min_size=1), labels)
+counts = st.integers(0, 2**53)
+statuses = st.builds(
+    Status,
+    st.integers(1),
+    st.sampled_from(["serving", "refused", "barred"]),
+    st.dictionaries(st.integers(0, 99).map(str), counts),
+    st.none() | texts,
+    texts,
+).filter(lambda status: status.version < 2**63)
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Prediction:
+    n = draw(counts)
+    return Prediction(
+        draw(ids),
+        draw(st.sampled_from([0, 1])),
+        draw(st.none() | st.floats(0, 1)),
+        draw(labels),
+        n,
+        draw(st.integers(0, n)),
+        draw(st.integers(1, 2**31)),
+        draw(sources),
+        draw(st.booleans()),
+    )
+
+
+def value_of(**fields: Any) -> bytes:
+    """Encode a record of the data topic with some fields changed, or left out as ``...``."""
+    found = {"id": 17, "features": [0.5, 1], "label": 1} | fields
+    return json.dumps({k: v for k, v in found.items() if v is not ...}).encode()
+
+
+def record_or_reason(decode: Callable[[bytes | None], object], value: bytes | None) -> object:
+    """Decode a record; whatever is no record must be refused as one, and nothing else raised."""
+    try:
+        return decode(value)
+    except RecordError as error:
+        return str(error)
+
+
+def test_every_topic_has_an_example() -> None:
+    assert {path.stem.partition("-")[0] for path in EXAMPLES} == set(AGAIN)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_comes_back_byte_for_byte(path: Path) -> None:
+    value = path.read_bytes().rstrip(b"\n")
+    assert AGAIN[path.stem.partition("-")[0]](value) == value
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_fields_that_are_not_known_are_ignored(path: Path) -> None:
+    value = path.read_bytes().rstrip(b"\n")
+    more = orjson.dumps({"since_tomorrow": [1, {}]} | orjson.loads(value))
+    assert AGAIN[path.stem.partition("-")[0]](more) == value
+
+
+def test_a_records_field_order_is_the_contracts() -> None:
+    assert encode_record(Record(17, [0.12, None], 1)) == (
+        b'{"id":17,"features":[0.12,null],"label":1}'
+    )
+
+
+@given(records)
+def test_a_record_comes_back_as_it_went(record: Record) -> None:
+    again = decode_record(encode_record(record))
+    assert again == record
+    assert list(map(type, again.features)) == list(map(type, record.features))
+
+
+@given(predictions())
+def test_a_prediction_comes_back_as_it_went(prediction: Prediction) -> None:
+    value = encode_prediction(prediction)
+    assert decode_prediction(value) == prediction
+    accuracy = json.loads(value)["accuracy"]
+    assert accuracy == (prediction.correct / prediction.n if prediction.n else None)
+    assert ("seen" in json.loads(value)) == prediction.seen
+
+
+@given(st.builds(Rejected, sources, texts, counts, texts))
+def test_a_rejected_record_comes_back_as_it_went(rejected: Rejected) -> None:
+    assert decode_rejected(encode_rejected(rejected)) == rejected
+
+
+@given(statuses)
+def test_a_status_comes_back_as_it_went(status: Status) -> None:
+    assert decode_status(encode_status(status)) == status
+
+
+@given(st.builds(Schema, st.lists(texts, min_size=1), texts, texts))
+def test_a_schema_comes_back_as_it_went(schema: Schema) -> None:
+    assert decode_schema(encode_schema(schema)) == schema
+
+
+@given(st.none() | st.binary())
+def test_any_bytes_are_a_record_or_a_record_error(value: bytes | None) -> None:
+    for decode in DECODERS:
+        assert record_or_reason(decode, value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+names = st.sampled_from(
+    sorted({name for path in EXAMPLES for name in orjson.loads(path.read_bytes())})
+)
+
+
+@given(st.dictionaries(names, json_values))
+def test_fields_of_any_type_are_a_record_or_a_record_error(fields: dict[str, Any]) -> None:
+    value = json.dumps(fields).encode()
+    for decode in DECODERS:
+        assert record_or_reason(decode, value)
+
+
+@given(st.none() | st.binary(), sources)
+def test_any_bytes_can_be_rejected_and_read_again(
+    value: bytes | None, source: tuple[int, int]
+) -> None:
+    rejected = reject(source, value, "reason")
+    assert rejected.size == len(value or b"")
+    assert decode_rejected(encode_rejected(rejected)) == rejected
+
+
+def test_a_rejected_record_keeps_the_first_1000_bytes() -> None:
+    rejected = reject((0, 1), b"x" * 900_000, "too wide")
+    assert (rejected.size, rejected.value) == (900_000, "x" * REJECTED_VALUE_BYTES)
+
+
+def test_a_character_cut_in_two_is_replaced_in_a_rejected_record() -> None:
+    value = "é".encode() * REJECTED_VALUE_BYTES
+    assert reject((0, 1), b"x" + value, "r").value == "x" + "é" * 499 + "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "value: expected a JSON object, got null"),
+        (b"", "value: not JSON"),
+        (b"not json", "value: not JSON"),
+        (b"[1]", "value: expected a JSON object, got list"),
+        (b"\xff{}", "value: not JSON"),
+        (b'{"id": 1, "features": [NaN]}', "value: not JSON"),
+        (b'{"id": 1, "features": [Infinity]}', "value: not JSON"),
+        (b'{"id": 1, "features": [1e39], "label": 1}', r"features\[0\]: .* within ±3.4e\+38"),
+        (value_of(features=[0.1, -3.5e38]), r"features\[1\]: .* within"),
+        (value_of(features=[0.1, None, "2"]), r"features\[2\]: .* got str"),
+        (value_of(features=[True]), r"features\[0\]: .* got bool"),
+        (value_of(features=[[1]]), r"features\[0\]: .* got list"),
+        (value_of(features=[]), "features: expected a list of numbers"),
+        (value_of(features={}), "features: expected a list of numbers"),
+        (value_of(features=...), "features: missing"),
+        (value_of(id=...), "id: missing"),
+        (value_of(id=1.5), "id: .* got float"),
+        (value_of(id=True), "id: .* got bool"),
+        (value_of(id=None), "id: .* got NoneType"),
+        (value_of(id=2**70), "id: .* got float"),
+        (value_of(id="x" * 257), "id: at most 256 bytes, got 257"),
+        (value_of(id="é" * 129), "id: at most 256 bytes, got 258"),
+        (value_of(id="x" * 2**20), "id: at most 256 bytes, got 1048576"),
+        (value_of(label=2), "label: expected 0 or 1, got 2"),
+        (value_of(label=True), "label: expected 0 or 1, got True"),
+        (value_of(label=1.0), "label: expected 0 or 1, got 1.0"),
+        (value_of(label="1"), "label: expected 0 or 1, got 1"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value)[:60],
+)
+def test_a_record_that_breaks_the_contract_names_the_field_and_what_is_allowed(
+    value: bytes | None, message: str
+) -> None:
+    with pytest.raises(RecordError, match=f"^{message}"):
+        decode_record(value)
+
+
+@pytest.mark.parametrize("id", ["x" * 256, "é" * 128, "", 0, -1, 2**63])
+def test_an_id_of_up_to_256_bytes_is_allowed(id: int | str) -> None:
+    assert decode_record(value_of(id=id)).id == id
+
+
+@pytest.mark.parametrize("feature", [3.4e38, -3.4e38, 0, 2**64 - 1, 5e-324, None])
+def test_a_feature_up_to_the_limit_is_allowed(feature: float | None) -> None:
+    assert decode_record(value_of(features=[feature])).features == [feature]
+
+
+@pytest.mark.parametrize("label", [None, ...])
+def test_a_label_that_is_null_or_absent_is_none(label: Any) -> None:
+    assert decode_record(value_of(label=label)).label is None
+
+
+def test_a_number_too_large_for_a_double_is_no_feature() -> None:
+    with pytest.raises(RecordError):
+        decode_record(b'{"id": 1, "features": [1e400], "label": 1}')
+    assert math.isinf(float("1e400"))
+
+
+def test_an_object_is_read_whole_or_not_at_all() -> None:
+    with pytest.raises(RecordError, match="not JSON"):
+        parse(b'{"id": 1} {"id": 2}')
+
+
+@given(
+    st.dictionaries(st.integers(0, 99).map(str), counts),
+    st.binary(max_size=3_000),
+    st.integers(1, 1_000),
+)
+def test_a_model_in_parts_comes_back_as_it_went(
+    trained_to: dict[str, int], pickle: bytes, part_bytes: int
+) -> None:
+    example = unpack(_example("model"))
+    envelope = replace(example.envelope, trained_to=trained_to)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.models.PART_BYTES", part_bytes)
+        parts = [unpack(message.value) for message in pack(envelope, pickle, None)]
+    assembler = Assembler(max_bytes=3_000)
+    *none, found = [assembler.add(part) for part in parts]
+    assert not any(none)
+    assert found is not None
+    assert found[1] == pickle
+    assert replace(found[0], sha256="") == replace(envelope, sha256="")
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> tuple[SigningKey, TrustedKeys]:
+    key = signing_key(tmp_path / "key.pem")
+    key.share(tmp_path / "trusted")
+    return key, TrustedKeys(tmp_path / "trusted")
+
+
+def test_a_signature_covers_every_byte_of_the_value(
+    signer: tuple[SigningKey, TrustedKeys],
+) -> None:
+    key, trusted = signer
+    part = unpack(_example("model"))
+    (message,) = pack(part.envelope, part.pickle, key)
+    assert verify(message.value, message.headers, trusted) == key.fingerprint
+    for position in range(0, len(message.value), 7):
+        changed = bytearray(message.value)
+        changed[position] ^= 1
+        with pytest.raises(ModelError, match="not signed by a trusted key"):
+            verify(bytes(changed), message.headers, trusted)
+
+
+def _example(topic: str) -> bytes:
+    return next(path for path in EXAMPLES if path.stem == topic).read_bytes().rstrip(b"\n")
