@@ -11,7 +11,7 @@ from typing import TypeVar
 from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
 from modelgenerator.publish import announce, trained_already
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Publication, Trainer, recipes
+from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import KeyFileError, SigningKey, signing_key
 from stream.records import Schema
@@ -40,9 +40,8 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
     try:
         while True:
             stop.check()
-            records = feed.poll()
-            found: list[Publication] = unless_stopped(stop, partial(list, trainer.observe(records)))
-            for publication in found:
+            found = trainer.observe(feed.poll())
+            while publication := unless_stopped(stop, partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
                     announce(publication, schema, settings, key, stop)

@@ -107,7 +107,11 @@ class DataFeed:
     def _connected(self) -> KafkaConsumer:
         if self._client is None:
             self._client = clients.connect(
-                lambda: clients.consumer(self._settings, max_poll_records=1_000),
+                lambda: clients.consumer(
+                    self._settings,
+                    max_poll_records=1_000,
+                    metadata_max_age_ms=int(1_000 * LOOK_SECONDS),
+                ),
                 self._settings,
                 self._stop,
                 log,
