@@ -98,16 +98,10 @@ class Figures:
         lag, rate = self.lag(ends), self.rate(now)
         if self.model is None:
             return f"waiting for the first model, {lag:,} records so far"
-        return ", ".join(
-            (
-                f"{rate:,.0f} records/s",
-                f"accuracy {_share(self.accuracy)} (last {RECENT:,}: "
-                f"{_share(self.recent_accuracy)})",
-                f"model {self.model}",
-                f"{self.swaps} swaps",
-                f"{self.rejected:,} rejected",
-                f"lag {lag:,}",
-            )
+        recent = f"last {RECENT:,} {_share(self.recent_accuracy)}"
+        return (
+            f"{rate:,.0f}/s, accuracy {_share(self.accuracy)}, {recent}, model {self.model},"
+            f" {self.swaps} swaps, {self.rejected:,} rejected, lag {lag:,}"
         )
 
     def _done(self, source: tuple[int, int]) -> None:
