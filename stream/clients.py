@@ -13,6 +13,7 @@ from kafka.errors import (
     AuthorizationError,
     InvalidPartitionsError,
     KafkaError,
+    KafkaTimeoutError,
     RetriableError,
     SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
@@ -217,11 +218,21 @@ def close(*clients: Any) -> None:
     for client in clients:
         with suppress(KafkaError, OSError, AttributeError, RuntimeError):
             if isinstance(client, KafkaProducer):
-                client.close(timeout=1)
+                _close_producer(client)
             elif isinstance(client, KafkaConsumer):
                 client.close(autocommit=False, timeout_ms=1_000)
             elif client is not None:
                 client.close()
+
+
+def _close_producer(client: KafkaProducer) -> None:
+    try:
+        client.close(timeout=1)
+    except KafkaTimeoutError:
+        # It gives up at its flush, half closed, and would do so again with a stack trace when it
+        # is collected. Told to drop what is left, it closes.
+        client._sender.force_close()
+        client.close(timeout=1)
 
 
 def _common(settings: StreamSettings) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -43,15 +45,20 @@ class Stop:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._event = threading.Event()
+        self._requested = False
+        # Not an Event: a signal handler that sets one while the main thread holds its lock, about
+        # to wait, would wait for that lock for ever. A socket can be written to at any moment.
+        self._woken, self._wake = socket.socketpair()
         self._clock = clock
 
     def __bool__(self) -> bool:
-        return self._event.is_set()
+        return self._requested
 
     def request(self) -> None:
         """Ask the service to end."""
-        self._event.set()
+        if not self._requested:
+            self._requested = True
+            self._wake.send(b"\0")
 
     def check(self) -> None:
         """Raise `Stopped` when the service was told to end."""
@@ -65,8 +72,8 @@ class Stop:
         ------
         Stopped
         """
-        if self._event.wait(seconds):
-            raise Stopped
+        select.select([self._woken], [], [], seconds)
+        self.check()
 
     def deadline(self, seconds: float, call: Callable[[], T]) -> T:
         """Return what `call` returns, if it does so in time.
