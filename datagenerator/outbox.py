@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from stream.service import Stop, Warnings
+from stream.service import WARN_EVERY_SECONDS, Stop
 
 MAX_UNACKNOWLEDGED = 10_000
 STALLED_SECONDS = 10.0
@@ -36,10 +37,11 @@ class Outbox:
     ) -> None:
         self._producer = producer
         self._stop = stop
-        self._warnings = Warnings(log, clock)
+        self._log = log
         self._clock = clock
         self._futures: deque[Any] = deque()
         self._progress = clock()
+        self._warn_from = -math.inf
         self.acknowledged = 0
 
     def send(self, topic: str, value: bytes, partition: int, key: bytes | None = None) -> None:
@@ -83,11 +85,13 @@ class Outbox:
                 raise futures[0].exception
             futures.popleft()
         self.acknowledged += before - len(futures)
+        now = self._clock()
         if not futures or len(futures) < before:
-            self._progress = self._clock()
-        elif self._clock() - self._progress > STALLED_SECONDS:
-            self._warnings.warn(
-                "stalled",
-                f"no record acknowledged for {self._clock() - self._progress:.0f} s,"
-                f" {len(futures)} wait; they stay in order until the broker takes them",
+            self._progress = now
+        elif now - self._progress > STALLED_SECONDS and now >= self._warn_from:
+            self._warn_from = now + WARN_EVERY_SECONDS
+            self._log.warning(
+                "no record acknowledged for %.0f s, %d wait; they stay in order until the broker"
+                " takes them",
+                *(now - self._progress, len(futures)),
             )
