@@ -92,6 +92,7 @@ class Units:
         self._producer: KafkaProducer | None = None
         self._fenced_at = -FENCED_TWICE_SECONDS
         self._listener = _Listener()
+        self._waiting = False
         self._stale = True
         self._connect(self._ensure_topics)
         self._consumer = self._connect(
@@ -231,17 +232,20 @@ class Units:
 
     def _hold(self, model: int, barred: set[int]) -> None:
         """Pause the partitions that `model` must not predict, let the others go on."""
+        if not model and not self._waiting:
+            self._log.info("waiting for a model")
+        self._waiting = not model
         for partition, tally in self.tallies.items():
             place = TopicPartition(self._settings.data_topic, partition)
             if model and (model >= tally.model or tally.model in barred):
                 self._consumer.resume(place)
                 continue
             self._consumer.pause(place)
-            if tally.model > model:
+            if model:
                 self._warnings.warn(
                     f"hold {partition}",
                     f"partition {partition} was predicted with model {tally.model}"
-                    f" and waits for it or a newer one (here: {model or 'none'})",
+                    f" and waits for it or a newer one (here: {model})",
                 )
 
     def _fenced(self) -> None:

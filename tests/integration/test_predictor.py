@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from kafka import TopicPartition
+
+from local.process import Process
+from stream.keys import SigningKey
+from stream.models import Message, pack
+from stream.records import Schema
+from tests.checker import check
+from tests.services import Services, eventually
+from tests.topics import Topics, assert_exactly_once, regression
+from tests.unit.classifiers import Sign, envelope, pickled
+from tests.unit.test_model import Malicious
+
+RECOVERY_SECONDS = 2 * 15.0
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        yield found
+
+
+@pytest.fixture
+def three(settings_env: dict[str, str]) -> Iterator[Topics]:
+    settings_env["DATA_PARTITIONS"] = "3"
+    with Topics(settings_env, partitions=3) as found:
+        yield found
+
+
+def await_answered(topics: Topics, count: int, seconds: float = 60.0) -> None:
+    eventually(
+        lambda: topics.answered() >= count,
+        seconds,
+        lambda: f"{count} answers; there are {topics.answered()}",
+    )
+
+
+def await_line(process: Process, text: str, seconds: float = 30.0) -> None:
+    eventually(lambda: text in process.log(), seconds, f"{text!r} in the log of {process.name}")
+
+
+def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_over(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    topics.write(500)
+    start("predictor")
+    topics.publish(1)
+    await_answered(topics, 500)
+    topics.publish(2)
+
+    def both_serve() -> bool:
+        topics.write(10)
+        return [status["version"] for status in topics.statuses()] == [1, 2]
+
+    eventually(both_serve)
+    await_answered(topics, topics.written())
+    assert_exactly_once(topics)
+    versions = [p["model"] for p in topics.predictions()]
+    assert versions == sorted(versions)
+    assert set(versions) == {1, 2}
+    serving = topics.statuses()[1]
+    assert serving["since"] == {"0": versions.index(2)}
+    lines = tmp_path / "predictor.log"
+    eventually(lambda: len(lines.read_text().splitlines()) == topics.predictions()[-1]["n"] // 10)
+    check(settings_env, [lines])
+
+
+def test_the_same_model_twice_is_no_second_swap(topics: Topics, start: Services) -> None:
+    predictor = start("predictor")
+    topics.publish(1)
+    await_line(predictor, "model 1 (test) is next")
+    topics.publish(1)
+    topics.publish(2)
+    await_line(predictor, "model 2 (test) is next")
+    assert predictor.log().count("model 1 (test) is next") == 1
+
+
+def test_killed_in_the_middle_of_units_the_counts_go_on_as_if_nothing_had_happened(
+    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    three.publish(1)
+    total = 0
+    for _ in range(3):
+        predictor = start("predictor", REPLICA="one", COMMIT_INTERVAL_MS="20")
+        three.write(20_000)
+        await_answered(three, three.answered() + 1, RECOVERY_SECONDS)
+        total += 20_000
+        predictor.kill()
+        assert three.answered() < total, "it was killed too late for this test"
+    start("predictor", REPLICA="one")
+    await_answered(three, total)
+    assert_exactly_once(three)
+    check(settings_env, [tmp_path / "predictor.log"])
+
+
+def test_killed_between_commit_and_log_write_the_log_is_completed(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    log, kept = tmp_path / "predictor.log", tmp_path / "kept"
+    topics.publish(1)
+    predictor = start("predictor")
+    topics.write(100)
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
+    log.rename(kept)
+    os.mkfifo(log)  # opening it to write waits for a reader: the write after the commit hangs
+    topics.write(100)
+    await_answered(topics, 200)
+    predictor.kill()
+    kept.replace(log)
+    start("predictor")
+    eventually(lambda: len(log.read_text().splitlines()) == 20, RECOVERY_SECONDS)
+    check(settings_env, [log])
+
+
+def test_a_lost_log_file_is_filled_in_from_the_topic_at_the_start(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "predictor.log"
+    topics.publish(1)
+    topics.write(105)
+    predictor = start("predictor")
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
+    assert predictor.stop() == 0
+    log.unlink()
+    start("predictor")
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
+    check(settings_env, [log])
+
+
+def test_with_its_offsets_deleted_it_goes_on_from_the_last_prediction(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    topics.write_values([b"the last one is rejected"])
+    predictor = start("predictor")
+    await_answered(topics, 101)
+    assert predictor.stop() == 0
+    topics.admin.delete_groups([topics.group])
+    topics.write_values([b"and so is this"])
+    topics.write(50)
+    predictor = start("predictor")
+    await_answered(topics, 152)
+    assert "no tally is committed; going on from the last prediction, n=100" in predictor.log()
+    assert topics.predictions()[-1]["n"] == 150
+    sources = [p["source"][1] for p in topics.predictions() + topics.rejected()]
+    assert sorted(sources) == list(range(152))
+    check(settings_env, [tmp_path / "predictor.log"])
+
+
+def test_records_gone_before_they_were_predicted_are_named_and_counting_goes_on(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    assert predictor.stop() == 0
+    topics.write(50)
+    place = TopicPartition(topics.settings.data_topic, 0)
+    topics.admin.delete_records({place: 130})
+    predictor = start("predictor")
+    await_answered(topics, 120)
+    await_line(predictor, "going on at 130, 30 records never seen")
+    last = topics.predictions()[-1]
+    assert (last["n"], last["source"]) == (120, [0, 149])
+
+
+def test_bad_records_are_rejected_with_their_reason_and_counts_stay_untouched(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    topics.write(10)
+    big = b"9" * 1_000_000
+    topics.write_values(
+        [
+            b"not json",
+            b'{"id": 1, "features": [NaN, 1], "label": 1}',
+            b'{"id": 1, "features": [1e39, 1], "label": 1}',
+            b'{"id": 1, "features": [1], "label": 1}',
+            b'{"id": 1, "features": [1, 2], "label": 2}',
+            None,
+            b'{"id": "' + big + b'", "features": [1, 2], "label": 1}',
+            b"[" * 900_000,
+        ]
+    )
+    topics.write_values([b'{"id": 1, "features": [1, 2], "label": 1}'], key=big)
+    topics.write(10)
+    start("predictor")
+    await_answered(topics, 29)
+    assert [r["reason"].split(":")[0] for r in topics.rejected()] == [
+        "value",
+        "value",
+        "features[0]",
+        "features",
+        "label",
+        "value",
+        "id",
+        "value",
+        "key",
+    ]
+    assert [r["source"] for r in topics.rejected()] == [[0, offset] for offset in range(10, 19)]
+    assert max(len(r["value"]) for r in topics.rejected()) == 1_000
+    assert topics.predictions()[-1]["n"] == 20
+    assert_exactly_once(topics)
+    check(settings_env)
+
+
+def test_unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is_counted(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.write(30)
+    topics.write(10, label=False)
+    topics.write(10)
+    topics.publish(1, trained_to={"0": 19})
+    start("predictor")
+    await_answered(topics, 50)
+    predictions = topics.predictions()
+    assert [p.get("seen", False) for p in predictions] == [True] * 20 + [False] * 30
+    assert [p["n"] for p in predictions] == (
+        [0] * 20 + list(range(1, 11)) + [10] * 10 + list(range(11, 21))
+    )
+    assert [p["label"] for p in predictions[30:40]] == [None] * 10
+    check(settings_env)
+
+
+def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]]:
+    stranger = SigningKey(Ed25519PrivateKey.generate())
+    malicious, sound = pickled(Malicious(marker)), pickled(regression())
+    whole = list(pack(envelope(9), b"x" * 1_300_000, trusted))
+    return {
+        "not a model: value: not JSON": [
+            Message(b"garbage", [("signature", trusted.sign(b"garbage"))])
+        ],
+        "expected one signature header, got 0": list(pack(envelope(2), malicious, None)),
+        "not signed by a trusted key": list(pack(envelope(3), malicious, stranger)),
+        "features: the stream has 2, the model 3": list(
+            pack(envelope(4, features=3), malicious, trusted)
+        ),
+        "made with scikit-learn 0.24.2": list(
+            pack(envelope(5, sklearn="0.24.2"), malicious, trusted)
+        ),
+        "feature 1 of the stream is 'b', of the model 'c'": list(
+            pack(envelope(6, feature_names=["a", "c"]), sound, trusted)
+        ),
+        "cannot be unpickled": list(pack(envelope(7), b"garbage", trusted)),
+        "sha256: not the digest": [
+            replace(message, value=value, headers=[("signature", trusted.sign(value))])
+            for message in pack(envelope(8), malicious, trusted)
+            for value in [message.value.replace(b'"sha256":"', b'"sha256":"0')]
+        ],
+        "part 2 of 3 of model 9 is missing": [whole[0], whole[2]],
+        "does not tell label 0 from label 1": list(
+            pack(envelope(10), pickled(regression().fit([[0, 0], [1, 1]], [1, 2])), trusted)
+        ),
+    }
+
+
+def test_models_that_cannot_be_trusted_are_refused_in_one_line_and_the_old_one_keeps_serving(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    marker = tmp_path / "malicious code ran"
+    topics.describe(Schema(["a", "b"], "label", "1"))
+    topics.publish(1)
+    predictor = start("predictor")
+    await_line(predictor, "model 1 (test) is next")
+    reasons = refused_models(marker, topics.key)
+    for messages in reasons.values():
+        topics.send(messages)
+    topics.write(20)
+    topics.publish(11)
+    await_line(predictor, "model 11 (test) is next")
+    for reason in reasons:
+        assert predictor.log().count(reason) == 1, reason
+    assert predictor.log().count("WARNING") == len(reasons)
+    assert not marker.exists()
+    await_answered(topics, 20)
+    refused = [s["version"] for s in topics.statuses() if s["status"] == "refused"]
+    assert refused == [4, 5, 6, 7, 8, 9, 10]
+    check(settings_env)
+
+
+def test_a_restart_finds_the_newest_good_model_behind_refused_ones(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    topics.describe(Schema(["a", "b"], "label", "1"))
+    topics.publish(1)
+    for messages in refused_models(tmp_path / "marker", topics.key).values():
+        topics.send(messages)
+    topics.write(20)
+    start("predictor")
+    await_answered(topics, 20)
+    assert {p["model"] for p in topics.predictions()} == {1}
+
+
+def test_a_model_that_raises_on_real_records_is_barred_and_the_one_before_predicts_the_unit(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    predictor = start("predictor")
+    topics.write(100)
+    await_answered(topics, 100)
+    topics.publish(2, Sign(raises_above=5.0))
+    await_line(predictor, "model 2 (test) is next")
+    topics.write(100, scale=100.0)
+    await_answered(topics, 200)
+    assert topics.rejected() == []
+    assert {p["model"] for p in topics.predictions()} == {1}
+    (barred,) = [s for s in topics.statuses() if s["status"] == "barred"]
+    assert barred["version"] == 2
+    assert barred["reason"].startswith("model error: ArithmeticError")
+    assert predictor.stop() == 0
+    start("predictor")
+    topics.publish(3)
+    topics.write(100)
+    await_answered(topics, 300)
+    assert {p["model"] for p in topics.predictions()} <= {1, 3}
+    check(settings_env)
+
+
+def test_a_predictor_without_a_model_waits_and_loses_no_record(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    predictor = start("predictor")
+    topics.write(100)
+    await_line(predictor, "partitions 0@0")
+    assert topics.answered() == 0
+    topics.publish(1)
+    await_answered(topics, 100)
+    check(settings_env)
+
+
+def test_a_replica_whose_model_is_older_than_the_tally_waits_for_a_newer_one(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(5)
+    topics.write(100)
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    assert predictor.stop() == 0
+    place = TopicPartition(topics.settings.model_topic, 0)
+    topics.admin.delete_records({place: -1})
+    topics.publish(4)
+    topics.write(100)
+    predictor = start("predictor")
+    await_line(predictor, "was predicted with model 5 and waits for it or a newer one (here: 4)")
+    topics.publish(6)
+    await_answered(topics, 200)
+    assert [p["model"] for p in topics.predictions()] == [5] * 100 + [6] * 100
+
+
+def test_of_two_predictors_under_one_name_one_ends_with_a_clear_line(
+    three: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    three.publish(1)
+    first = start("predictor", REPLICA="same")
+    three.write(100)
+    await_answered(three, 100)
+    second = start("predictor", REPLICA="same")
+
+    def one_ended() -> bool:
+        three.write(50)
+        return first.status is not None or second.status is not None
+
+    eventually(one_ended, 90)
+    ended, other = (first, second) if first.status is not None else (second, first)
+    assert ended.status == 1
+    assert "another predictor runs under the name REPLICA=same" in ended.log()
+    assert "Traceback" not in ended.log()
+    assert other.status is None
+    await_answered(three, three.written())
+    assert_exactly_once(three)
+    check(settings_env)
+
+
+def test_replicas_share_the_partitions_and_a_clean_leave_hands_over(
+    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    three.publish(1)
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    one = start("predictor", REPLICA="one", LOG_FILE=str(logs[0]))
+    three.write(3_000)
+    await_answered(three, 3_000)
+    two = start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
+    eventually(lambda: "partitions" in two.log(), RECOVERY_SECONDS)
+    three.write(3_000)
+    await_answered(three, 6_000)
+    assert one.stop() == 0
+    three.write(3_000)
+    left = time.monotonic()
+    await_answered(three, 9_000)
+    assert time.monotonic() - left < 2 * RECOVERY_SECONDS
+    assert_exactly_once(three)
+    check(settings_env, logs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_leaves_with_status_0_within_five_seconds(
+    topics: Topics, start: Services, number: int
+) -> None:
+    topics.publish(1)
+    topics.write(20_000)
+    predictor = start("predictor")
+    eventually(lambda: topics.answered() > 0)
+    predictor.send(number)
+    assert predictor.wait(2 * 5.0) == 0
+    assert "Traceback" not in predictor.log()
+
+
+@pytest.mark.parametrize("service", ["datagenerator", "modelgenerator", "predictor"])
+def test_an_absent_broker_is_waited_for_with_one_warning_and_the_end_is_clean(
+    start: Services, service: str
+) -> None:
+    process = start(service, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    await_line(process, "no broker answers at 127.0.0.1:1")
+    process.send(signal.SIGTERM)
+    assert process.wait(2 * 5.0) == 0
+    assert process.log().count("WARNING") == 1
+    assert "Traceback" not in process.log()
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "value", "line"),
+    [
+        ("predictor", "COMMIT_INTERVAL_MS", "soon", "COMMIT_INTERVAL_MS=soon: "),
+        ("predictor", "GROUP_ID", "two words", "GROUP_ID=two words: "),
+        ("modelgenerator", "DATA_PARTITIONS", "0", "DATA_PARTITIONS=0: "),
+        ("datagenerator", "KAFKA_BOOTSTRAP_SERVERS", "broker", "KAFKA_BOOTSTRAP_SERVERS=broker: "),
+        ("predictor", "KAFKA_SASL_PASSWORD", "secret", "KAFKA_SASL_PASSWORD is not a setting"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line_that_names_it(
+    start: Services, service: str, variable: str, value: str, line: str
+) -> None:
+    process = start(service, **{variable: value})
+    assert process.wait(30) == 2
+    assert line in process.log()
+    assert len(process.log().splitlines()) == 1
+    assert "secret" not in process.log()
+
+
+def test_more_data_partitions_grow_the_topics_and_are_predicted(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    start("predictor")
+    await_answered(topics, 100)
+    settings_env["DATA_PARTITIONS"] = "2"
+    with Topics(settings_env, partitions=2) as grown:
+        grown.write(100)
+        await_answered(grown, 200)
+        assert_exactly_once(grown)

@@ -1,0 +1,151 @@
+"""The topics of a test: what is written to them by hand and what the services wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from sklearn.linear_model import LogisticRegression
+
+from stream import clients
+from stream.keys import signing_key
+from stream.models import Message, pack
+from stream.records import Record, Schema, encode_record, encode_schema
+from stream.service import Stop
+from stream.settings import StreamSettings
+from tests.unit.classifiers import envelope, pickled
+
+Records = list[dict[str, Any]]
+
+
+class Topics:
+    """Writes and reads the topics that a test's settings name.
+
+    Parameters
+    ----------
+    env : mapping of str to str
+    partitions : int
+    """
+
+    def __init__(self, env: Mapping[str, str], partitions: int = 1) -> None:
+        self.settings = StreamSettings.model_validate(
+            {name.lower(): value for name, value in env.items()} | {"data_partitions": partitions}
+        )
+        self.group = env["GROUP_ID"]
+        self.partitions = partitions
+        self.key = signing_key(Path(env["SIGNING_KEY"]))
+        self.key.share(Path(env["TRUSTED_KEYS"]))
+        self.admin: KafkaAdminClient = clients.admin(self.settings)
+        clients.ensure_topics(self.admin, self.settings, logging.getLogger("test"))
+        self.producer: KafkaProducer = clients.producer(self.settings)
+        self.consumer: KafkaConsumer = clients.consumer(self.settings)
+        self._next_id = 0
+        self._read_so_far: dict[TopicPartition, tuple[int, Records]] = {}
+
+    def __enter__(self) -> Topics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        clients.close(self.producer, self.consumer, self.admin)
+
+    def write(self, count: int, label: bool = True, scale: float = 1.0) -> None:
+        """Write records of two features, whose label tells whether the first is positive."""
+        rng = np.random.default_rng(self._next_id)
+        for features in rng.normal(scale=scale, size=(count, 2)).tolist():
+            record = Record(self._next_id, features, int(features[0] > 0) if label else None)
+            self.producer.send(
+                self.settings.data_topic,
+                encode_record(record),
+                partition=self._next_id % self.partitions,
+            )
+            self._next_id += 1
+        self.producer.flush(30)
+
+    def write_values(self, values: Iterable[bytes | None], key: bytes = b"k") -> None:
+        """Write records as they are."""
+        for value in values:
+            self.producer.send(self.settings.data_topic, value, key=key, partition=0)
+        self.producer.flush(30)
+
+    def describe(self, schema: Schema) -> None:
+        """Write the schema."""
+        topic = self.settings.schema_topic
+        self.producer.send(topic, encode_schema(schema), key=b"schema").get(30)
+
+    def publish(self, version: int, classifier: Any = None, **changes: Any) -> None:
+        """Publish a signed model of two features; a logistic regression, if no other is given."""
+        self.send(pack(envelope(version, **changes), pickled(classifier or regression()), self.key))
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Write messages to the model topic."""
+        for message in messages:
+            self.producer.send(
+                self.settings.model_topic, message.value, headers=message.headers, partition=0
+            )
+        self.producer.flush(30)
+
+    def predictions(self, partition: int = 0) -> Records:
+        """Read the predictions of a partition."""
+        return self._read(self.settings.prediction_topic, partition)
+
+    def rejected(self, partition: int = 0) -> Records:
+        """Read the rejected records of a partition."""
+        return self._read(self.settings.rejected_topic, partition)
+
+    def statuses(self) -> Records:
+        """Read what predictors said of models."""
+        return self._read(self.settings.status_topic, 0)
+
+    def models(self) -> Records:
+        """Read the model topic."""
+        return self._read(self.settings.model_topic, 0)
+
+    def written(self) -> int:
+        """Return how many records were written here."""
+        return self._next_id
+
+    def answered(self) -> int:
+        """Return how many predictions and rejected records there are."""
+        return sum(len(self.predictions(p)) + len(self.rejected(p)) for p in range(self.partitions))
+
+    def _read(self, topic: str, partition: int) -> Records:
+        place = TopicPartition(topic, partition)
+        end = clients.bounds(self.consumer, place)[1]
+        start, rows = self._read_so_far.get(place, (0, []))
+        found = clients.read_range(self.consumer, place, start, end, Stop())
+        rows = rows + [orjson.loads(record.value) for record in found]
+        self._read_so_far[place] = (end, rows)
+        return rows
+
+
+def regression() -> LogisticRegression:
+    """Fit a logistic regression to what `Topics.write` writes."""
+    matrix = np.random.default_rng(0).normal(size=(200, 2))
+    return LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int))
+
+
+def assert_exactly_once(topics: Topics) -> None:
+    """Assert that each record was answered once and that the counts run on without a gap."""
+    for partition in range(topics.partitions):
+        predictions = topics.predictions(partition)
+        sources = [p["source"][1] for p in predictions + topics.rejected(partition)]
+        place = TopicPartition(topics.settings.data_topic, partition)
+        assert sorted(sources) == list(range(clients.bounds(topics.consumer, place)[1]))
+        counts = [p["n"] for p in predictions if p["label"] is not None and not p.get("seen")]
+        assert counts == list(range(1, len(counts) + 1))
+        assert_correct_runs_on(predictions)
+
+
+def assert_correct_runs_on(predictions: Sequence[dict[str, Any]]) -> None:
+    """Assert that `correct` counts the right predictions, and accuracy follows from it."""
+    correct = 0
+    for p in predictions:
+        if p["label"] is not None and not p.get("seen"):
+            correct += p["label"] == p["prediction"]
+        assert p["correct"] == correct
+        assert p["accuracy"] == (correct / p["n"] if p["n"] else None)
