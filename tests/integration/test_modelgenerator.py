@@ -289,7 +289,7 @@ def test_a_publisher_killed_in_the_middle_leaves_nothing_and_the_next_one_goes_o
     place = TopicPartition(topics.settings.model_topic, 0)
     _, end = clients.bounds(consumer, place)
     clients.close(consumer)
-    assert end == 5  # a model, the marker of its transaction, three parts
+    assert end in (5, 6)  # a model, the marker of its transaction, three or four parts of five
     assert topics.versions() == [1]
     assert topics.publish() == 2
     assert topics.versions() == [1, 2]
