@@ -228,6 +228,10 @@ def _tally_forgets_rejected(made: Made) -> None:
     made.tally["rejected"] = 0
 
 
+def _tally_names_another_model(made: Made) -> None:
+    made.tally["model"] = 1
+
+
 def _flipped(made: Made) -> None:
     made.at(UNLABELLED)["prediction"] ^= 1
 
@@ -267,6 +271,7 @@ BROKEN = [
     Broken("a_tally_of_one_more", "I3", "data", RECORDS, _tally_counts_one_more),
     Broken("a_tally_with_other_cells", "I3", "data", RECORDS, _tally_has_other_cells),
     Broken("a_tally_that_forgets_rejected", "I3", "data", RECORDS, _tally_forgets_rejected),
+    Broken("a_tally_of_another_model", "I3", "data", RECORDS, _tally_names_another_model),
     Broken("no_tally", "I3", "data", RECORDS, lambda made: made.tally.clear()),
     Broken("a_fall_off_a_version_not_barred", "I5", "prediction", 59, lambda m: m.statuses.clear()),
     Broken("another_label_predicted_again", "I6", "prediction", 10, _flipped),

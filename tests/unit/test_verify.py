@@ -176,6 +176,16 @@ def test_retention_of_the_data_leaves_the_counts_checked_and_is_counted() -> Non
     assert (findings.checked["I1"], findings.checked["I2"]) == (50, 79)
 
 
+def test_a_record_predicted_and_rejected_is_found_even_when_retention_has_taken_it() -> None:
+    made = correct_history()
+    made.rejected.insert(0, made.rejected[0] | {"source": [0, 5]})
+    partition = partition_of(made)
+    with pytest.raises(
+        Violation, match="I1 rejected partition 0 offset 0: expected a source above"
+    ):
+        verified(made, replace(partition, data=cut(partition.data, 30)))
+
+
 def test_retention_of_predictions_anchors_the_counts_at_the_first_that_is_left() -> None:
     made = correct_history()
     partition = partition_of(made)
