@@ -79,6 +79,7 @@ class Run:
         self._ends: dict[int, int] = {}
         self._live = sys.stdout.isatty()
         self._shown = 0.0
+        self._served = False
 
     @contextmanager
     def services(self) -> Iterator[None]:
@@ -166,7 +167,9 @@ class Run:
             if process.status is not None:
                 raise Failed(f"{name} ended with status {process.status}:\n{process.tail()}")
         now = time.monotonic()
-        if now - self._shown >= (0.5 if self._live else 5.0):
+        first = self.figures.model is not None and not self._served
+        if first or now - self._shown >= (0.5 if self._live else 5.0):
+            self._served = self.figures.model is not None
             self._count_data()
             self._show(now, "" if self._live else "\n")
 
