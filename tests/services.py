@@ -34,9 +34,7 @@ class Services:
     """
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
-        self._env = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(
-            env
-        )
+        self.env = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(env)
         self._folder = folder
         self.processes: list[Process] = []
 
@@ -47,7 +45,7 @@ class Services:
             name,
             [sys.executable, "-m", f"{service}.app"],
             self._folder / f"{name}.log",
-            env=self._env | env,
+            env=self.env | env,
             cwd=ROOT,
         )
         self.processes.append(process)
