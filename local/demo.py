@@ -39,7 +39,7 @@ STOP_SECONDS = 3.5
 """How long services may take to end, so that Ctrl-C ends everything within five."""
 
 PATIENCE_SECONDS = 120.0
-"""How long a run that is to end by itself waits for its first prediction, and for its last."""
+"""How long a run that is to end by itself waits for a prediction."""
 
 
 class DemoSettings(StreamSettings):
@@ -68,13 +68,22 @@ class Run:
         Environment of the services.
     folder : Path
         Gets their logs.
+    broker : LocalKafka or None
+        Ends the run when it ends; ``None`` where the broker is somebody else's.
     """
 
-    def __init__(self, settings: StreamSettings, env: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        env: dict[str, str],
+        folder: Path,
+        broker: LocalKafka | None,
+    ) -> None:
         self.figures = Figures()
         self._settings = settings
         self._env = env
         self._folder = folder
+        self._broker = broker
         self._services: dict[str, Process] = {}
         self._ends: dict[int, int] = {}
         self._live = sys.stdout.isatty()
@@ -130,11 +139,14 @@ class Run:
         """Stop the services, the predictor once it has predicted all that there is."""
         self._end("datagenerator")
         self._count_data()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while lag := self.figures.lag(self._ends):
-            if time.monotonic() > deadline:
-                raise Failed(f"{lag} records not predicted within {PATIENCE_SECONDS:g} s")
+        lag, since = self.figures.lag(self._ends), time.monotonic()
+        while lag:
             self._update()
+            left = self.figures.lag(self._ends)
+            if left < lag:
+                lag, since = left, time.monotonic()
+            elif time.monotonic() - since > PATIENCE_SECONDS:
+                raise Failed(f"of {lag:,} records none was predicted in {PATIENCE_SECONDS:g} s")
         self._end("modelgenerator")
         self._end("predictor")
         self._show(time.monotonic(), "\n")
@@ -165,7 +177,9 @@ class Run:
                     ) from None
         for name, process in self._services.items():
             if process.status is not None:
-                raise Failed(f"{name} ended with status {process.status}:\n{process.tail()}")
+                raise Failed(f"{name} ended with status {process.status}\n{process.tail()}")
+        if self._broker and not self._broker.running:
+            raise Failed(f"the broker ended\n{self._broker.tail()}")
         now = time.monotonic()
         first = self.figures.model is not None and not self._served
         if first or now - self._shown >= (0.5 if self._live else 5.0):
@@ -188,7 +202,7 @@ class Run:
         process = self._services.pop(name)
         status = process.stop()
         if status != 0:
-            raise Failed(f"{name} ended with status {status} when told to:\n{process.tail()}")
+            raise Failed(f"{name} ended with status {status} when told to\n{process.tail()}")
 
 
 def run(settings: DemoSettings, folder: Path) -> None:
@@ -204,7 +218,7 @@ def run(settings: DemoSettings, folder: Path) -> None:
     with ExitStack() as stack:
         name = f"demo-{uuid.uuid4().hex[:8]}"
         if "kafka_bootstrap_servers" in settings.model_fields_set:
-            servers = settings.kafka_bootstrap_servers
+            broker, servers = None, settings.kafka_bootstrap_servers
         else:
             print("starting Kafka", flush=True)
             broker = LocalKafka(folder / "kafka")
@@ -226,7 +240,7 @@ def run(settings: DemoSettings, folder: Path) -> None:
             "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
         }
         print(f"Kafka on {servers}, topics {name}.*, logs in {folder}", flush=True)
-        demo = Run(settings.model_copy(update=topics), env, folder)
+        demo = Run(settings.model_copy(update=topics), env, folder, broker)
         with demo.services():
             demo.watch(settings.seconds)
             demo.finish()
@@ -255,8 +269,9 @@ def main() -> int:
         shutil.rmtree(folder)
         return 1 if settings.seconds else 0
     except (Failed, BrokerError, Fatal, KafkaError) as error:
-        shutil.rmtree(folder / "kafka", ignore_errors=True)
-        print(f"\nlogs are kept in {folder}\ndemo: failed: {error}")
+        shutil.rmtree(folder / "kafka" / "data", ignore_errors=True)
+        reason, _, details = str(error).partition("\n")
+        print(f"\n{details}\nlogs are kept in {folder}\ndemo: failed: {reason}")
         return 1
     shutil.rmtree(folder)
     return 0

@@ -132,12 +132,13 @@ class LocalKafka:
         if self._process:
             self._process.kill()
 
+    def tail(self) -> str:
+        """Return the last lines of the broker's log, indented."""
+        return self._process.tail() if self._process else ""
+
     @property
     def _data(self) -> Path:
         return self._folder / "data"
-
-    def _tail(self) -> str:
-        return self._process.tail() if self._process else ""
 
     def _settings(self) -> list[tuple[str, str]]:
         # Chosen at each start: only the broker itself talks to its controller.
@@ -175,12 +176,12 @@ class LocalKafka:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if not self.running:
-                raise BrokerError(f"the broker ended during its start\n{self._tail()}")
+                raise BrokerError(f"the broker ended during its start\n{self.tail()}")
             if answers(self.bootstrap_servers):
                 return
             time.sleep(0.1)
         self.kill()
-        raise BrokerError(f"the broker did not answer in {START_SECONDS:g} s\n{self._tail()}")
+        raise BrokerError(f"the broker did not answer in {START_SECONDS:g} s\n{self.tail()}")
 
 
 def answers(bootstrap_servers: str) -> bool:
