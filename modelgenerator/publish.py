@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 import sklearn
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, ProducerFencedError
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
@@ -36,6 +36,8 @@ TRANSACTION_SECONDS = 60
 OUTSTANDING_PARTS = 4
 STATUSES = 1_000
 """Latest records of the status topic that are looked through for a version."""
+
+_FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 LARGEST_VERSION = 2**53
 """Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
@@ -143,14 +145,16 @@ def publish(
         )
         try:
             return stop.deadline(
-                2 * TRANSACTION_SECONDS,
+                TRANSACTION_SECONDS + 30,
                 partial(_transaction, producer, settings, envelope, pickle, key, stop, tried),
             )
-        except ProducerFencedError:
-            problems.warn("fenced", "another publisher came between; publishing again")
         except (KafkaError, DeadlineExceeded, OSError) as error:
             stop.check()
-            problems.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
+            # The client raises what went wrong, or a KafkaError that carries it.
+            if any(isinstance(e, _FENCED) for e in (error, *error.args)):
+                problems.warn("fenced", "another publisher came between; publishing again")
+            else:
+                problems.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
         finally:
             clients.close(producer)
         stop.wait(random.uniform(0.05, 0.5))
@@ -265,6 +269,8 @@ def _transaction(
         outstanding.append(
             producer.send(settings.model_topic, message.value, headers=message.headers, partition=0)
         )
+    for future in outstanding:
+        future.get(timeout=TRANSACTION_SECONDS)
     producer.commit_transaction()
     return version
 

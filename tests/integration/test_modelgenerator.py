@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaError
 
 from modelgenerator.publish import describe, pickled, publish
 from modelgenerator.settings import Settings
@@ -251,6 +252,32 @@ def test_two_publishers_at_once_publish_every_version_once_and_whole(topics: Top
     assert all(pickle == pickles[envelope.recipe] for envelope, pickle in models)
     for name, told in versions.items():
         assert told == [e.version for e, _ in models if e.recipe == name]
+
+
+def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: Topics) -> None:
+    topic = topics.settings.model_topic
+
+    def publisher() -> Any:
+        made = clients.producer(topics.settings, transactional_id=f"{topic}-publisher", linger_ms=0)
+        made.init_transactions()
+        made.begin_transaction()
+        made.send(topic, b"first", partition=0).get(10)
+        return made
+
+    elder = publisher()
+    younger = publisher()
+    lost = elder.send(topic, b"second", partition=0)
+    with pytest.raises(KafkaError):
+        Stop().deadline(20, elder.commit_transaction)
+    with pytest.raises(KafkaError):
+        lost.get(10)
+    younger.commit_transaction()
+    consumer = clients.consumer(topics.settings)
+    place = TopicPartition(topic, 0)
+    start, end = clients.bounds(consumer, place)
+    values = [r.value for r in clients.read_range(consumer, place, start, end, Stop())]
+    clients.close(elder, younger, consumer)
+    assert values == [b"first"]
 
 
 KILLED = """
