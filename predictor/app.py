@@ -28,7 +28,8 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
         ModelFeed(settings, stop, log) as feed,
     ):
         summary = Summary(units, feed)
-        while not stop:
+        while True:
+            stop.check()
             model = feed.serve()
             unit = units.poll(model.version if model else 0, feed.barred)
             if unit is None or model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import select
 import signal
 import socket
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from stream.settings import SettingsError, StreamSettings, read
@@ -21,6 +24,8 @@ GRACE_SECONDS = 2.0
 """How long a call may go on after the service was told to end."""
 
 WARN_EVERY_SECONDS = 60.0
+BEAT_SECONDS = 1.0
+"""How often the health file is touched."""
 
 
 class Stopped(Exception):
@@ -50,6 +55,8 @@ class Stop:
         # to wait, would wait for that lock for ever. A socket can be written to at any moment.
         self._woken, self._wake = socket.socketpair()
         self._clock = clock
+        self._health_file: Path | None = None
+        self._next_beat = -BEAT_SECONDS
 
     def __bool__(self) -> bool:
         return self._requested
@@ -60,8 +67,26 @@ class Stop:
             self._requested = True
             self._wake.send(b"\0")
 
+    def beat_on(self, health_file: Path | None) -> None:
+        """Touch a file from now on whenever the main thread asks or waits here.
+
+        Every loop does so at each turn; the file grows old when the service is stuck.
+
+        Raises
+        ------
+        Fatal
+            When the file cannot be made.
+        """
+        try:
+            if health_file:
+                health_file.touch()
+        except OSError as error:
+            raise Fatal(f"HEALTH_FILE: {error}") from None
+        self._health_file = health_file
+
     def check(self) -> None:
         """Raise `Stopped` when the service was told to end."""
+        self._beat()
         if self:
             raise Stopped
 
@@ -72,8 +97,11 @@ class Stop:
         ------
         Stopped
         """
-        select.select([self._woken], [], [], seconds)
         self.check()
+        while seconds > 0:
+            select.select([self._woken], [], [], min(seconds, BEAT_SECONDS))
+            self.check()
+            seconds -= BEAT_SECONDS
 
     def deadline(self, seconds: float, call: Callable[[], T]) -> T:
         """Return what `call` returns, if it does so in time.
@@ -100,6 +128,8 @@ class Stop:
         end = self._clock() + seconds
         stopping = False
         while not done.wait(min(0.1, max(0.0, end - self._clock()))):
+            if math.isfinite(end):  # else the call itself may be what is stuck
+                self._beat()
             if self and not stopping:
                 stopping, end = True, min(end, self._clock() + GRACE_SECONDS)
             if self._clock() >= end:
@@ -108,6 +138,18 @@ class Stop:
         if not succeeded:
             raise result
         return result  # type: ignore[no-any-return] # what the call returned
+
+    def _beat(self) -> None:
+        now = self._clock()
+        # Another thread that goes on says nothing of the loop.
+        if self._health_file and now >= self._next_beat and _on_main_thread():
+            self._next_beat = now + BEAT_SECONDS
+            with suppress(OSError):  # a full disk must not end what works
+                self._health_file.touch()
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Warnings:
@@ -175,6 +217,7 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
         # The client logs every retry of its own as an error; what matters of it is said here.
         client_level = logging.DEBUG if found.log_level == "DEBUG" else logging.CRITICAL + 1
         logging.getLogger("kafka").setLevel(client_level)
+        stop.beat_on(found.health_file)
         main(found, stop)
     except Stopped:
         pass

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from stream.service import DeadlineExceeded, Fatal, Stop, Stopped
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def health_file(tmp_path: Path) -> Path:
+    return tmp_path / "alive"
+
+
+def aged(path: Path) -> bool:
+    """Tell whether a file was not touched since it was last asked about; then make it old."""
+    old = path.stat().st_mtime == 1
+    os.utime(path, (1, 1))
+    return old
+
+
+def test_the_health_file_is_touched_at_each_turn_but_once_a_second_at_most(
+    health_file: Path,
+) -> None:
+    clock = Clock()
+    stop = Stop(clock)
+    stop.beat_on(health_file)
+    stop.check()
+    assert not aged(health_file)
+    stop.check()
+    assert aged(health_file)
+    clock.seconds += 1
+    stop.check()
+    assert not aged(health_file)
+
+
+def test_a_long_wait_is_no_sign_of_being_stuck(health_file: Path) -> None:
+    stop = Stop()
+    stop.beat_on(health_file)
+    threading.Timer(1.5, stop.request).start()
+    stop.check()
+    aged(health_file)
+    with pytest.raises(Stopped):
+        stop.wait(threading.TIMEOUT_MAX)
+    assert not aged(health_file)
+
+
+def test_another_thread_that_goes_on_does_not_speak_for_the_loop(health_file: Path) -> None:
+    stop = Stop()
+    stop.beat_on(health_file)
+    aged(health_file)
+    thread = threading.Thread(target=stop.check)
+    thread.start()
+    thread.join()
+    assert aged(health_file)
+
+
+@pytest.mark.parametrize(("seconds", "stuck"), [(math.inf, True), (60.0, False)])
+def test_a_call_without_an_end_may_be_stuck_but_one_with_a_deadline_is_not(
+    health_file: Path, seconds: float, stuck: bool
+) -> None:
+    stop = Stop()
+    stop.beat_on(health_file)
+    aged(health_file)
+    stop.deadline(seconds, lambda: threading.Event().wait(0.3))
+    assert aged(health_file) == stuck
+
+
+def test_a_health_file_that_cannot_be_made_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(Fatal, match="HEALTH_FILE"):
+        Stop().beat_on(tmp_path / "missing" / "alive")
+
+
+def test_without_a_health_file_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop = Stop()
+    stop.beat_on(None)
+    stop.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wait_lasts_as_long_as_it_is_told() -> None:
+    begun = time.monotonic()
+    Stop().wait(1.3)
+    assert 1.25 < time.monotonic() - begun < 3.0
+
+
+def test_a_call_that_takes_too_long_is_given_up() -> None:
+    release = threading.Event()
+    with pytest.raises(DeadlineExceeded):
+        Stop().deadline(0.2, release.wait)
+    release.set()
