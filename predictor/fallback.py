@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 
 from predictor.tally import Tally
 from stream import clients
-from stream.records import Prediction, RecordError, Rejected, decode_prediction, decode_rejected
+from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Stop
 from stream.settings import StreamSettings
+
+T = TypeVar("T")
 
 
 class Position(NamedTuple):
@@ -41,19 +46,31 @@ def from_outputs(
         ``None`` when nothing was ever published of this partition.
     """
     prediction = clients.newest(
-        reader, TopicPartition(settings.prediction_topic, partition), _last_prediction, stop
+        reader,
+        TopicPartition(settings.prediction_topic, partition),
+        partial(_last, decode_prediction),
+        stop,
     )
     rejected = clients.newest(
-        reader, TopicPartition(settings.rejected_topic, partition), _last_rejected, stop
+        reader,
+        TopicPartition(settings.rejected_topic, partition),
+        partial(_last, decode_rejected),
+        stop,
     )
-    if prediction is None and rejected is None:
+    outputs = [found for found in (prediction, rejected) if found is not None]
+    if not outputs:
         return None
-    tally = Tally()
+    tally = Tally(carried=(0, 0))
     if prediction is not None:
-        tally = Tally(model=prediction.model, carried=(prediction.n, prediction.correct))
-    sources = [found.source[1] for found in (prediction, rejected) if found is not None]
+        last = prediction.content
+        tally = Tally(model=last.model, carried=(last.n, last.correct))
     place = TopicPartition(settings.data_topic, partition)
-    return on_the_topic(clients.bounds(reader, place), max(sources) + 1, tally)
+    bounds = clients.bounds(reader, place)
+    first = next(clients.read_range(reader, place, *bounds, stop), None)
+    if first is not None and first.timestamp > max(found.timestamp for found in outputs):
+        # Younger than all that was published: the topic was made again.
+        return Position(bounds[0], tally, 0)
+    return on_the_topic(bounds, max(found.content.source[1] for found in outputs) + 1, tally)
 
 
 def on_the_topic(bounds: tuple[int, int], offset: int, tally: Tally) -> Position:
@@ -74,19 +91,14 @@ def on_the_topic(bounds: tuple[int, int], offset: int, tally: Tally) -> Position
     return Position(beginning, tally, max(0, beginning - offset))
 
 
-def _last_prediction(records: list[Any]) -> Prediction | None:
-    for record in reversed(records):
-        try:
-            return decode_prediction(record.value)
-        except RecordError:
-            continue
-    return None
+class _Output(NamedTuple, Generic[T]):
+    content: T
+    timestamp: int
 
 
-def _last_rejected(records: list[Any]) -> Rejected | None:
+def _last(decode: Callable[[bytes | None], T], records: list[Any]) -> _Output[T] | None:
+    """Return the last record that can be decoded, with its milliseconds."""
     for record in reversed(records):
-        try:
-            return decode_rejected(record.value)
-        except RecordError:
-            continue
+        with suppress(RecordError):  # somebody else's record
+            return _Output(decode(record.value), record.timestamp)
     return None

@@ -493,7 +493,7 @@ class _Counts:
         if self._model is not None and tally.model != self._model:
             raise violation(f"model={self._model}", f"model={tally.model}")
         self._findings.checked["I3"] += 1
-        if tally.carried != (0, 0) or not self._whole or partition.rejected.start > 0:
+        if tally.carried is not None or not self._whole or partition.rejected.start > 0:
             self._findings.not_checked["I3: only the sums, as not all history is there"] += 1
             return
         for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):

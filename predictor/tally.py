@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import orjson
 
@@ -25,8 +25,8 @@ class Tally:
         Records that could not be predicted.
     model : int
         Version of the model that predicted last; 0 before the first.
-    carried : tuple of int
-        ``n`` and ``correct`` taken over from the prediction topic, where the rest was lost.
+    carried : tuple of int or None
+        ``n`` and ``correct`` taken over from the prediction topic, where the tally was lost.
     """
 
     tp: int = 0
@@ -37,17 +37,17 @@ class Tally:
     unlabelled: int = 0
     rejected: int = 0
     model: int = 0
-    carried: tuple[int, int] = field(default=(0, 0))
+    carried: tuple[int, int] | None = None
 
     @property
     def n(self) -> int:
         """Counted predictions."""
-        return self.tp + self.fp + self.tn + self.fn + self.carried[0]
+        return self.tp + self.fp + self.tn + self.fn + (self.carried or (0, 0))[0]
 
     @property
     def correct(self) -> int:
         """Counted predictions that were right."""
-        return self.tp + self.tn + self.carried[1]
+        return self.tp + self.tn + (self.carried or (0, 0))[1]
 
     def count(self, prediction: int, label: int | None, seen: bool) -> bool:
         """Take in one prediction; return whether it was counted."""
@@ -66,7 +66,7 @@ class Tally:
     def to_metadata(self) -> str:
         """Write the tally as the metadata of a committed offset."""
         fields = asdict(self)
-        if self.carried == (0, 0):
+        if self.carried is None:
             del fields["carried"]
         return orjson.dumps(fields).decode()
 
@@ -81,11 +81,12 @@ class Tally:
         """
         fields = parse(metadata.encode())
         try:
-            n, correct = fields.get("carried", (0, 0))
             counts = {
                 name: int(fields[name])
                 for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model")
             }
-            return cls(**counts, carried=(int(n), int(correct)))
+            n, correct = fields.get("carried") or (0, 0)
+            carried = (int(n), int(correct)) if "carried" in fields else None
+            return cls(**counts, carried=carried)
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"not a tally: {error!r}") from None

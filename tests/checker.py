@@ -286,7 +286,7 @@ def _check_committed(
         last = predictions[-1].fields
         assert (n, correct) == (last["n"], last["correct"]), f"{where}: {metadata}, last is {last}"
         assert tally["model"] == last["model"], f"{where}: {metadata}, last is {last}"
-    if carried_n or (predictions and predictions[0].fields["n"] > 1):
+    if "carried" in tally or (predictions and predictions[0].fields["n"] > 1):
         return
     cells = Counter(
         ("tp" if p.fields["label"] else "fp")

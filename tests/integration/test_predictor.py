@@ -176,6 +176,24 @@ def test_records_gone_before_they_were_predicted_are_named_and_counting_goes_on(
     assert (last["n"], last["source"]) == (120, [0, 149])
 
 
+def test_a_data_topic_made_again_while_it_was_away_is_predicted_from_its_beginning(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    assert predictor.stop() == 0
+    topics.admin.delete_topics([topics.settings.data_topic])
+    with Topics(settings_env) as again:
+        again.write(250)
+        start("predictor")
+        await_answered(again, 350)
+        assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
+        assert again.predictions()[-1]["n"] == 350
+    check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+
+
 def test_bad_records_are_rejected_with_their_reason_and_counts_stay_untouched(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
