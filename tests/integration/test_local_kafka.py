@@ -19,7 +19,8 @@ PARTITION = TopicPartition("kept", 0)
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[LocalKafka]:
-    with LocalKafka(tmp_path) as broker:
+    # A killed broker is let in again once its controller has given up the session before.
+    with LocalKafka(tmp_path, properties={"broker.session.timeout.ms": "3000"}) as broker:
         yield broker
 
 
