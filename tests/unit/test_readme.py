@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import NoneType
+
+import pytest
+from pydantic import SecretStr
+
+from datagenerator.settings import Settings as DatageneratorSettings
+from modelgenerator.settings import Settings as ModelgeneratorSettings
+from predictor.settings import PredictorSettings
+from stream.settings import StreamSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+SERVICES = {
+    "all": StreamSettings,
+    "datagenerator": DatageneratorSettings,
+    "modelgenerator": ModelgeneratorSettings,
+    "predictor": PredictorSettings,
+}
+
+
+def settings_table() -> str:
+    """Return the table of settings that the code has."""
+    rows = ["| variable | read by | default | what it is |", "| --- | --- | --- | --- |"]
+    for service, settings in SERVICES.items():
+        for name, field in settings.model_fields.items():
+            if service != "all" and name in StreamSettings.model_fields:
+                continue
+            default = field.default
+            if field.default_factory is not None:
+                shown = "host name"
+            elif isinstance(default, NoneType | SecretStr) or default == "":
+                shown = "none"
+            else:
+                shown = f"`{int(default) if isinstance(default, bool) else default}`"
+            rows.append(f"| `{name.upper()}` | {service} | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert settings_table() in README
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "tests" / "records").glob("*.json")))
+def test_the_records_shown_are_examples_that_round_trip(example: Path) -> None:
+    shown = example.read_text().strip()
+    if example.name == "model.json":
+        shown = shown[: shown.index('"pickle":"') + len('"pickle":"')]
+    assert shown in README
+
+
+def test_the_producer_shown_is_the_one_that_is_tested() -> None:
+    producer = (ROOT / "examples" / "producer.py").read_text()
+    assert f"```python\n{producer}```" in README
+    assert len([line for line in producer.splitlines() if line]) <= 15
+
+
+def test_every_make_target_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    documents = [README, *(path.read_text() for path in [ROOT / "CONTRIBUTING.md"])]
+    named = {name for text in documents for name in re.findall(r"`make ([a-z-]+)", text)}
+    assert {"demo", "test", "check"} <= named
+    for name in named:
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_every_file_that_a_document_links_to_exists() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
