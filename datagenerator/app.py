@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Callable
 from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
@@ -19,7 +17,7 @@ from datagenerator.sources import Source, SourceError, open_source
 from datagenerator.topics import prepare
 from stream.clients import close, connect, producer
 from stream.records import encode_record
-from stream.service import Backoff, DeadlineExceeded, Fatal, Stop, Stopped, Warnings, run
+from stream.service import Backoff, Fatal, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
 T = TypeVar("T")
@@ -52,14 +50,14 @@ def main(settings: Settings, stop: Stop) -> None:
 def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
     """Send what the topic lacks, until the source ends or ``COUNT`` is reached."""
     look = partial(prepare, s, source.schema, outbox, stop, LOG)
-    next_ids = connect(lambda: heeding(stop, look), s, stop, LOG)
+    next_ids = connect(lambda: stop.heeded(look), s, stop, LOG)
     first, rate, partitions = min(next_ids), s.records_per_second, len(next_ids)
     LOG.info(
         "stream=%s topic=%s first_id=%d partitions=%d rate=%s",
         *(s.stream, s.data_topic, first, partitions, f"{rate:g}/s" if rate else "unlimited"),
     )
     records = source.records(first)
-    head = heeding(stop, lambda: list(islice(records, 1)))
+    head = stop.heeded(lambda: list(islice(records, 1)))
     todo = islice(chain(head, records), max(0, s.count - first) if s.count else None)
     pace, progress, id = Pace(rate), Progress(), first - 1
     while True:
@@ -77,14 +75,6 @@ def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
         stop.wait(TICK_SECONDS if due < BURST else 0)
     outbox.settle()
     LOG.info("done: %s ends with id %d; nothing more to send", s.stream, id)
-
-
-def heeding(stop: Stop, call: Callable[[], T]) -> T:
-    """Return what a long call returns, unless the service is told to end meanwhile."""
-    try:
-        return stop.deadline(math.inf, call)
-    except DeadlineExceeded:
-        raise Stopped from None
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+"""Sends a thousand labelled records."""
+
 import json
 import os
 import random

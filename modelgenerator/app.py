@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -15,7 +14,7 @@ from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import KeyFileError, SigningKey, signing_key
 from stream.records import Schema
-from stream.service import DeadlineExceeded, Fatal, Stop, Stopped, run
+from stream.service import Fatal, Stop, run
 
 log = logging.getLogger("modelgenerator")
 T = TypeVar("T")
@@ -41,7 +40,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
         while True:
             stop.check()
             found = trainer.observe(feed.poll())
-            while publication := unless_stopped(stop, partial(next, found, None)):
+            while publication := stop.heeded(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
                     announce(publication, schema, settings, key, stop)
@@ -73,17 +72,7 @@ def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, in
 
 def asked(settings: Settings, stop: Stop, call: Callable[[Settings, Stop], T]) -> T:
     """Return what `call` finds on the brokers, however long they are away."""
-    return clients.connect(
-        lambda: unless_stopped(stop, partial(call, settings, stop)), settings, stop, log
-    )
-
-
-def unless_stopped(stop: Stop, call: Callable[[], T]) -> T:
-    """Return what `call` returns, however long it takes, or raise `Stopped`."""
-    try:
-        return stop.deadline(math.inf, call)
-    except DeadlineExceeded:
-        raise Stopped from None
+    return clients.connect(lambda: stop.heeded(partial(call, settings, stop)), settings, stop, log)
 
 
 if __name__ == "__main__":

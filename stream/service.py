@@ -103,6 +103,18 @@ class Stop:
             self.check()
             seconds -= BEAT_SECONDS
 
+    def heeded(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns, however long it takes, unless the service is told to end.
+
+        Raises
+        ------
+        Stopped
+        """
+        try:
+            return self.deadline(math.inf, call)
+        except DeadlineExceeded:
+            raise Stopped from None
+
     def deadline(self, seconds: float, call: Callable[[], T]) -> T:
         """Return what `call` returns, if it does so in time.
 

@@ -14,7 +14,7 @@ from stream.settings import StreamSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-SERVICES = {
+SERVICES: dict[str, type[StreamSettings]] = {
     "all": StreamSettings,
     "datagenerator": DatageneratorSettings,
     "modelgenerator": ModelgeneratorSettings,
