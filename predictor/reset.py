@@ -1,0 +1,117 @@
+"""Starts counting anew: forgets what was consumed, counted and predicted, but no data or model.
+
+Committed offsets alone would not do: a predictor that finds none goes on from the last prediction.
+So the consumer group goes, and with it the tallies, then the records of the prediction topic and of
+the rejected topic. The next predictor begins at the first record that the data topic still has,
+with n = 0, and sets its log file aside. Records that its model was trained on are predicted again
+but not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from predictor.settings import PredictorSettings
+from stream import clients
+from stream.service import Fatal
+from stream.settings import SettingsError, read
+
+_TO_THE_END = -1
+
+
+def reset(
+    client: KafkaAdminClient, settings: PredictorSettings, confirm: Callable[[str], bool]
+) -> str:
+    """Delete the consumer group and all predictions and rejected records.
+
+    Parameters
+    ----------
+    client : KafkaAdminClient
+    settings : PredictorSettings
+    confirm : callable
+        Given what will be deleted; tells whether to go on.
+
+    Returns
+    -------
+    str
+        What was done.
+
+    Raises
+    ------
+    Fatal
+        When the group has members, before or after, or cannot be deleted.
+    KafkaError
+    """
+    _refuse_members(client, settings.group_id, "nothing was deleted")
+    outputs = clients.partition_counts(client, [settings.prediction_topic, settings.rejected_topic])
+    topics = " and ".join(outputs) or "no topic (there are none yet)"
+    what = f"the counts of group {settings.group_id} and all records of {topics}"
+    if not confirm(what):
+        return "nothing was deleted"
+    # The group first: if deleting the records fails, counting goes on from the last prediction,
+    # and nothing is lost.
+    outcome = client.delete_groups([settings.group_id])[settings.group_id]
+    if outcome not in ("OK", "GroupIdNotFoundError"):
+        raise Fatal(f"group {settings.group_id}: {outcome}; nothing was deleted")
+    places = [TopicPartition(topic, p) for topic, count in outputs.items() for p in range(count)]
+    if places:
+        client.delete_records(dict.fromkeys(places, _TO_THE_END), clients.REQUEST_TIMEOUT_MS)
+    _refuse_members(client, settings.group_id, "it may have gone on counting: do this again")
+    return f"deleted {what}; the next predictor begins at n=0"
+
+
+def _refuse_members(client: KafkaAdminClient, group: str, consequence: str) -> None:
+    members = client.describe_groups([group])[group]["members"]
+    if members:
+        hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
+        raise Fatal(
+            f"group {group} has {len(members)} members ({hosts}): stop every predictor first;"
+            f" {consequence}"
+        )
+
+
+def ask(what: str) -> bool:
+    """Ask on the terminal whether to go on; no answer is a no."""
+    try:
+        return input(f"Delete {what}? This cannot be undone. [y/N] ").strip().lower() in (
+            "y",
+            "yes",
+        )
+    except EOFError:
+        print()
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser("python -m predictor.reset", description=__doc__)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(arguments)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
+    try:
+        settings = read(PredictorSettings)
+        with clients.admin(settings) as client:
+            done = reset(client, settings, (lambda _: True) if options.yes else ask)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KafkaTimeoutError as error:
+        print(f"{settings.kafka_bootstrap_servers}: {error}", file=sys.stderr)
+        return 1
+    except (Fatal, KafkaError, OSError) as error:
+        print(str(error) or repr(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(done)
+    return 0 if done.startswith("deleted") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
