@@ -20,7 +20,7 @@ kafka: setup ## run a local Kafka on port 9092, data under .kafka/
 	@$(VENV)/python -m local.kafka
 
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
-	$(VENV)/python -m pytest tests/unit tests/integration
+	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
 
 check: setup ## formatting, lint, types and import rules
 	$(VENV)/ruff format --check .

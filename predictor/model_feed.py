@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -132,6 +133,8 @@ class ModelFeed:
         return self._producer.send(self._settings.status_topic, encode_status(status), partition=0)
 
     def _run(self) -> None:
+        # Unpickling the first model would load it anyway; by then the wait for the model is over.
+        import_module("sklearn.ensemble")
         try:
             while not self._stop:
                 try:

@@ -37,6 +37,7 @@ TRANSACTION_TIMEOUT_MS = 10_000
 FENCED_TWICE_SECONDS = 60.0
 
 _COMMITTED_TIMEOUT_MS = 1_000
+_FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 
 class Unit(NamedTuple):
@@ -180,11 +181,12 @@ class Units:
             self._stop.deadline(
                 COMMIT_SECONDS, lambda: self._transaction(unit.membership, offsets, outcome)
             )
-        except (ProducerFencedError, InvalidProducerEpochError):
-            self._fenced()
-            return False
         except (KafkaError, DeadlineExceeded, ValueError) as error:
-            self._lose(f"not committed, {len(unit.records)} records: {error!r}")
+            # The client raises the broker's answer itself, or as the argument of its own error.
+            if any(isinstance(found, _FENCED) for found in (error, *error.args)):
+                self._fenced()
+            else:
+                self._lose(f"not committed, {len(unit.records)} records: {error!r}")
             return False
         self.tallies.update(outcome.tallies)
         return True
@@ -208,17 +210,21 @@ class Units:
         settings, producer = self._settings, self._producer
         assert producer is not None
         producer.begin_transaction()
-        for prediction, key in outcome.predictions:
+        sent = [
             producer.send(
                 settings.prediction_topic,
                 encode_prediction(prediction),
                 key=key,
                 partition=prediction.source[0],
             )
-        for rejected in outcome.rejected:
+            for prediction, key in outcome.predictions
+        ]
+        sent += [
             producer.send(
                 settings.rejected_topic, encode_rejected(rejected), partition=rejected.source[0]
             )
+            for rejected in outcome.rejected
+        ]
         producer.send_offsets_to_transaction(
             {
                 TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
@@ -228,6 +234,10 @@ class Units:
             },
             membership,
         )
+        producer.flush()
+        for future in sent:
+            if future.failed():
+                raise future.exception
         producer.commit_transaction()
 
     def _hold(self, model: int, barred: set[int]) -> None:

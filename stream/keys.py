@@ -96,7 +96,8 @@ def public_keys(folder: Path) -> dict[Path, Ed25519PublicKey]:
 
 
 class TrustedKeys:
-    """The public keys in a folder; it is read again when a signature's key is unknown.
+    """The public keys in a folder, read at each signature: what is put there counts at once, and
+    so does what is taken away.
 
     Parameters
     ----------
@@ -106,32 +107,18 @@ class TrustedKeys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._keys: dict[str, Ed25519PublicKey] = {}
 
     def signer(self, value: bytes, signature: bytes) -> str | None:
         """Return the fingerprint of the trusted key that signed `value`, or ``None``."""
-        return self._match(value, signature) or (
-            self._match(value, signature) if self._read() else None
-        )
-
-    def __str__(self) -> str:
-        keys = ", ".join(sorted(self._keys)) or "none"
-        return f"trusted in {self._folder}: {keys}"
-
-    def _match(self, value: bytes, signature: bytes) -> str | None:
-        for print_, key in self._keys.items():
-            try:
+        for key in public_keys(self._folder).values():
+            with suppress(InvalidSignature):
                 key.verify(signature, value)
-            except InvalidSignature:
-                continue
-            return print_
+                return fingerprint(key)
         return None
 
-    def _read(self) -> bool:
-        keys = {fingerprint(key): key for key in public_keys(self._folder).values()}
-        changed = keys.keys() != self._keys.keys()
-        self._keys = keys
-        return changed
+    def __str__(self) -> str:
+        keys = sorted(fingerprint(key) for key in public_keys(self._folder).values())
+        return f"trusted in {self._folder}: {', '.join(keys) or 'none'}"
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

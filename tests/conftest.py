@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +16,43 @@ from local.kafka import LocalKafka
 from local.process import stop
 from tests.services import Services
 
+_BROKER: list[str] = []
+_CLEANUP = ExitStack()
+
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Bootstrap servers of ``KAFKA_BOOTSTRAP_SERVERS``, or of a broker for the whole run."""
-    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _shared(request.config)
     if given:
         yield given
         return
     with LocalKafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker.bootstrap_servers
+
+
+def _shared(config: pytest.Config) -> str | None:
+    """Return the broker that the test processes of one run share, where there are several."""
+    found: dict[str, str] = getattr(config, "workerinput", {})
+    return found.get("kafka")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start one broker for all test processes of a run."""
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return
+    if not _BROKER:
+        folder = Path(_CLEANUP.enter_context(tempfile.TemporaryDirectory()))
+        _BROKER.append(_CLEANUP.enter_context(LocalKafka(folder)).bootstrap_servers)
+    node.workerinput["kafka"] = _BROKER[0]
+
+
+def pytest_unconfigure() -> None:
+    """Stop that broker."""
+    _CLEANUP.close()
 
 
 @pytest.fixture

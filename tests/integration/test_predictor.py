@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -330,18 +331,22 @@ def test_a_model_that_raises_on_real_records_is_barred_and_the_one_before_predic
     await_answered(topics, 100)
     topics.publish(2, Sign(raises_above=5.0))
     await_line(predictor, "model 2 (test) is next")
-    topics.write(100, scale=100.0)
-    await_answered(topics, 200)
+
+    def barred_ones() -> list[dict[str, Any]]:
+        topics.write(20, scale=100.0)
+        return [status for status in topics.statuses() if status["status"] == "barred"]
+
+    (barred,) = eventually(barred_ones)
+    await_answered(topics, topics.written())
     assert topics.rejected() == []
     assert {p["model"] for p in topics.predictions()} == {1}
-    (barred,) = [s for s in topics.statuses() if s["status"] == "barred"]
     assert barred["version"] == 2
     assert barred["reason"].startswith("model error: ArithmeticError")
     assert predictor.stop() == 0
     start("predictor")
     topics.publish(3)
     topics.write(100)
-    await_answered(topics, 300)
+    await_answered(topics, topics.written())
     assert {p["model"] for p in topics.predictions()} <= {1, 3}
     check(settings_env)
 

@@ -63,7 +63,9 @@ def test_a_violation_is_found_where_it_is(broken: Broken, tmp_path: Path) -> Non
     assert str(raised.value).startswith(place)
 
 
-@pytest.mark.parametrize(("name", "line", "breaks"), BROKEN_LOGS, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(
+    ("name", "line", "breaks"), BROKEN_LOGS, ids=[name for name, *_ in BROKEN_LOGS]
+)
 def test_a_wrong_log_is_found_at_its_line(
     name: str, line: int, breaks: Any, tmp_path: Path
 ) -> None:

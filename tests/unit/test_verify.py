@@ -292,7 +292,9 @@ def test_a_correct_log_is_checked_line_by_line(tmp_path: Path) -> None:
     assert read(made.write_log(tmp_path / "log")).checked["I4"] == len(made.log) == 7
 
 
-@pytest.mark.parametrize(("name", "line", "breaks"), BROKEN_LOGS, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(
+    ("name", "line", "breaks"), BROKEN_LOGS, ids=[name for name, *_ in BROKEN_LOGS]
+)
 def test_a_wrong_log_is_found_at_its_line(
     name: str, line: int, breaks: Any, tmp_path: Path
 ) -> None:
