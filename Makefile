@@ -6,10 +6,10 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test check lock
+.PHONY: help setup demo kafka test test-compose check lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: .venv/stamp ## make the virtual environment .venv
 
@@ -21,6 +21,10 @@ kafka: setup ## run a local Kafka on port 9092, data under .kafka/
 
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
 	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
+
+test-compose: setup ## the compose files on a real Docker engine, 12 minutes
+	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }
+	$(VENV)/python -m pytest tests/compose
 
 check: setup ## formatting, lint, types and import rules
 	$(VENV)/ruff format --check .
