@@ -22,7 +22,7 @@ _LINE = re.compile(rb"^\S+ partition=(\d+) n=(\d+) accuracy=\S+ model=\d+$")
 
 History = Callable[[int, int, int], Iterable[tuple[Prediction, int]]]
 """Given partition, n and n: the counted predictions above the first up to the second, each with
-the milliseconds of its record, oldest first."""
+the milliseconds of its record, oldest first. Raises OSError where it cannot be read."""
 
 
 class AccuracyLog:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from stream import clients
 from stream.records import Prediction, RecordError, decode_prediction
@@ -42,7 +43,18 @@ class History:
         after : int
             0 when nothing says where to begin.
         upto : int
+
+        Raises
+        ------
+        OSError
+            When the topic cannot be read now.
         """
+        try:
+            yield from self._read(partition, after, upto)
+        except KafkaError as error:
+            raise OSError(f"{self._topic} cannot be read: {error!r}") from None
+
+    def _read(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
         place = TopicPartition(self._topic, partition)
         start, end = clients.bounds(self._reader, place)
         if after:

@@ -127,7 +127,8 @@ def load(envelope: Envelope, pickle: bytes) -> Model:
         raise ModelError(f"cannot be unpickled: {type(error).__name__}: {error}"[:300]) from None
     if not hasattr(classifier, "predict"):
         raise ModelError(f"a {type(classifier).__name__} is no classifier")
-    if list(getattr(classifier, "classes_", ())) != [0, 1]:
+    classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
+    if classes.shape != (2,) or not all(np.ndim(c) == 0 for c in classes) or [*classes] != [0, 1]:
         raise ModelError(f"a {type(classifier).__name__} does not tell label 0 from label 1")
     model = Model(envelope, classifier)
     rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))

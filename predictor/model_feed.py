@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -65,6 +66,7 @@ class ModelFeed:
         self._schema: Schema | None = None
         self._refused: set[int] = set()
         self._swap = threading.Lock()
+        self._search_again = False
         self._failure: BaseException | None = None
         self._producer: KafkaProducer | None = None
         self._thread = threading.Thread(target=self._run, name="model feed", daemon=True)
@@ -104,7 +106,8 @@ class ModelFeed:
 
     def served(self, model: Model, since: dict[str, int]) -> None:
         """Put on record since which offsets a model predicts."""
-        self._send(Status(model.version, "serving", since, None, self._settings.replica))
+        with suppress(KafkaError):  # the predictions themselves say it too
+            self._send(Status(model.version, "serving", since, None, self._settings.replica))
 
     def _bar(self, version: int) -> None:
         with self._swap:
@@ -113,12 +116,13 @@ class ModelFeed:
                 self.current, self.previous = self.previous, None
             if self.previous and self.previous.version == version:
                 self.previous = None
+            self._search_again = self.current is None
 
     def _publish(self, status: Status) -> None:
         """Send a status and wait until the broker has it."""
         while True:
-            future = self._send(status)
             try:
+                future = self._send(status)
                 self._stop.deadline(
                     _STATUS_TIMEOUT_SECONDS, partial(future.get, _STATUS_TIMEOUT_SECONDS)
                 )
@@ -148,7 +152,7 @@ class ModelFeed:
             self._failure = error
 
     def _follow(self) -> None:
-        settings = self._settings
+        settings, self._search_again = self._settings, False
         topics = (settings.schema_topic, settings.status_topic, settings.model_topic)
         consumer = clients.connect(
             lambda: clients.consumer(settings), settings, self._stop, self._log
@@ -169,7 +173,7 @@ class ModelFeed:
                 settings.status_topic: self._read_status,
                 settings.model_topic: _ModelReader(self).read,
             }
-            while not self._stop:
+            while not self._stop and not self._search_again:
                 for place, records in consumer.poll(timeout_ms=200, max_records=10).items():
                     for record in records:
                         readers[place.topic](record)
@@ -178,7 +182,7 @@ class ModelFeed:
 
     def _find_newest(self, consumer: KafkaConsumer, place: TopicPartition, end: int) -> None:
         """Look back for the newest model that can be served, without reading all the older ones."""
-        beginning = clients.bounds(consumer, place)[0]
+        beginning, before = clients.bounds(consumer, place)[0], self.current
         start, length = end, 8
         while start > beginning and not self._stop:
             start, length = max(beginning, end - length), 8 * length
@@ -188,7 +192,7 @@ class ModelFeed:
                     reader.read(record)
                 if reader.best is None or self.offer(*reader.best):
                     break  # else it was refused: the next best of the same stretch
-            if self.current:
+            if self.current is not before or reader.reached:
                 return
 
     def offer(self, envelope: Envelope, pickle: bytes) -> bool:
@@ -274,6 +278,12 @@ class _ModelReader:
     feed : ModelFeed
     offer : bool
         Whether a whole model is offered at once; otherwise the newest is kept as `best`.
+
+    Attributes
+    ----------
+    best : tuple of Envelope and bytes, or None
+    reached : bool
+        Whether the model being served, or an older one, was among what was read.
     """
 
     def __init__(self, feed: ModelFeed, offer: bool = True) -> None:
@@ -282,12 +292,15 @@ class _ModelReader:
         self._max_bytes = feed._settings.model_max_bytes
         self._assembler = Assembler(self._max_bytes)
         self.best: tuple[Envelope, bytes] | None = None
+        self.reached = False
 
     def read(self, record: Any) -> None:
         envelope = None
         try:
             part = self._feed.part(record.value, record.headers)
             envelope = part.envelope
+            current = self._feed.current
+            self.reached |= current is not None and envelope.version <= current.version
             if not self._feed.wanted(envelope):
                 return
             whole = self._assembler.add(part)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from kafka import ConsumerRebalanceListener, KafkaProducer, TopicPartition
@@ -94,6 +95,7 @@ class Units:
         self._fenced_at = -FENCED_TWICE_SECONDS
         self._listener = _Listener()
         self._waiting = False
+        self._incarnation: object = None
         self._stale = True
         self._connect(self._ensure_topics)
         self._consumer = self._connect(
@@ -147,7 +149,10 @@ class Units:
                 )
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 self._stale = True
-            if self._stale or self._listener.changed:
+            except KafkaError as error:
+                self._lose(f"reading {self._settings.data_topic}: {error!r}")
+                self._stop.wait(0.2)
+            if self._stale or self._listener.changed or self._topic_id() != self._incarnation:
                 self._stale = True
                 return None
             records += [
@@ -282,7 +287,10 @@ class Units:
             self._join()
             places = self._consumer.assignment()
             try:
-                positions = {place.partition: self._position(place) for place in sorted(places)}
+                positions = {
+                    place.partition: self._stop.heeded(partial(self._position, place))
+                    for place in sorted(places)
+                }
             except KafkaError as error:
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
                 self._stop.wait(0.2)
@@ -292,13 +300,18 @@ class Units:
         for place in places:
             self._consumer.seek(place, positions[place.partition].offset)
         self.tallies = {partition: position.tally for partition, position in positions.items()}
-        self._stale = False
+        self._stale, self._incarnation = False, self._topic_id()
         self._log.info(
             "partitions %s",
             " ".join(f"{p}@{positions[p].offset} n={t.n}" for p, t in self.tallies.items())
             or "none: there are more replicas than partitions",
         )
-        self._restored({partition: tally.n for partition, tally in self.tallies.items()})
+        counts = {partition: tally.n for partition, tally in self.tallies.items()}
+        self._stop.heeded(lambda: self._restored(counts))
+
+    def _topic_id(self) -> object:
+        """Return what tells the data topic from one of the same name made after it."""
+        return self._consumer._cluster.topic_id(self._settings.data_topic)
 
     def _new_producer(self) -> KafkaProducer:
         clients.close(self._producer)
@@ -340,6 +353,9 @@ class Units:
                 self._consumer.poll(timeout_ms=100)
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 pass  # expected: positions are given by _restore
+            except KafkaError as error:
+                self._warnings.warn("join", f"joining {self._settings.group_id}: {error!r}")
+                self._stop.wait(0.2)
             if self._listener.assigned and not self._listener.changed:
                 return
 

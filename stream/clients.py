@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -12,6 +14,7 @@ from kafka.admin import NewPartitions
 from kafka.errors import (
     AuthorizationError,
     InvalidPartitionsError,
+    KafkaConfigurationError,
     KafkaError,
     KafkaTimeoutError,
     RetriableError,
@@ -25,6 +28,7 @@ from stream.settings import StreamSettings
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 10_000
+CLOSE_SECONDS = 2.0
 BOOTSTRAP_TIMEOUT_MS = 2_000
 MAX_MESSAGE_BYTES = 64 * 2**20
 """What a consumer fetches of one partition at a time; larger messages still come, one by one."""
@@ -49,12 +53,16 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
             return make()
         except (SaslAuthenticationFailedError, AuthorizationError) as error:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: refused: {error}") from None
+        except KafkaConfigurationError as error:
+            raise Fatal(str(error)) from None
         except (RetriableError, OSError) as error:
             warnings.warn(
                 "broker",
                 f"no broker answers at {settings.kafka_bootstrap_servers}"
                 f" ({type(error).__name__}); trying again",
             )
+        except KafkaError as error:  # for instance fewer brokers than REPLICATION_FACTOR so far
+            warnings.warn("kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; trying again")
         stop.wait(next(pauses))
 
 
@@ -220,15 +228,27 @@ def newest(
 
 
 def close(*clients: Any) -> None:
-    """Close clients within a second each, whatever state they are in."""
-    for client in clients:
-        with suppress(KafkaError, OSError, AttributeError, RuntimeError):
-            if isinstance(client, KafkaProducer):
-                _close_producer(client)
-            elif isinstance(client, KafkaConsumer):
-                client.close(autocommit=False, timeout_ms=1_000)
-            elif client is not None:
-                client.close()
+    """Close clients together, within two seconds, whatever state they are in."""
+    threads = [
+        threading.Thread(target=_close, args=[client], name="close", daemon=True)
+        for client in clients
+        if client is not None
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + CLOSE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+
+
+def _close(client: Any) -> None:
+    with suppress(KafkaError, OSError, AttributeError, RuntimeError):
+        if isinstance(client, KafkaProducer):
+            _close_producer(client)
+        elif isinstance(client, KafkaConsumer):
+            client.close(autocommit=False, timeout_ms=1_000)
+        else:
+            client.close()
 
 
 def _close_producer(client: KafkaProducer) -> None:

@@ -28,6 +28,8 @@ SIGNATURE = "signature"
 PART_BYTES = 600_000
 """Share of the pickle in one part: with base64 and envelope it stays under Kafka's 1 MB."""
 
+FEATURES_LIMIT = 100_000
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -288,6 +290,8 @@ def _field(found: dict[str, Any], name: str) -> Any:
         raise ModelError(f"{name}: expected {allowed}, got {type(value).__name__}")
     if name == "version" and value < 1:
         raise ModelError(f"version: expected 1 or more, got {value}")
+    if name == "features" and not 1 <= value <= FEATURES_LIMIT:
+        raise ModelError(f"features: expected 1 to {FEATURES_LIMIT}, got {value}")
     if name == "trained_to" and not all(type(offset) is int for offset in value.values()):
         raise ModelError("trained_to: expected partition to offset")
     if name == "feature_names" and value is not None and not set(map(type, value)) <= {str}:

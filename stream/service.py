@@ -20,7 +20,7 @@ from stream.settings import SettingsError, StreamSettings, read
 S = TypeVar("S", bound=StreamSettings)
 T = TypeVar("T")
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.5
 """How long a call may go on after the service was told to end."""
 
 WARN_EVERY_SECONDS = 60.0
@@ -119,8 +119,8 @@ class Stop:
         """Return what `call` returns, if it does so in time.
 
         The call runs on a thread of its own, because kafka-python's transactions wait without
-        an end; one that is given up is left behind there. Once the service is told to end, at
-        most two seconds are left.
+        an end; one that is given up is left behind there. Once the service is told to end, only
+        a moment is left.
 
         Raises
         ------
@@ -186,6 +186,7 @@ class Warnings:
         if now - self._last.get(kind, -WARN_EVERY_SECONDS) < WARN_EVERY_SECONDS:
             self._held[kind] = self._held.get(kind, 0) + 1
             return
+        self._last = {k: t for k, t in self._last.items() if now - t < WARN_EVERY_SECONDS}
         held = self._held.pop(kind, 0)
         self._last[kind] = now
         self._log.warning("%s%s", message, f" ({held} more in the last minute)" if held else "")

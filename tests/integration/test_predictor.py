@@ -195,6 +195,34 @@ def test_a_data_topic_made_again_while_it_was_away_is_predicted_from_its_beginni
     check(settings_env, [tmp_path / "predictor.log"], made_again=True)
 
 
+def test_a_data_topic_made_again_while_it_runs_is_predicted_from_its_beginning(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    topics.admin.delete_topics([topics.settings.data_topic])
+    with Topics(settings_env) as again:
+        again.write(250)
+        await_answered(again, 350)
+        assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
+    assert "Traceback" not in predictor.log()
+    check(settings_env, made_again=True)
+
+
+def test_a_barred_model_that_was_the_first_gives_way_to_the_one_before_it_on_the_topic(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.publish(2, Sign(raises_above=5.0))
+    topics.write(100, scale=100.0)
+    start("predictor")
+    await_answered(topics, 100)
+    assert topics.rejected() == []
+    assert {p["model"] for p in topics.predictions()} == {1}
+
+
 def test_bad_records_are_rejected_with_their_reason_and_counts_stay_untouched(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:

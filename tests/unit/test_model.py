@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 
 from predictor.model import Model, check, load
 from stream.models import ModelError
@@ -47,6 +48,10 @@ def test_a_model_that_claims_to_accept_missing_features_is_probed_with_one() -> 
         (pickled(LogisticRegression().fit(X, Y + 1)), "does not tell label 0 from label 1"),
         (pickled(LogisticRegression().fit(X[:, :1], Y)), "features"),
         (pickled(LogisticRegression()), "does not tell label 0 from label 1"),
+        (
+            pickled(DecisionTreeClassifier().fit(X, np.column_stack([Y, Y]))),
+            "does not tell label 0 from label 1",
+        ),
     ],
 )
 def test_what_is_no_classifier_of_this_stream_is_not_loaded(pickle: bytes, message: str) -> None:
