@@ -9,7 +9,7 @@ REQUIREMENTS := $(wildcard */requirements.txt)
 .PHONY: help setup demo kafka test test-compose check lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: .venv/stamp ## make the virtual environment .venv
 
