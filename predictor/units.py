@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from kafka import ConsumerRebalanceListener, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     InvalidProducerEpochError,
     KafkaError,
@@ -36,6 +36,9 @@ COMMIT_SECONDS = 10.0
 SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
 FENCED_TWICE_SECONDS = 60.0
+JOIN_SECONDS = 20.0
+LOOK_SECONDS = 5.0
+"""How often it is looked whether the data topic has got more partitions."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
@@ -97,25 +100,20 @@ class Units:
         self._waiting = False
         self._incarnation: object = None
         self._stale = True
+        self._partitions = 0
+        self._next_look = 0.0
+        self._admin = self._connect(lambda: clients.admin(settings))
         self._connect(self._ensure_topics)
-        self._consumer = self._connect(
-            lambda: clients.consumer(
-                settings,
-                group_id=settings.group_id,
-                max_poll_records=MAX_RECORDS,
-                session_timeout_ms=SESSION_TIMEOUT_MS,
-                heartbeat_interval_ms=1_000,
-            )
-        )
         self._reader = self._connect(lambda: clients.consumer(settings))
-        self._consumer.subscribe([settings.data_topic], listener=self._listener)
+        self._consumer: KafkaConsumer = None
+        self._new_consumer()
 
     def __enter__(self) -> Units:
         return self
 
     def __exit__(self, *_: object) -> None:
         # A transaction still open is aborted by whoever comes next, or by its timeout.
-        clients.close(self._producer, self._consumer, self._reader)
+        clients.close(self._producer, self._consumer, self._reader, self._admin)
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``.
@@ -134,6 +132,8 @@ class Units:
         Unit or None
             ``None`` when there was nothing to read.
         """
+        if self._grown():
+            self._new_consumer()
         if self._stale:
             self._restore()
         self._hold(model, barred)
@@ -336,17 +336,47 @@ class Units:
 
         return self._connect(make)
 
+    def _new_consumer(self) -> None:
+        """Join the group afresh."""
+        clients.close(self._consumer)
+        settings, self._listener, self._stale = self._settings, _Listener(), True
+        self._consumer = self._connect(
+            lambda: clients.consumer(
+                settings,
+                group_id=settings.group_id,
+                max_poll_records=MAX_RECORDS,
+                session_timeout_ms=SESSION_TIMEOUT_MS,
+                heartbeat_interval_ms=1_000,
+            )
+        )
+        self._consumer.subscribe([settings.data_topic], listener=self._listener)
+
     def _ensure_topics(self) -> None:
-        client = clients.admin(self._settings)
+        clients.ensure_topics(self._admin, self._settings, self._log)
+        topic = self._settings.data_topic
+        self._partitions = clients.partition_counts(self._admin, [topic]).get(topic, 0)
+
+    def _grown(self) -> bool:
+        """Tell whether the data topic got more partitions; the client does not always notice."""
+        if self._stale or self._clock() < self._next_look:
+            return False
+        self._next_look = self._clock() + LOOK_SECONDS
+        topic = self._settings.data_topic
         try:
-            clients.ensure_topics(client, self._settings, self._log)
-        finally:
-            clients.close(client)
+            found = self._stop.heeded(partial(clients.partition_counts, self._admin, [topic]))
+        except KafkaError:
+            return False
+        return found.get(topic, 0) > self._partitions
 
     def _join(self) -> None:
         """Take part in the group until it has settled which partitions are ours."""
+        end = self._clock() + JOIN_SECONDS
         while True:
             self._stop.check()
+            if self._clock() > end:
+                self._warnings.warn("join", f"not in {self._settings.group_id} yet; joining afresh")
+                self._new_consumer()
+                end = self._clock() + JOIN_SECONDS
             self._listener.changed = False
             try:
                 self._consumer.pause(*self._consumer.assignment())
