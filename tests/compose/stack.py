@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,6 +92,8 @@ class Stack:
         status: int | None = 0,
     ) -> str:
         """Run a command of compose on the services."""
+        if {"up", "down"} & set(arguments):
+            _remember_volumes()
         return run(*self._compose, *arguments, env=env, seconds=seconds, status=status)
 
     def kafka(self, *arguments: str, seconds: float = 120.0, status: int | None = 0) -> str:
@@ -266,31 +267,24 @@ def clean_engine() -> Iterator[None]:
 
 
 def _sweep() -> None:
-    label = f"label=com.docker.compose.project={PROJECT}"
-    containers = run("docker", "ps", "-aq", "-f", label).split()
+    _remember_volumes()
+    containers = run("docker", "ps", "-aq", "-f", _OURS).split()
     if containers:
-        mounts = run("docker", "inspect", *containers, "-f", "{{json .Mounts}}").splitlines()
-        _volumes.update(m["Name"] for line in mounts for m in json.loads(line) if "Name" in m)
         run("docker", "rm", "-fv", *containers)
-    _volumes.update(run("docker", "volume", "ls", "-q", "-f", label).split())
-    # Compose's `down` leaves anonymous volumes behind; those were remembered at `remember`.
+    _volumes.update(run("docker", "volume", "ls", "-q", "-f", _OURS).split())
     there = set(run("docker", "volume", "ls", "-q").split())
-    for volume in _volumes & there:
-        run("docker", "volume", "rm", volume, status=None)
+    if _volumes & there:
+        run("docker", "volume", "rm", *(_volumes & there))
     _volumes.clear()
 
 
+def _remember_volumes() -> None:
+    """Note the volumes of all containers: those without a name stay when compose removes one."""
+    containers = run("docker", "ps", "-aq", "-f", _OURS).split()
+    if containers:
+        mounts = run("docker", "inspect", *containers, "-f", "{{json .Mounts}}").splitlines()
+        _volumes.update(m["Name"] for line in mounts for m in json.loads(line) if "Name" in m)
+
+
+_OURS = f"label=com.docker.compose.project={PROJECT}"
 _volumes: set[str] = set()
-
-
-def down(stack: Stack, *arguments: str) -> None:
-    """Take the services down, and remember the volumes without a name that this leaves behind."""
-    for container in run(
-        "docker", "ps", "-aq", "-f", f"label=com.docker.compose.project={PROJECT}"
-    ).split():
-        _volumes.update(
-            mount["Name"]
-            for mount in inspect(container)["Mounts"]
-            if re.fullmatch("[0-9a-f]{64}", mount.get("Name", ""))
-        )
-    stack("down", *arguments)

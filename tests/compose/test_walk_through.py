@@ -19,7 +19,6 @@ from tests.compose.stack import (
     V1,
     Stack,
     clean_engine,
-    down,
     inspect,
     run,
 )
@@ -136,7 +135,7 @@ def test_a_service_that_is_stuck_is_unhealthy_until_it_goes_on(stack: Stack) -> 
 
 def test_counts_continue_after_down_and_up_and_the_log_is_filled_in_again(stack: Stack) -> None:
     before = stack.check().n
-    down(stack)
+    stack("down")
     assert stack.containers("predictor") == []
     stack("up", "-d", env=LOAD)
     stack.await_more(500)
