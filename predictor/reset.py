@@ -10,17 +10,16 @@ but not counted.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
 
 from predictor.settings import PredictorSettings
 from stream import clients
+from stream.command import command
 from stream.service import Fatal
-from stream.settings import SettingsError, read
 
 _TO_THE_END = -1
 
@@ -93,22 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m predictor.reset", description=__doc__)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
-    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
-    try:
-        settings = read(PredictorSettings)
-        with clients.admin(settings) as client:
-            done = reset(client, settings, (lambda _: True) if options.yes else ask)
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KafkaTimeoutError as error:
-        print(f"{settings.kafka_bootstrap_servers}: {error}", file=sys.stderr)
-        return 1
-    except (Fatal, KafkaError, OSError) as error:
-        print(str(error) or repr(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return command(PredictorSettings, partial(_reset, options.yes))
+
+
+def _reset(yes: bool, settings: PredictorSettings) -> int:
+    with clients.admin(settings) as client:
+        done = reset(client, settings, (lambda _: True) if yes else ask)
     print(done)
     return 0 if done.startswith("deleted") else 1
 

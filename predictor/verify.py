@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
 from tqdm import tqdm
 
 from predictor import model as models
@@ -40,11 +39,11 @@ from predictor.invariants import (
 from predictor.model import Model
 from predictor.settings import PredictorSettings
 from stream import clients
+from stream.command import command
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
 from stream.records import RecordError, decode_status
 from stream.service import Fatal, Stop
-from stream.settings import SettingsError, read
 
 COMMITTED_TIMEOUT_MS = 30_000
 """Longer than a killed predictor's transaction stays open."""
@@ -432,31 +431,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", nargs="+", action="extend", type=Path, default=[], metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
+    return command(PredictorSettings, partial(_verify, options.log, options.json))
+
+
+def _verify(paths: Sequence[Path], as_json: bool, settings: PredictorSettings) -> int:
     findings, violation = Findings(), None
     try:
-        settings = read(PredictorSettings)
         with ExitStack() as stack:
-            logs = [Log(path, stack) for path in options.log]
+            logs = [Log(path, stack) for path in paths]
             progress = stack.enter_context(
-                tqdm(unit=" records", disable=options.json or not sys.stderr.isatty())
+                tqdm(unit=" records", disable=as_json or not sys.stderr.isatty())
             )
             stack.enter_context(Verifier(settings, logs, findings, progress)).run()
     except Violation as first:
         violation = first
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KafkaTimeoutError:
-        print(f"no broker answers at {settings.kafka_bootstrap_servers}", file=sys.stderr)
-        return 1
-    except (Fatal, KafkaError, OSError) as error:
-        print(str(error) or repr(error), file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
     found = report(findings, violation)
-    if options.json:
+    if as_json:
         print(json.dumps(found))
     else:
         print(table(findings))

@@ -16,6 +16,10 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from datagenerator.settings import Settings as DatageneratorSettings
+from modelgenerator.settings import Settings as ModelgeneratorSettings
+from predictor.settings import PredictorSettings
+from stream.settings import StreamSettings
 from tests.checker import Report, check
 from tests.services import ROOT, eventually
 
@@ -23,7 +27,12 @@ V1 = ("docker-compose",)
 V2 = ("docker", "compose")
 KAFKA = ("-f", "docker-compose.kafka.yml")
 CLUSTER = ("-f", "docker-compose.cluster.yml")
-APPS = ("datagenerator", "modelgenerator", "predictor")
+SETTINGS: dict[str, type[StreamSettings]] = {
+    "datagenerator": DatageneratorSettings,
+    "modelgenerator": ModelgeneratorSettings,
+    "predictor": PredictorSettings,
+}
+APPS = tuple(SETTINGS)
 PROJECT = "compose-test"
 NETWORK = "kafka-network"
 
@@ -42,7 +51,7 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"COMPOSE_PROJECT_NAME": PROJECT} | dict(env or {}),
+        env=surroundings() | dict(env or {}),
         timeout=seconds,
     )
     if status is not None and done.returncode != status:
@@ -50,10 +59,29 @@ def run(
     return done.stdout
 
 
+def surroundings() -> dict[str, str]:
+    """Return the environment without the settings that a developer's shell may carry."""
+    settings = {name for service in SETTINGS.values() for name in service.model_fields}
+    kept = {name: value for name, value in os.environ.items() if name.lower() not in settings}
+    return kept | {"COMPOSE_PROJECT_NAME": PROJECT}
+
+
 def inspect(container: str) -> dict[str, Any]:
     """Return what the engine knows of a container."""
     found: list[dict[str, Any]] = json.loads(run("docker", "inspect", container))
     return found[0]
+
+
+def exit_statuses() -> dict[str, int]:
+    """Return the exit status of each service whose container has ended."""
+    containers = run("docker", "ps", "-aq", "-f", "status=exited", "-f", _OURS).split()
+    found = {}
+    for container in containers:
+        state = inspect(container)
+        service = state["Config"]["Labels"]["com.docker.compose.service"]
+        if service in APPS:
+            found[service] = state["State"]["ExitCode"]
+    return found
 
 
 class Stack:

@@ -8,18 +8,9 @@ from typing import Any
 
 import pytest
 
-from datagenerator.settings import Settings as DatageneratorSettings
-from modelgenerator.settings import Settings as ModelgeneratorSettings
-from predictor.settings import PredictorSettings
-from stream.settings import StreamSettings
-from tests.compose.stack import APPS, CLUSTER, KAFKA, PROJECT, V1, V2, run
+from tests.compose.stack import APPS, CLUSTER, KAFKA, PROJECT, SETTINGS, V1, V2, run
 
 LIMIT_MB = 450
-SETTINGS: dict[str, type[StreamSettings]] = {
-    "datagenerator": DatageneratorSettings,
-    "modelgenerator": ModelgeneratorSettings,
-    "predictor": PredictorSettings,
-}
 
 
 def image(service: str) -> dict[str, Any]:

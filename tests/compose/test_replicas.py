@@ -15,6 +15,7 @@ from tests.compose.stack import (
     V2,
     Stack,
     clean_engine,
+    exit_statuses,
     run,
 )
 from tests.services import eventually
@@ -63,20 +64,8 @@ def test_three_replicas_share_six_partitions_and_hand_them_back_to_one(stack: St
     begun = time.monotonic()
     stack("stop")
     assert time.monotonic() - begun < 10
-    states = run("docker", "inspect", "-f", "{{.State.ExitCode}}", *stopped()).split()
-    assert states == ["0"] * len(APPS)
+    assert exit_statuses() == dict.fromkeys(APPS, 0)
     stack.kafka("stop")
-
-
-def stopped() -> list[str]:
-    filters = (f"-f=label=com.docker.compose.service={service}" for service in APPS)
-    return [
-        line
-        for wanted in filters
-        for line in run(
-            "docker", "ps", "-aq", wanted, "-f=label=com.docker.compose.project=compose-test"
-        ).split()
-    ]
 
 
 def test_a_cluster_that_loses_a_broker_for_good_loses_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""How a command of the services runs: its settings, its one line when it fails, its exit status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from stream.service import Fatal
+from stream.settings import SettingsError, StreamSettings, read
+
+S = TypeVar("S", bound=StreamSettings)
+
+
+def command(settings: type[S], work: Callable[[S], int]) -> int:
+    """Do the work of a command that ends by itself, unlike a service, whatever the brokers do.
+
+    Parameters
+    ----------
+    settings : type of StreamSettings
+        Read from the environment.
+    work : callable
+        Given the settings; returns the exit status.
+
+    Returns
+    -------
+    int
+        The exit status: that of `work`, 1 where it raised `Fatal`, `KafkaError` or `OSError`, 2 for
+        a wrong setting, 130 for Ctrl-C. A failure is one line on stderr.
+    """
+    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
+    try:
+        found = read(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return work(found)
+    except KafkaTimeoutError:
+        print(f"no broker answers at {found.kafka_bootstrap_servers}", file=sys.stderr)
+    except (Fatal, KafkaError, OSError) as error:
+        print(str(error) or repr(error), file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
