@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
-from modelgenerator.publish import announce, trained_already
+from modelgenerator.publication import announce, trained_already
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients

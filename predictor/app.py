@@ -7,12 +7,12 @@ import time
 
 from predictor.accuracy_log import AccuracyLog
 from predictor.history import History
-from predictor.model import Model
 from predictor.model_feed import ModelFeed
 from predictor.predictor import BrokenModelError, Outcome, predict_unit
 from predictor.settings import PredictorSettings
 from predictor.units import Unit, Units
 from stream import clients
+from stream.classifier import Model
 from stream.service import Stop, run
 
 log = logging.getLogger("predictor")

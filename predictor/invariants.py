@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from predictor.model import Model
 from predictor.tally import Tally
+from stream.classifier import Model
 from stream.models import Envelope, ModelError
 from stream.records import (
     Prediction,

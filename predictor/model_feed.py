@@ -13,10 +13,9 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from predictor import model as models
-from predictor.model import Model
 from predictor.settings import PredictorSettings
-from stream import clients
+from stream import classifier, clients
+from stream.classifier import Model
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
 from stream.records import (
@@ -200,10 +199,10 @@ class ModelFeed:
         if not self.wanted(envelope):
             return False
         try:
-            models.check(
+            classifier.check(
                 envelope, self._schema, self.current.envelope.features if self.current else None
             )
-            model = models.load(envelope, pickle)
+            model = classifier.load(envelope, pickle)
         except ModelError as error:
             self.refuse(str(error), envelope)
             return False

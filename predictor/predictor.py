@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from predictor.model import Matrix, Model
 from predictor.tally import Tally
+from stream.classifier import Matrix, Model
 from stream.models import ModelError
 from stream.records import (
     Prediction,

@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from tqdm import tqdm
 
-from predictor import model as models
 from predictor.invariants import (
     INVARIANTS,
     Findings,
@@ -36,9 +35,9 @@ from predictor.invariants import (
     made_again,
     read_line,
 )
-from predictor.model import Model
 from predictor.settings import PredictorSettings
-from stream import clients
+from stream import classifier, clients
+from stream.classifier import Model
 from stream.command import command
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
@@ -113,12 +112,12 @@ class ModelLibrary:
         place = TopicPartition(self._settings.model_topic, 0)
         assembler = Assembler(self._settings.model_max_bytes)
         try:
-            models.check(envelope, None, None)
+            classifier.check(envelope, None, None)
             for record in clients.read_range(self._consumer, place, start, end, self._stop):
                 part = self._part(record)
                 whole = assembler.add(part)
                 if whole:
-                    return models.load(*whole)
+                    return classifier.load(*whole)
         except ModelError as error:
             return str(error)
         return "incomplete"

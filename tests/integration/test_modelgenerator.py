@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 
-from modelgenerator.publish import describe, pickled, publish
+from modelgenerator.publication import describe, pickled, publish
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import recipes
 from stream import clients
@@ -283,7 +283,7 @@ def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: 
 KILLED = """
 import os, signal, sys
 from kafka import KafkaProducer
-from modelgenerator import publish
+from modelgenerator import publication
 from modelgenerator.settings import Settings
 from stream.keys import signing_key
 from stream.service import Stop
@@ -298,7 +298,7 @@ def send_and_die(self, *args, **options):
     return sent[-1]
 KafkaProducer.send = send_and_die
 settings = Settings()
-publish.publish(
+publication.publish(
     settings, described(), os.urandom(3_000_000), signing_key(settings.signing_key), Stop()
 )
 """

@@ -20,7 +20,7 @@ from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, assert_exactly_once, regression
 from tests.unit.classifiers import Sign, envelope, pickled
-from tests.unit.test_model import Malicious
+from tests.unit.test_classifier import Malicious
 
 RECOVERY_SECONDS = 2 * 15.0
 

@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import sklearn
 
-from predictor.model import Matrix, Model
+from stream.classifier import Matrix, Model
 from stream.models import Envelope
 
 

@@ -20,8 +20,8 @@ from predictor.invariants import (
     check_partition,
     made_again,
 )
-from predictor.model import Model
 from predictor.verify import Log, report, summary
+from stream.classifier import Model
 from stream.models import Envelope
 from tests.histories import (
     BROKEN,

@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from predictor.model import Model, check, load
+from stream.classifier import Model, check, load
 from stream.models import ModelError
 from stream.records import Schema
 from tests.unit.classifiers import envelope, pickled
