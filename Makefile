@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test test-compose check lock
+.PHONY: help setup demo kafka test test-faults test-compose check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +21,9 @@ kafka: setup ## run a local Kafka on port 9092, data under .kafka/
 
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
 	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
+
+test-faults: setup ## each fault caused on real brokers under load, 20 minutes
+	$(VENV)/python -m pytest -n 2 tests/faults
 
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }

@@ -1,0 +1,62 @@
+"""What the tests of faults share: a load to cause them under, and a table of the recoveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.load import Load
+from tests.faults.recoveries import Recoveries
+from tests.topics import Topics
+
+_RECOVERIES = pytest.StashKey[Recoveries]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RECOVERIES] = Recoveries()
+
+
+@pytest.fixture(scope="session")
+def recoveries(request: pytest.FixtureRequest) -> Recoveries:
+    """Take in recovery times: ``recoveries.add("broker killed (-9)", seconds)``."""
+    return request.config.stash[_RECOVERIES]
+
+
+@pytest.fixture
+def three(settings_env: dict[str, str]) -> Iterator[Topics]:
+    """Topics whose data topic has three partitions."""
+    settings_env["DATA_PARTITIONS"] = "3"
+    with Topics(settings_env, partitions=3) as topics:
+        yield topics
+
+
+@pytest.fixture
+def load(three: Topics) -> Iterator[Load]:
+    """A thousand records a second over three partitions, and a new model every two seconds."""
+    with Load(three) as running:
+        yield running
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what this process measured to the one that reports, where there are several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["recoveries"] = session.config.stash[_RECOVERIES].seconds
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what another process measured; one that crashed has handed over nothing."""
+    for fault, seconds in getattr(node, "workeroutput", {}).get("recoveries", {}).items():
+        node.config.stash[_RECOVERIES].add(fault, *seconds)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    lines = config.stash[_RECOVERIES].table()
+    if lines:
+        terminalreporter.section("recoveries")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,0 +1,141 @@
+"""The load under which faults are caused, and how far the predictors have come with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from sklearn.linear_model import LogisticRegression
+
+from stream import clients
+from tests.services import eventually
+from tests.topics import Topics
+
+TICK_SECONDS = 0.05
+
+
+class Load:
+    """Writes labelled records at a rate over all partitions, and publishes models, on a thread.
+
+    Brokers may go away and come back meanwhile. Nobody else may write through `topics` before
+    the load has stopped.
+
+    Parameters
+    ----------
+    topics : Topics
+    rate : float
+        Records a second.
+    models_every : float
+        Seconds from one model to the next; the first, version 1, comes at once.
+    """
+
+    def __init__(self, topics: Topics, rate: float = 1_000, models_every: float = 2.0) -> None:
+        self.topics = topics
+        self.models = 0
+        self._rate = rate
+        self._models_every = models_every
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._places = [
+            TopicPartition(topics.settings.data_topic, p) for p in range(topics.partitions)
+        ]
+        # Not held back by a transaction left open, as a reader of committed records would be.
+        self._group: KafkaConsumer = clients.consumer(
+            topics.settings, group_id=topics.group, isolation_level="read_uncommitted"
+        )
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        clients.close(self._group)
+
+    def stop(self) -> None:
+        """Write no more; what was written is on the topic."""
+        self._ending.set()
+        self._thread.join()
+        self.topics.producer.flush(30)
+
+    def committed(self) -> dict[int, int]:
+        """Return the committed offset of each partition, 0 where there is none.
+
+        Raises
+        ------
+        KafkaError
+            When the brokers do not answer within five seconds.
+        """
+        return {
+            place.partition: self._group.committed(place, timeout_ms=5_000) or 0
+            for place in self._places
+        }
+
+    def ends(self) -> dict[int, int]:
+        """Return the end of each data partition.
+
+        Raises
+        ------
+        KafkaError
+            When the brokers do not answer.
+        """
+        return {
+            place.partition: clients.bounds(self.topics.consumer, place)[1]
+            for place in self._places
+        }
+
+    def answered(self, ends: dict[int, int]) -> bool:
+        """Tell whether all records before these ends are answered, as far as brokers can say."""
+        try:
+            committed = self.committed()
+        except KafkaError:
+            return False
+        return all(committed[partition] >= end for partition, end in ends.items())
+
+    def recovery(self, seconds: float, since: float | None = None) -> float:
+        """Wait until all records that are there now are answered.
+
+        Parameters
+        ----------
+        seconds : float
+            How long it may take.
+        since : float, optional
+            ``time.monotonic()`` of the fault; now by default.
+
+        Returns
+        -------
+        float
+            Seconds since the fault.
+        """
+        since, ends = since or time.monotonic(), self.ends()
+        eventually(
+            lambda: self.answered(ends), seconds, lambda: f"{ends}; committed {self.committed()}"
+        )
+        return time.monotonic() - since
+
+    def finish(self, seconds: float = 60.0) -> None:
+        """Write no more, and wait until every record is answered."""
+        self.stop()
+        self.recovery(seconds)
+
+    def _run(self) -> None:
+        begun, first, published = time.monotonic(), self.topics.written(), 0.0
+        while not self._ending.wait(TICK_SECONDS):
+            # The client keeps what it has taken until the brokers have it.
+            with suppress(KafkaError):
+                if time.monotonic() - published > self._models_every:
+                    published = time.monotonic()
+                    self.topics.publish(self.models + 1, _model(self.models))
+                    self.models += 1
+                written = self.topics.written() - first
+                self.topics.write(int((time.monotonic() - begun) * self._rate) - written)
+
+
+def _model(seed: int) -> LogisticRegression:
+    """Fit a model that differs a little from the one of another seed."""
+    matrix = np.random.default_rng(seed).normal(size=(200, 2))
+    return LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int))
