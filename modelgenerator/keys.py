@@ -1,6 +1,6 @@
-"""Lists the keys that models are signed with and trusted by, and makes new ones.
+"""The keys that models are signed with (SIGNING_KEY) and trusted by (TRUSTED_KEYS).
 
-``python -m modelgenerator.keys`` lists, ``python -m modelgenerator.keys make PATH`` makes a pair.
+``list`` shows them, ``make`` makes a pair, ``trust`` and ``revoke`` say whose models are loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 
 from modelgenerator.settings import Settings
-from stream.keys import KeyFileError, fingerprint, public_keys, signing_key
+from stream.keys import (
+    KeyFileError,
+    fingerprint,
+    public_key,
+    public_keys,
+    revoke,
+    signing_key,
+    trust,
+)
 from stream.settings import SettingsError, read
 
 
@@ -22,12 +30,26 @@ def main(arguments: list[str] | None = None) -> int:
     make = commands.add_parser("make", help="make a private key, and share its public half")
     make.add_argument("path", type=Path, help="private key to make, PEM file")
     make.add_argument("--trust", type=Path, metavar="FOLDER", help="folder to share it into")
+    show = commands.add_parser("fingerprint", help="print the fingerprint of a public key")
+    show.add_argument("path", type=Path, help="public key, PEM file")
+    add = commands.add_parser("trust", help="put a public key into TRUSTED_KEYS")
+    add.add_argument("path", type=Path, help="public key, PEM file")
+    remove = commands.add_parser("revoke", help="take a key out of TRUSTED_KEYS, for good")
+    remove.add_argument("fingerprint", help="16 hexadecimal digits, as `list` shows them")
     found = parser.parse_args(arguments)
     try:
         if found.command == "make":
             _make(found.path, found.trust)
+        elif found.command == "fingerprint":
+            print(fingerprint(public_key(found.path)))
+        elif found.command == "trust":
+            key = public_key(found.path)
+            print(f"trusted {fingerprint(key)} {trust(key, read(Settings).trusted_keys)}")
+        elif found.command == "revoke":
+            mark = revoke(found.fingerprint, read(Settings).trusted_keys)
+            print(f"revoked {found.fingerprint} {mark}")
         else:
-            _list(read(Settings))
+            return _list(read(Settings))
     except (KeyFileError, SettingsError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,11 +65,17 @@ def _make(path: Path, folder: Path | None) -> None:
         print(f"trusted {key.fingerprint} {key.share(folder)}")
 
 
-def _list(settings: Settings) -> None:
+def _list(settings: Settings) -> int:
     path = settings.signing_key
     print(f"signing {signing_key(path).fingerprint if path.exists() else 'not made yet'} {path}")
-    for trusted, key in public_keys(settings.trusted_keys).items():
+    keys, problems = public_keys(settings.trusted_keys)
+    for trusted, key in keys.items():
         print(f"trusted {fingerprint(key)} {trusted}")
+    for revoked in sorted(settings.trusted_keys.glob("*.revoked")):
+        print(f"revoked {revoked.stem} {revoked}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
