@@ -131,6 +131,7 @@ def publish(
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     tried: set[int] = set()
     problems = Warnings(log)
+    make_topics = partial(clients.make_topics, settings, log)
     while True:
         producer = clients.connect(
             lambda: clients.producer(
@@ -158,6 +159,8 @@ def publish(
         finally:
             clients.close(producer)
         stop.wait(random.uniform(0.05, 0.5))
+        # The model topic, or the status topic, may have been deleted.
+        clients.connect(lambda: stop.heeded(make_topics), settings, stop, log)
 
 
 def announce(

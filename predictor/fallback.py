@@ -1,9 +1,10 @@
-"""Where to go on when the committed offset of a partition is lost."""
+"""Where a partition goes on: at its committed offset, or where that is lost, after its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,6 +18,9 @@ from stream.settings import StreamSettings
 
 T = TypeVar("T")
 
+INCARNATION = "incarnation"
+"""Header of the last output of each partition in a unit: the id of the data topic it came from."""
+
 
 class Position(NamedTuple):
     """Where a partition goes on.
@@ -27,18 +31,38 @@ class Position(NamedTuple):
         The next record to predict.
     tally : Tally
     never_seen : int
-        Records between the last one predicted and `offset` that are gone.
+        Records of the topic before `offset` that are gone and were not predicted.
+    remark : str
+        What became of the topic, where it is not as it was left.
     """
 
     offset: int
     tally: Tally
     never_seen: int
+    remark: str = ""
+
+    def __str__(self) -> str:
+        remark = f"{self.remark}; " if self.remark else ""
+        return f"{remark}going on at {self.offset}, {self.never_seen} records never seen"
 
 
 def from_outputs(
-    reader: KafkaConsumer, settings: StreamSettings, partition: int, stop: Stop
+    reader: KafkaConsumer,
+    settings: StreamSettings,
+    partition: int,
+    incarnation: str | None,
+    stop: Stop,
 ) -> Position | None:
     """Take counts and position over from what was published last.
+
+    Parameters
+    ----------
+    reader : KafkaConsumer
+    settings : StreamSettings
+    partition : int
+    incarnation : str or None
+        Id of the data topic as it is now.
+    stop : Stop
 
     Returns
     -------
@@ -60,21 +84,21 @@ def from_outputs(
     outputs = [found for found in (prediction, rejected) if found is not None]
     if not outputs:
         return None
-    tally = Tally(carried=(0, 0))
+    # Of a topic that was made again there may be predictions while all rejected records are older.
+    outputs = [found for found in outputs if found.incarnation == incarnation] or outputs
+    last = max(outputs, key=lambda found: found.content.source[1])
+    tally = Tally(carried=(0, 0), incarnation=last.incarnation)
     if prediction is not None:
-        last = prediction.content
-        tally = Tally(model=last.model, carried=(last.n, last.correct))
-    place = TopicPartition(settings.data_topic, partition)
-    bounds = clients.bounds(reader, place)
-    first = next(clients.read_range(reader, place, *bounds, stop), None)
-    if first is not None and first.timestamp > max(found.timestamp for found in outputs):
-        # Younger than all that was published: the topic was made again.
-        return Position(bounds[0], tally, 0)
-    return on_the_topic(bounds, max(found.content.source[1] for found in outputs) + 1, tally)
+        n, correct = prediction.content.n, prediction.content.correct
+        tally = replace(tally, model=prediction.content.model, carried=(n, correct))
+    bounds = clients.bounds(reader, TopicPartition(settings.data_topic, partition))
+    return on_the_topic(bounds, last.content.source[1] + 1, tally, incarnation)
 
 
-def on_the_topic(bounds: tuple[int, int], offset: int, tally: Tally) -> Position:
-    """Go on at `offset` if the data topic still has it, else at its beginning.
+def on_the_topic(
+    bounds: tuple[int, int], offset: int, tally: Tally, incarnation: str | None
+) -> Position:
+    """Go on at `offset` if the data topic still has it, else where nothing comes twice.
 
     Parameters
     ----------
@@ -83,22 +107,31 @@ def on_the_topic(bounds: tuple[int, int], offset: int, tally: Tally) -> Position
     offset : int
         The next record to predict.
     tally : Tally
+        As it was at `offset`.
+    incarnation : str or None
+        Id of the data topic as it is now; ``None`` where the broker (before 2.8) gives none.
     """
     beginning, end = bounds
-    if beginning <= offset <= end:
-        return Position(offset, tally, 0)
-    # Behind the end: the topic was made again, and how much of the old one is missing is unknown.
-    return Position(beginning, tally, max(0, beginning - offset))
+    same = tally.incarnation == incarnation
+    known = tally.incarnation is not None and incarnation is not None
+    tally = replace(tally, incarnation=incarnation)
+    if (known and not same) or (not known and offset > end):
+        return Position(beginning, tally, beginning, "the topic was made again")
+    if offset > end:
+        remark = f"the topic ends at {end}, its broker lost records that were predicted"
+        return Position(end, tally, 0, remark)
+    return Position(max(beginning, offset), tally, max(0, beginning - offset))
 
 
 class _Output(NamedTuple, Generic[T]):
     content: T
-    timestamp: int
+    incarnation: str | None
 
 
 def _last(decode: Callable[[bytes | None], T], records: list[Any]) -> _Output[T] | None:
-    """Return the last record that can be decoded, with its milliseconds."""
+    """Return the last record that can be decoded."""
     for record in reversed(records):
         with suppress(RecordError):  # somebody else's record
-            return _Output(decode(record.value), record.timestamp)
+            found = dict(record.headers).get(INCARNATION)
+            return _Output(decode(record.value), found.decode() if found else None)
     return None

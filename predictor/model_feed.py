@@ -128,8 +128,13 @@ class ModelFeed:
             except (KafkaError, DeadlineExceeded) as error:
                 self._stop.check()
                 self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}")
+                self._make_topics()
             else:
                 return
+
+    def _make_topics(self) -> None:
+        make = partial(clients.make_topics, self._settings, self._log)
+        clients.connect(lambda: self._stop.heeded(make), self._settings, self._stop, self._log)
 
     def _send(self, status: Status) -> Any:
         assert self._producer is not None

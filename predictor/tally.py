@@ -27,6 +27,8 @@ class Tally:
         Version of the model that predicted last; 0 before the first.
     carried : tuple of int or None
         ``n`` and ``correct`` taken over from the prediction topic, where the tally was lost.
+    incarnation : str or None
+        Id of the data topic that was counted; one made again under its name has another.
     """
 
     tp: int = 0
@@ -38,6 +40,7 @@ class Tally:
     rejected: int = 0
     model: int = 0
     carried: tuple[int, int] | None = None
+    incarnation: str | None = None
 
     @property
     def n(self) -> int:
@@ -65,9 +68,7 @@ class Tally:
 
     def to_metadata(self) -> str:
         """Write the tally as the metadata of a committed offset."""
-        fields = asdict(self)
-        if self.carried is None:
-            del fields["carried"]
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
         return orjson.dumps(fields).decode()
 
     @classmethod
@@ -87,6 +88,6 @@ class Tally:
             }
             n, correct = fields.get("carried") or (0, 0)
             carried = (int(n), int(correct)) if "carried" in fields else None
-            return cls(**counts, carried=carried)
+            return cls(**counts, carried=carried, incarnation=fields.get("incarnation"))
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"not a tally: {error!r}") from None

@@ -23,7 +23,7 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from predictor.fallback import Position, from_outputs, on_the_topic
+from predictor.fallback import INCARNATION, Position, from_outputs, on_the_topic
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
@@ -98,7 +98,7 @@ class Units:
         self._fenced_at = -FENCED_TWICE_SECONDS
         self._listener = _Listener()
         self._waiting = False
-        self._incarnation: object = None
+        self._incarnation: str | None = None
         self._stale = True
         self._partitions = 0
         self._next_look = 0.0
@@ -215,20 +215,25 @@ class Units:
         settings, producer = self._settings, self._producer
         assert producer is not None
         producer.begin_transaction()
-        sent = [
-            producer.send(
-                settings.prediction_topic,
-                encode_prediction(prediction),
-                key=key,
-                partition=prediction.source[0],
-            )
+        outputs = [
+            (settings.prediction_topic, prediction.source[0], encode_prediction(prediction), key)
             for prediction, key in outcome.predictions
         ]
-        sent += [
-            producer.send(
-                settings.rejected_topic, encode_rejected(rejected), partition=rejected.source[0]
-            )
+        outputs += [
+            (settings.rejected_topic, rejected.source[0], encode_rejected(rejected), None)
             for rejected in outcome.rejected
+        ]
+        last = {(topic, partition): i for i, (topic, partition, *_) in enumerate(outputs)}
+        mark = [(INCARNATION, self._incarnation.encode())] if self._incarnation else None
+        sent = [
+            producer.send(
+                topic,
+                value,
+                key=key,
+                partition=partition,
+                headers=mark if last[topic, partition] == i else None,
+            )
+            for i, (topic, partition, value, key) in enumerate(outputs)
         ]
         producer.send_offsets_to_transaction(
             {
@@ -285,7 +290,7 @@ class Units:
         positions: dict[int, Position] = {}
         while True:
             self._join()
-            places = self._consumer.assignment()
+            places, self._incarnation = self._consumer.assignment(), self._topic_id()
             try:
                 positions = {
                     place.partition: self._stop.heeded(partial(self._position, place))
@@ -300,7 +305,7 @@ class Units:
         for place in places:
             self._consumer.seek(place, positions[place.partition].offset)
         self.tallies = {partition: position.tally for partition, position in positions.items()}
-        self._stale, self._incarnation = False, self._topic_id()
+        self._stale = False
         self._log.info(
             "partitions %s",
             " ".join(f"{p}@{positions[p].offset} n={t.n}" for p, t in self.tallies.items())
@@ -309,9 +314,10 @@ class Units:
         counts = {partition: tally.n for partition, tally in self.tallies.items()}
         self._stop.heeded(lambda: self._restored(counts))
 
-    def _topic_id(self) -> object:
+    def _topic_id(self) -> str | None:
         """Return what tells the data topic from one of the same name made after it."""
-        return self._consumer._cluster.topic_id(self._settings.data_topic)
+        found = self._consumer._cluster.topic_id(self._settings.data_topic)
+        return str(found) if found else None
 
     def _new_producer(self) -> KafkaProducer:
         clients.close(self._producer)
@@ -390,7 +396,7 @@ class Units:
                 return
 
     def _position(self, place: TopicPartition) -> Position:
-        partition = place.partition
+        partition, incarnation = place.partition, self._incarnation
         committed = self._committed(place)
         bounds = clients.bounds(self._reader, place)
         if committed is not None and committed.metadata:
@@ -399,29 +405,26 @@ class Units:
             except RecordError as error:
                 self._log.warning("partition %d: committed metadata: %s", partition, error)
             else:
-                position = on_the_topic(bounds, committed.offset, tally)
-                if position.offset != committed.offset:
+                position = on_the_topic(bounds, committed.offset, tally, incarnation)
+                if position.offset != committed.offset or position.remark:
                     self._log.warning(
-                        "partition %d: the committed offset %d is no longer on the topic;"
-                        " going on at %d, %d records never seen",
+                        "partition %d: the committed offset %d is no longer on the topic; %s",
                         partition,
                         committed.offset,
-                        position.offset,
-                        position.never_seen,
+                        position,
                     )
                 return position
-        fallback = from_outputs(self._reader, self._settings, partition, self._stop)
+        fallback = from_outputs(self._reader, self._settings, partition, incarnation, self._stop)
         if fallback is None:
-            return Position(bounds[0], Tally(), 0)
+            return Position(bounds[0], Tally(incarnation=incarnation), 0)
         self._log.warning(
             "partition %d: no tally is committed; going on from the last prediction,"
-            " n=%d correct=%d model=%d, at offset %d, %d records never seen",
+            " n=%d correct=%d model=%d; %s",
             partition,
             fallback.tally.n,
             fallback.tally.correct,
             fallback.tally.model,
-            fallback.offset,
-            fallback.never_seen,
+            fallback,
         )
         return fallback
 

@@ -33,6 +33,9 @@ BOOTSTRAP_TIMEOUT_MS = 2_000
 MAX_MESSAGE_BYTES = 64 * 2**20
 """What a consumer fetches of one partition at a time; larger messages still come, one by one."""
 
+SILENCE_SECONDS = 30.0
+"""How long a read goes on in which nothing comes; a killed service's transaction ends sooner."""
+
 _FOREVER_MS = 2**31 - 1
 
 
@@ -156,6 +159,15 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
     client.wait_for_topics(list(wanted))
 
 
+def make_topics(settings: StreamSettings, log: logging.Logger) -> None:
+    """Do what `ensure_topics` does, with a client of its own."""
+    client = admin(settings)
+    try:
+        ensure_topics(client, settings, log)
+    finally:
+        close(client)
+
+
 def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
     """Return the number of partitions of each of `topics` that exists."""
     return {
@@ -181,12 +193,22 @@ def read_range(
 
     Raises
     ------
+    KafkaTimeoutError
+        When nothing comes for half a minute.
     Stopped
     """
     client.assign([partition])
     client.seek(partition, start)
-    while (client.position(partition) or 0) < end:
+    last, silent_since = start, time.monotonic()
+    while (position := client.position(partition) or 0) < end:
         stop.check()
+        if position != last:
+            last, silent_since = position, time.monotonic()
+        elif time.monotonic() - silent_since > SILENCE_SECONDS:
+            raise KafkaTimeoutError(
+                f"{partition.topic} partition {partition.partition}: nothing came from offset"
+                f" {position} on within {SILENCE_SECONDS:g} s"
+            )
         for record in client.poll(timeout_ms=200).get(partition, ()):
             if record.offset >= end:
                 return

@@ -35,14 +35,16 @@ def test_counts_carried_over_are_part_of_n_and_correct() -> None:
     assert (tally.n, tally.correct) == (102, 91)
 
 
-@pytest.mark.parametrize("tally", [Tally(), Tally(1, 2, 3, 4, 5, 6, 7, 8), Tally(carried=(0, 0))])
+@pytest.mark.parametrize(
+    "tally", [Tally(), Tally(1, 2, 3, 4, 5, 6, 7, 8), Tally(carried=(0, 0)), Tally(incarnation="a")]
+)
 def test_a_tally_comes_back_from_the_metadata_as_it_went(tally: Tally) -> None:
     assert Tally.from_metadata(tally.to_metadata()) == tally
 
 
 def test_the_largest_tally_stays_well_under_what_a_broker_keeps_as_metadata() -> None:
     huge = 2**62
-    tally = Tally(huge, huge, huge, huge, huge, huge, huge, huge, (huge, huge))
+    tally = Tally(huge, huge, huge, huge, huge, huge, huge, huge, (huge, huge), "0" * 36)
     assert len(tally.to_metadata()) < 1_024
 
 
