@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test test-faults test-compose check lock
+.PHONY: help setup demo kafka test test-faults test-compose soak check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ test-faults: setup ## each fault caused on real brokers under load, 20 minutes
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }
 	$(VENV)/python -m pytest tests/compose
+
+soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
+	@$(VENV)/python -m tests.soak
 
 check: setup ## formatting, lint, types and import rules
 	$(VENV)/ruff format --check .
