@@ -8,7 +8,8 @@ from functools import partial
 from typing import TypeVar
 
 from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
-from modelgenerator.publication import announce, trained_already
+from modelgenerator.model_topic import trained_already
+from modelgenerator.publication import Announcer
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
@@ -35,7 +36,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
     schema, done = asked(settings, stop, look_up)
     width = len(schema.feature_names) if schema else None
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
-    feed = DataFeed(settings, stop)
+    feed, announcer = DataFeed(settings, stop), Announcer(settings, key, stop)
     try:
         while True:
             stop.check()
@@ -43,7 +44,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
             while publication := stop.heeded(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
-                    announce(publication, schema, settings, key, stop)
+                    announcer.announce(publication, schema)
     finally:
         feed.close()
 

@@ -10,8 +10,7 @@ import random
 import time
 import warnings
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,28 +18,44 @@ from typing import Any
 import joblib
 import numpy as np
 import sklearn
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
+from modelgenerator.model_topic import last_version, newest_envelope
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
 from stream import clients
-from stream.keys import SigningKey, TrustedKeys
-from stream.models import Envelope, ModelError, now, pack, unpack, verify
-from stream.records import RecordError, Schema, decode_status
+from stream.keys import SigningKey
+from stream.models import Envelope, now, pack
+from stream.records import Schema
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
 
 TRANSACTION_SECONDS = 60
 OUTSTANDING_PARTS = 4
-STATUSES = 1_000
-"""Latest records of the status topic that are looked through for a version."""
-
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
-LARGEST_VERSION = 2**53
-"""Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
+Allowed = Callable[[Envelope | None], None]
+"""Given the newest model on the topic, raises `NotPublished` where it speaks against another."""
+
+
+class NotPublished(Exception):
+    """What is on the model topic speaks against a publication; the message says what."""
+
+
+def unless_pinned(newest: Envelope | None) -> None:
+    """Allow a publication unless the newest model is pinned.
+
+    Raises
+    ------
+    NotPublished
+    """
+    if newest and newest.pinned:
+        raise NotPublished(
+            f"model {newest.version} ({newest.recipe}, {newest.reason}) is pinned: publishing"
+            " nothing until python -m modelgenerator.models unpin"
+        )
 
 
 def describe(
@@ -53,6 +68,8 @@ def describe(
     recipe_accuracy: float | None = None,
     feature_names: Sequence[str] | None = None,
     restores: int | None = None,
+    threshold: float | None = None,
+    pinned: bool = False,
 ) -> Envelope:
     """Say what a fitted classifier is; `publish` fills in the version.
 
@@ -60,7 +77,7 @@ def describe(
     ----------
     model : object
         Fitted scikit-learn classifier or pipeline, with classes 0 and 1.
-    recipe, reason, trained_on, trained_to, recipe_accuracy, restores
+    recipe, reason, trained_on, trained_to, recipe_accuracy, restores, threshold, pinned
         As in `Envelope`.
     feature_names : sequence of str or None
         As the schema has them; ``None`` takes the model's own, where it knows any.
@@ -87,6 +104,8 @@ def describe(
         sklearn=sklearn.__version__,
         numpy=np.__version__,
         python=".".join(platform.python_version_tuple()[:2]),
+        threshold=threshold,
+        pinned=pinned,
     )
 
 
@@ -98,7 +117,12 @@ def pickled(model: Any) -> bytes:
 
 
 def publish(
-    settings: Settings, envelope: Envelope, pickle: bytes, key: SigningKey, stop: Stop
+    settings: Settings,
+    envelope: Envelope,
+    pickle: bytes,
+    key: SigningKey,
+    stop: Stop,
+    allowed: Allowed = lambda _: None,
 ) -> int:
     """Publish a model as the next version, whole or not at all.
 
@@ -116,6 +140,8 @@ def publish(
     key : SigningKey
         Its public half has to be among the trusted keys.
     stop : Stop
+    allowed : callable
+        Asked within the transaction, when no other publisher can come between any more.
 
     Returns
     -------
@@ -124,6 +150,8 @@ def publish(
 
     Raises
     ------
+    NotPublished
+        When `allowed` raises it.
     Stopped
     Fatal
         When the brokers refuse the credentials.
@@ -147,7 +175,9 @@ def publish(
         try:
             return stop.deadline(
                 TRANSACTION_SECONDS + 30,
-                partial(_transaction, producer, settings, envelope, pickle, key, stop, tried),
+                partial(
+                    _transaction, producer, settings, envelope, pickle, key, stop, allowed, tried
+                ),
             )
         except (KafkaError, DeadlineExceeded, OSError) as error:
             stop.check()
@@ -163,84 +193,73 @@ def publish(
         clients.connect(lambda: stop.heeded(make_topics), settings, stop, log)
 
 
-def announce(
-    found: Publication, schema: Schema | None, settings: Settings, key: SigningKey, stop: Stop
-) -> None:
-    """Publish what the trainer found, and say so in one line.
+class Announcer:
+    """Publishes what the trainer finds, a line each, unless a model is pinned.
 
-    Raises
-    ------
-    Stopped
-    Fatal
-        When the schema names another number of features than the model takes.
+    Parameters
+    ----------
+    settings : Settings
+    key : SigningKey
+    stop : Stop
     """
-    if schema and len(schema.feature_names) != found.model.n_features_in_:
-        raise Fatal(
-            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records of"
-            f" {settings.data_topic} have {found.model.n_features_in_}"
+
+    def __init__(self, settings: Settings, key: SigningKey, stop: Stop) -> None:
+        self._settings = settings
+        self._key = key
+        self._stop = stop
+        self._warnings = Warnings(log)
+
+    def announce(self, found: Publication, schema: Schema | None) -> int | None:
+        """Publish a model, and say so in one line.
+
+        Returns
+        -------
+        int or None
+            The version; ``None`` where a model is pinned, of which a line a minute is said.
+
+        Raises
+        ------
+        Stopped
+        Fatal
+            When the schema names another number of features than the model takes.
+        """
+        settings = self._settings
+        if schema and len(schema.feature_names) != found.model.n_features_in_:
+            raise Fatal(
+                f"{settings.schema_topic} names {len(schema.feature_names)} features, the records"
+                f" of {settings.data_topic} have {found.model.n_features_in_}"
+            )
+        started = time.monotonic()
+        pickle = pickled(found.model)
+        envelope = describe(
+            found.model,
+            recipe=found.recipe,
+            reason=found.reason,
+            trained_on=found.trained_on,
+            trained_to=found.trained_to,
+            recipe_accuracy=found.recipe_accuracy,
+            feature_names=schema.feature_names if schema else None,
         )
-    started = time.monotonic()
-    pickle = pickled(found.model)
-    envelope = describe(
-        found.model,
-        recipe=found.recipe,
-        reason=found.reason,
-        trained_on=found.trained_on,
-        trained_to=found.trained_to,
-        recipe_accuracy=found.recipe_accuracy,
-        feature_names=schema.feature_names if schema else None,
-    )
-    version = publish(settings, envelope, pickle, key, stop)
-    accuracies = " ".join(
-        f"{name}={'-' if value is None else format(value, '.4f')}"
-        for name, value in found.accuracies.items()
-    )
-    log.info(
-        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
-        version,
-        found.recipe,
-        found.reason,
-        found.trained_on,
-        accuracies,
-        len(pickle),
-        1_000 * (time.monotonic() - started),
-    )
-
-
-def newest_envelope(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Envelope | None:
-    """Return the highest version among the newest records that a trusted key signed."""
-    trusted = TrustedKeys(settings.trusted_keys)
-
-    def highest(records: list[Any]) -> Envelope | None:
-        found = []
-        for record in records:
-            with suppress(ModelError):
-                verify(record.value, record.headers, trusted)
-                found.append(unpack(record.value).envelope)
-        return max(found, key=lambda envelope: envelope.version, default=None)
-
-    return clients.newest(consumer, TopicPartition(settings.model_topic, 0), highest, stop)
-
-
-def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> dict[str, int]:
-    """Return what the newest published model was trained to, by partition.
-
-    Empty where no model is published that this data topic and this scikit-learn can be served
-    with: then any model is better.
-    """
-    newest = newest_envelope(consumer, settings, stop)
-    if newest is None or newest.sklearn != sklearn.__version__:
-        return {}
-    topic = settings.data_topic
-    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-    ends = {
-        str(partition.partition): end
-        for partition, end in consumer.end_offsets(
-            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
-        ).items()
-    }
-    of_another_topic = any(offset >= ends.get(p, 0) for p, offset in newest.trained_to.items())
-    return {} if of_another_topic else newest.trained_to
+        try:
+            version = publish(settings, envelope, pickle, self._key, self._stop, unless_pinned)
+        except NotPublished as reason:
+            self._warnings.warn("pinned", str(reason))
+            return None
+        accuracies = " ".join(
+            f"{name}={'-' if value is None else format(value, '.4f')}"
+            for name, value in found.accuracies.items()
+        )
+        log.info(
+            "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
+            version,
+            found.recipe,
+            found.reason,
+            found.trained_on,
+            accuracies,
+            len(pickle),
+            1_000 * (time.monotonic() - started),
+        )
+        return version
 
 
 def _transaction(
@@ -250,6 +269,7 @@ def _transaction(
     pickle: bytes,
     key: SigningKey,
     stop: Stop,
+    allowed: Allowed,
     tried: set[int],
 ) -> int:
     # From here on no earlier publisher can commit, so the last version stays the last.
@@ -259,7 +279,8 @@ def _transaction(
         last = newest_envelope(consumer, settings, stop)
         if last and last.version in tried and replace(last, version=0) == envelope:
             return last.version  # committed before, only the broker's answer was lost
-        version = 1 + max(last.version if last else 0, _last_status(consumer, settings, stop))
+        allowed(last)
+        version = 1 + max(last.version if last else 0, last_version(consumer, settings, stop))
     finally:
         clients.close(consumer)
     tried.add(version)
@@ -276,17 +297,6 @@ def _transaction(
         future.get(timeout=TRANSACTION_SECONDS)
     producer.commit_transaction()
     return version
-
-
-def _last_status(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> int:
-    """Return the highest version that a predictor has lately told of, 0 if none has."""
-    partition = TopicPartition(settings.status_topic, 0)
-    start, end = clients.bounds(consumer, partition)
-    versions = [0]
-    for record in clients.read_range(consumer, partition, max(start, end - STATUSES), end, stop):
-        with suppress(RecordError):
-            versions.append(decode_status(record.value).version)
-    return max(version for version in versions if version < LARGEST_VERSION)
 
 
 def _accepts_missing(model: Any) -> bool:

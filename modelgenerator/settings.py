@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stream.settings import StreamSettings
+from stream.settings import ModelLimits
 
 
-class Settings(StreamSettings):
+class Settings(ModelLimits):
     """What signs the models, how many records they learn from, and how often they are renewed."""
 
     signing_key: Path = Field(

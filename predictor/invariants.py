@@ -40,7 +40,7 @@ INVARIANTS = {
 LOG_EVERY = 10
 PROBABILITY_TOLERANCE = 1e-6
 LABEL_TOLERANCE = 1e-9
-"""How near to one half a probability must be for the label to be either."""
+"""How near to the threshold a probability must be for the label to be either."""
 
 _BATCH = 5_000
 _LINE = re.compile(
@@ -611,7 +611,7 @@ class _Recheck:
         for (offset, prediction), label, probability in zip(
             held, labels, probabilities, strict=True
         ):
-            if not _same(prediction, label, probability):
+            if not _same(prediction, label, probability, model.envelope.threshold):
                 raise self._violation(
                     "I6",
                     offset,
@@ -629,11 +629,13 @@ class _Recheck:
         return Violation(invariant, self._topic, self._number, offset, expected, found)
 
 
-def _same(prediction: Prediction, label: int, probability: float | None) -> bool:
+def _same(
+    prediction: Prediction, label: int, probability: float | None, threshold: float | None
+) -> bool:
     published = prediction.probability
     if probability is None or not isinstance(published, (int, float)):
         return probability is published and label == prediction.prediction
-    either = abs(probability - 0.5) < LABEL_TOLERANCE
+    either = abs(probability - (0.5 if threshold is None else threshold)) < LABEL_TOLERANCE
     return abs(probability - published) <= PROBABILITY_TOLERANCE and (
         either or label == prediction.prediction
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stream.settings import StreamSettings
+from stream.settings import ModelLimits
 
 
-class PredictorSettings(StreamSettings):
+class PredictorSettings(ModelLimits):
     """What the predictor reads from the environment besides what all services read."""
 
     group_id: str = Field(
@@ -29,9 +29,6 @@ class PredictorSettings(StreamSettings):
     )
     allow_unsigned_models: bool = Field(
         False, description="Serve models without a trusted signature; for experiments only"
-    )
-    model_max_bytes: int = Field(
-        256 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes"
     )
     log_file: Path = Field(
         Path("predictor.log"), description="File of the accuracy at every 10th counted prediction"

@@ -43,8 +43,8 @@ class Model:
         Returns
         -------
         labels : list of int
-            1 where the probability of label 1 is above one half; without probabilities, what
-            the classifier predicts.
+            1 where the probability of label 1 is above one half, or not below the envelope's
+            threshold where it has one; without probabilities, what the classifier predicts.
         probabilities : list of float or None
             Probability of label 1.
 
@@ -65,7 +65,12 @@ class Model:
                         raise ModelError(f"probabilities of shape {probabilities.shape}")
                     if not np.isfinite(probabilities).all():
                         raise ModelError("a probability that is not finite")
-                    labels = probabilities[:, 1] > 0.5
+                    threshold = self.envelope.threshold
+                    labels = (
+                        probabilities[:, 1] > 0.5
+                        if threshold is None
+                        else probabilities[:, 1] >= threshold
+                    )
         except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
             raise ModelError(f"model error: {type(error).__name__}: {str(error)[:200]}") from None
         if labels.shape != (len(matrix),) or not np.isin(labels, (0, 1)).all():
@@ -130,6 +135,8 @@ def load(envelope: Envelope, pickle: bytes) -> Model:
     classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
     if classes.shape != (2,) or not all(np.ndim(c) == 0 for c in classes) or [*classes] != [0, 1]:
         raise ModelError(f"a {type(classifier).__name__} does not tell label 0 from label 1")
+    if envelope.threshold is not None and not hasattr(classifier, "predict_proba"):
+        raise ModelError(f"threshold: a {type(classifier).__name__} gives no probabilities")
     model = Model(envelope, classifier)
     rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
     rows[0] = 0.0

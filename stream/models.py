@@ -73,6 +73,12 @@ class Envelope:
         Versions it was made with.
     sha256 : str
         Of the whole pickle, in hexadecimal.
+    threshold : float or None
+        The label is 1 where the probability of label 1 is not below it; ``None``: where that is
+        above one half. Absent in records of old.
+    pinned : bool
+        Whether the modelgenerator publishes nothing after it, until it is unpinned. Absent in
+        records of old.
     """
 
     version: int
@@ -92,6 +98,8 @@ class Envelope:
     numpy: str
     python: str
     sha256: str = ""
+    threshold: float | None = None
+    pinned: bool = False
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
         """Whether the model was trained on the record at this place of the data topic."""
@@ -275,14 +283,22 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "numpy": (str,),
     "python": (str,),
     "sha256": (str,),
+    "threshold": (float, int, type(None)),
+    "pinned": (bool,),
     "part": (int,),
     "parts": (int,),
     "pickle": (str,),
 }
 
 
+_ADDED: dict[str, Any] = {"threshold": None, "pinned": False}
+"""Fields that came later, with what their absence means."""
+
+
 def _field(found: dict[str, Any], name: str) -> Any:
     if name not in found:
+        if name in _ADDED:
+            return _ADDED[name]
         raise ModelError(f"{name}: missing")
     value = found[name]
     if type(value) not in _TYPES[name]:
@@ -292,6 +308,8 @@ def _field(found: dict[str, Any], name: str) -> Any:
         raise ModelError(f"version: expected 1 or more, got {value}")
     if name == "features" and not 1 <= value <= FEATURES_LIMIT:
         raise ModelError(f"features: expected 1 to {FEATURES_LIMIT}, got {value}")
+    if name == "threshold" and value is not None and not 0 <= value <= 1:
+        raise ModelError(f"threshold: expected 0 to 1, got {value}")
     if name == "trained_to" and not all(type(offset) is int for offset in value.values()):
         raise ModelError("trained_to: expected partition to offset")
     if name == "feature_names" and value is not None and not set(map(type, value)) <= {str}:

@@ -379,12 +379,16 @@ def _check_models(
     for version, pairs in by_version.items():
         classifier = models.classifier(version)
         if classifier is not None:
-            _check_same(partition, classifier, pairs)
+            threshold = models.envelopes[version].get("threshold")
+            _check_same(partition, classifier, threshold, pairs)
             report.recomputed += len(pairs)
 
 
 def _check_same(
-    partition: int, classifier: Any, pairs: list[tuple[Published, dict[str, Any]]]
+    partition: int,
+    classifier: Any,
+    threshold: float | None,
+    pairs: list[tuple[Published, dict[str, Any]]],
 ) -> None:
     matrix = np.array([record["features"] for _, record in pairs], dtype=float)
     labels = classifier.predict(matrix)
@@ -402,7 +406,9 @@ def _check_same(
         else:
             assert found["probability"] is not None, where
             assert abs(found["probability"] - probability) <= 1e-6, where
-        if probability is None or abs(probability - 0.5) >= 1e-9:
+            label = probability > 0.5 if threshold is None else probability >= threshold
+        bound = 0.5 if threshold is None else threshold
+        if probability is None or abs(probability - bound) >= 1e-9:
             assert found["prediction"] == label, where
 
 

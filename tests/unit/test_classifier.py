@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from stream.classifier import Model, check, load
@@ -25,6 +28,33 @@ def test_a_classifier_gives_the_label_and_the_probability_of_label_1() -> None:
     labels, probabilities = model.predict(X)
     assert labels == model.classifier.predict(X).tolist()
     assert probabilities == model.classifier.predict_proba(X)[:, 1].tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_with_a_threshold_the_label_is_1_from_there_on_as_in_scikit_learn(
+    threshold: float,
+) -> None:
+    classifier = DecisionTreeClassifier(max_depth=2).fit(X, (Y + (X[:, 1] > 1)) > 0)
+    probabilities = classifier.predict_proba(X)[:, 1]
+    fixed = FixedThresholdClassifier(FrozenEstimator(classifier), threshold=threshold).fit(X, Y)
+    model = load(envelope(threshold=threshold), pickled(classifier))
+    assert model.predict(X)[0] == fixed.predict(X).tolist()
+    assert model.predict(X)[1] == probabilities.tolist()
+
+
+def test_a_probability_that_is_the_threshold_gives_label_1_and_one_half_gives_0_without() -> None:
+    assert Model(envelope(threshold=0.5), Undecided()).predict(X[:1])[0] == [1]
+    assert Model(envelope(), Undecided()).predict(X[:1])[0] == [0]
+
+
+class Undecided:
+    def predict_proba(self, matrix: Any) -> Any:
+        return np.full((len(matrix), 2), 0.5)
+
+
+def test_a_threshold_needs_probabilities() -> None:
+    with pytest.raises(ModelError, match="threshold: a LinearSVC gives no probabilities"):
+        load(envelope(threshold=0.3), pickled(LinearSVC().fit(X, Y)))
 
 
 def test_missing_features_reach_a_model_that_accepts_them() -> None:

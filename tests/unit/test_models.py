@@ -86,6 +86,8 @@ def test_every_field_round_trips() -> None:
         trained_to={"0": 5119, "11": 2},
         recipe_accuracy=0.93,
         restores=4,
+        threshold=0.3,
+        pinned=True,
     )
     (message,) = pack(full, b"pickle", KEY)
     part = unpack(message.value)
@@ -225,6 +227,12 @@ def test_the_signature_of_one_part_does_not_fit_another(trusted: TrustedKeys) ->
         ("trained_to", [1]),
         ("recipe_accuracy", "0.9"),
         ("restores", 1.5),
+        ("threshold", "0.3"),
+        ("threshold", True),
+        ("threshold", -0.1),
+        ("threshold", 30),
+        ("pinned", 1),
+        ("pinned", None),
         ("sha256", None),
         ("part", 0),
         ("part", 2),
@@ -241,7 +249,16 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
         unpack(orjson.dumps({**fields, field: value}))
 
 
-@pytest.mark.parametrize("field", list(orjson.loads(packed(1, b"x")[0].value)))
+ADDED = {"threshold", "pinned"}
+
+
+def test_a_model_of_before_a_field_was_added_is_read() -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    old = {name: value for name, value in fields.items() if name not in ADDED}
+    assert unpack(orjson.dumps(old)).envelope == with_digest(1, b"x")
+
+
+@pytest.mark.parametrize("field", sorted(orjson.loads(packed(1, b"x")[0].value).keys() - ADDED))
 def test_a_missing_field_is_refused_by_name(field: str) -> None:
     fields = orjson.loads(packed(1, b"x")[0].value)
     del fields[field]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from modelgenerator.by_hand import pinned, publish_again, unpin
+from modelgenerator.publication import describe, pickled, publish
+from modelgenerator.settings import Settings
+from stream.records import Status, encode_status
+from stream.service import Fatal, Stop
+from tests.services import Services, eventually
+from tests.topics import Topics, regression
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        yield found
+
+
+@pytest.fixture
+def settings(settings_env: dict[str, str]) -> Settings:
+    return Settings.model_validate({name.lower(): value for name, value in settings_env.items()})
+
+
+def publish_pinned(topics: Topics, settings: Settings) -> int:
+    described = describe(
+        regression(), recipe="notebook", reason="by hand", trained_on=0, trained_to={}, pinned=True
+    )
+    return publish(settings, described, pickled(regression()), topics.key, Stop())
+
+
+def fell(topics: Topics, version: int, status: str) -> None:
+    said = encode_status(Status(version, status, {}, "for a test", "r"))
+    topics.producer.send(topics.settings.status_topic, said, partition=0).get(30)
+
+
+def versions(topics: Topics) -> list[int]:
+    return [model["version"] for model in topics.models()]
+
+
+def await_published(topics: Topics, version: int) -> None:
+    """Write records until the modelgenerator has published a version."""
+
+    def there() -> bool:
+        topics.write(100)
+        return versions(topics)[-1:] >= [version]
+
+    eventually(there, message=lambda: f"version {version}; there are {versions(topics)}")
+
+
+def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_so(
+    topics: Topics, settings: Settings, start: Services
+) -> None:
+    process = start("modelgenerator", RETRAIN_EVERY="100")
+    await_published(topics, 1)
+    hand = publish_pinned(topics, settings)
+    assert [found.version for found in [pinned(settings, Stop())] if found] == [hand]
+
+    said = f"model {hand} (notebook, by hand) is pinned: publishing nothing until"
+
+    def noticed() -> bool:
+        topics.write(100)
+        return said in process.log()
+
+    eventually(noticed, message=said)
+    assert versions(topics)[-1] == hand
+
+    again = unpin(settings, topics.key, Stop())
+    assert pinned(settings, Stop()) is None
+    (old, new) = topics.models()[-2:]
+    assert (new["version"], new["restores"], new["reason"]) == (again, hand, "unpin")
+    assert new["pickle"] == old["pickle"]
+    await_published(topics, again + 1)
+    assert versions(topics)[hand - 1 : hand + 2] == [hand, again, again + 1]
+    assert topics.models()[again]["pinned"] is False
+    assert process.log().count("is pinned") == 1
+
+
+def test_an_older_model_published_again_is_pinned_and_names_what_it_restores(
+    topics: Topics, settings: Settings
+) -> None:
+    topics.publish(1, threshold=0.3, recipe="old")
+    topics.publish(2)
+    assert publish_again(settings, 1, topics.key, Stop()) == 3
+    first, _, third = topics.models()
+    changed = {"version": 3, "reason": "rollback", "restores": 1, "pinned": True}
+    assert third == first | changed | {"created": third["created"]}
+
+
+def test_a_barred_model_is_unpinned_by_the_one_before_it(
+    topics: Topics, settings: Settings
+) -> None:
+    topics.publish(1)
+    topics.publish(2)
+    assert publish_pinned(topics, settings) == 3
+    fell(topics, 3, "barred")
+    fell(topics, 2, "refused")
+    assert unpin(settings, topics.key, Stop()) == 4
+    assert (topics.models()[-1]["restores"], topics.models()[-1]["pinned"]) == (1, False)
+
+
+def test_what_is_not_pinned_is_not_unpinned(topics: Topics, settings: Settings) -> None:
+    with pytest.raises(Fatal, match="not pinned"):
+        unpin(settings, topics.key, Stop())
+    topics.publish(1)
+    with pytest.raises(Fatal, match="not pinned"):
+        unpin(settings, topics.key, Stop())
+    with pytest.raises(Fatal, match="model 7: not on the topic"):
+        publish_again(settings, 7, topics.key, Stop())
+
+
+def test_a_model_in_parts_is_published_again_whole(topics: Topics, settings: Settings) -> None:
+    large = bytes(range(256)) * 8_000  # four parts
+    described = describe(regression(), recipe="large", reason="", trained_on=0, trained_to={})
+    assert publish(settings, described, large, topics.key, Stop()) == 1
+    assert publish(settings, replace(described, recipe="b"), b"x", topics.key, Stop()) == 2
+    assert publish_again(settings, 1, topics.key, Stop()) == 3
+    parts = [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 3]
+    assert parts == [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 1]
