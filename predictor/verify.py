@@ -117,7 +117,7 @@ class ModelLibrary:
                 part = self._part(record)
                 whole = assembler.add(part)
                 if whole:
-                    return classifier.load(*whole)
+                    return classifier.load(*whole, self._settings.model_max_bytes)
         except ModelError as error:
             return str(error)
         return "incomplete"

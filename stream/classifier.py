@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +18,11 @@ from stream.records import Schema
 
 Matrix = npt.NDArray[np.float64]
 
+MAX_BYTES = 512 * 2**20
+"""Largest model, unpacked."""
+
 _PROBE_ROWS = 8
+_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -54,23 +59,21 @@ class Model:
             When the classifier raises, or what it returns is no prediction.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if not hasattr(self.classifier, "predict_proba"):
-                    labels = np.asarray(self.classifier.predict(matrix))
-                    probabilities = None
-                else:
-                    probabilities = np.asarray(self.classifier.predict_proba(matrix))
-                    if probabilities.shape != (len(matrix), 2):
-                        raise ModelError(f"probabilities of shape {probabilities.shape}")
-                    if not np.isfinite(probabilities).all():
-                        raise ModelError("a probability that is not finite")
-                    threshold = self.envelope.threshold
-                    labels = (
-                        probabilities[:, 1] > 0.5
-                        if threshold is None
-                        else probabilities[:, 1] >= threshold
-                    )
+            if not hasattr(self.classifier, "predict_proba"):
+                labels = np.asarray(self.classifier.predict(matrix))
+                probabilities = None
+            else:
+                probabilities = np.asarray(self.classifier.predict_proba(matrix))
+                if probabilities.shape != (len(matrix), 2):
+                    raise ModelError(f"probabilities of shape {probabilities.shape}")
+                if not np.isfinite(probabilities).all():
+                    raise ModelError("a probability that is not finite")
+                threshold = self.envelope.threshold
+                labels = (
+                    probabilities[:, 1] > 0.5
+                    if threshold is None
+                    else probabilities[:, 1] >= threshold
+                )
         except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
             raise ModelError(f"model error: {type(error).__name__}: {str(error)[:200]}") from None
         if labels.shape != (len(matrix),) or not np.isin(labels, (0, 1)).all():
@@ -97,9 +100,7 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
     ModelError
         Saying what does not fit.
     """
-    installed = version("scikit-learn")
-    if envelope.sklearn.split(".")[:2] != installed.split(".")[:2]:
-        raise ModelError(f"made with scikit-learn {envelope.sklearn}, here is {installed}")
+    check_release(envelope.sklearn)
     if envelope.classes != [0, 1]:
         raise ModelError(f"classes: expected [0, 1], got {str(envelope.classes)[:100]}")
     names = envelope.feature_names
@@ -116,20 +117,62 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
         )
 
 
-def load(envelope: Envelope, pickle: bytes) -> Model:
+def check_release(made_with: str) -> None:
+    """Check that what was pickled under a version of scikit-learn may be loaded under the one here.
+
+    The one rule: the same major and minor version. scikit-learn promises nothing else, and a
+    model of another one may load and predict otherwise; between patch releases nothing of the kind
+    happens. Versions of numpy and Python are not compared: across theirs, a pickle either loads
+    as it was or raises.
+
+    Raises
+    ------
+    ModelError
+    """
+    installed = version("scikit-learn")
+    if made_with.split(".")[:2] != installed.split(".")[:2]:
+        raise ModelError(f"made with scikit-learn {made_with}, here is {installed}")
+
+
+def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
+    """Unpickle a model. This runs whatever code its signer put there.
+
+    Parameters
+    ----------
+    pickle : bytes
+        joblib's, plain or compressed with zlib.
+    max_bytes : int
+        Most that it may unpack to.
+
+    Raises
+    ------
+    ModelError
+        When it is larger, cannot be unpickled, or holds an estimator of another scikit-learn,
+        whatever its envelope says.
+    """
+    _check_unpacked(pickle, max_bytes)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", message="Trying to unpickle estimator")
+            found = joblib.load(io.BytesIO(pickle))
+    except Exception as error:  # noqa: BLE001 - unpickling may raise anything
+        raise ModelError(f"cannot be unpickled: {type(error).__name__}: {error}"[:300]) from None
+    for warning in said:  # scikit-learn's InconsistentVersionWarning, an answer to `check_release`
+        check_release(getattr(warning.message, "original_sklearn_version", "unknown"))
+    return found
+
+
+def load(envelope: Envelope, pickle: bytes, max_bytes: int = MAX_BYTES) -> Model:
     """Unpickle a model whose signature, digest and fit have been checked, and probe it.
 
     Raises
     ------
     ModelError
-        When it is no classifier of the labels 0 and 1, or does not answer its probe.
+        When it cannot be unpickled, is no classifier of the labels 0 and 1, or does not answer its
+        probe.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            classifier = joblib.load(io.BytesIO(pickle))
-    except Exception as error:  # noqa: BLE001 - unpickling may raise anything
-        raise ModelError(f"cannot be unpickled: {type(error).__name__}: {error}"[:300]) from None
+    classifier = unpickle(pickle, max_bytes)
     if not hasattr(classifier, "predict"):
         raise ModelError(f"a {type(classifier).__name__} is no classifier")
     classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
@@ -144,3 +187,22 @@ def load(envelope: Envelope, pickle: bytes) -> Model:
         rows[1] = np.nan
     model.predict(rows)
     return model
+
+
+def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
+    """Check how much a pickle unpacks to, without ever holding more than a chunk of it."""
+    size = 0
+    if pickle[:1] == b"\x80":
+        size = len(pickle)
+    else:
+        unpacker, packed = zlib.decompressobj(), pickle
+        try:
+            while packed and size <= max_bytes:
+                size += len(unpacker.decompress(packed, _CHUNK_BYTES))
+                packed = unpacker.unconsumed_tail
+        except zlib.error:
+            raise ModelError("cannot be unpickled: neither plain nor packed with zlib") from None
+        if unpacker.unused_data:  # joblib would unpack that as well
+            raise ModelError("cannot be unpickled: something follows after its end")
+    if size > max_bytes:
+        raise ModelError(f"larger than {max_bytes} bytes when unpacked")

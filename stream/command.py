@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
         The exit status: that of `work`, 1 where it raised `Fatal`, `KafkaError` or `OSError`, 2 for
         a wrong setting, 130 for Ctrl-C. A failure is one line on stderr.
     """
+    warnings.simplefilter("ignore")  # as in stream.service.run
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
     try:
         found = read(settings)

@@ -79,6 +79,9 @@ class Envelope:
     pinned : bool
         Whether the modelgenerator publishes nothing after it, until it is unpinned. Absent in
         records of old.
+    after : int or None
+        Where the model topic ended when this was published, so that a replayed record tells by
+        itself that it stood elsewhere first. Absent in records of old.
     """
 
     version: int
@@ -100,6 +103,7 @@ class Envelope:
     sha256: str = ""
     threshold: float | None = None
     pinned: bool = False
+    after: int | None = None
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
         """Whether the model was trained on the record at this place of the data topic."""
@@ -114,6 +118,15 @@ class Part:
     part: int
     parts: int
     pickle: bytes
+
+    def stood_at(self, offset: int) -> int:
+        """Return the least offset that this record, found at `offset`, may first have stood at.
+
+        Versions rise along the topic. So whoever has read everything from there on has seen all
+        later versions, even if all that he has read was replayed.
+        """
+        after = self.envelope.after
+        return offset if after is None else min(offset, after + self.part - 1)
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,7 @@ def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys) -> str:
         raise ModelError("value: expected a model, got null")
     signatures = [content for name, content in headers if name == SIGNATURE]
     if len(signatures) != 1:
-        raise ModelError(f"expected one {SIGNATURE} header, got {len(signatures)}")
+        raise ModelError(f"expected one {SIGNATURE} header, got {'more' if signatures else 'none'}")
     # Kafka allows a header without content.
     fingerprint = trusted.signer(value, signatures[0] or b"")
     if fingerprint is None:
@@ -216,7 +229,8 @@ class Assembler:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._parts: list[Part] = []
+        self._last: Part | None = None
+        self._shares: list[bytes] = []
         self._size = 0
 
     def add(self, part: Part) -> tuple[Envelope, bytes] | None:
@@ -235,9 +249,9 @@ class Assembler:
         """
         if part.part == 1:
             self._start_again()
-        elif not self._parts:
+        elif not self._last:
             return None  # the rest of a model whose beginning was not read or not accepted
-        last = self._parts[-1] if self._parts else None
+        last = self._last
         if last and (part.envelope, part.parts, part.part) != (
             last.envelope,
             last.parts,
@@ -248,21 +262,22 @@ class Assembler:
                 f"part {last.part + 1} of {last.parts} of model {last.envelope.version} is missing"
             )
         self._size += len(part.pickle)
-        if self._size > self._max_bytes:
-            size = self._size
+        if max(self._size, part.parts) > self._max_bytes:
+            size = max(self._size, part.parts)  # a part has a byte at least
             self._start_again()
             raise ModelError(f"larger than {self._max_bytes} bytes (at least {size})")
-        self._parts.append(part)
+        self._shares.append(part.pickle)
+        self._last = replace(part, pickle=b"")
         if part.part < part.parts:
             return None
-        pickle = b"".join(p.pickle for p in self._parts)
+        pickle = b"".join(self._shares)
         self._start_again()
         if hashlib.sha256(pickle).hexdigest() != part.envelope.sha256:
             raise ModelError("sha256: not the digest of the pickle")
         return part.envelope, pickle
 
     def _start_again(self) -> None:
-        self._parts, self._size = [], 0
+        self._last, self._shares, self._size = None, [], 0
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -285,13 +300,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "sha256": (str,),
     "threshold": (float, int, type(None)),
     "pinned": (bool,),
+    "after": (int, type(None)),
     "part": (int,),
     "parts": (int,),
     "pickle": (str,),
 }
 
 
-_ADDED: dict[str, Any] = {"threshold": None, "pinned": False}
+_ADDED: dict[str, Any] = {"threshold": None, "pinned": False, "after": None}
 """Fields that came later, with what their absence means."""
 
 

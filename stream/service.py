@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -217,6 +218,9 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     main : callable
         Given the settings and the stop flag; may raise `Stopped` and `Fatal`.
     """
+    # Models and libraries warn their developers, record after record. Said once, for all threads:
+    # to silence them around each prediction would reach into what another thread just listens to.
+    warnings.simplefilter("ignore")
     log = logging.getLogger(name)
     logging.basicConfig(
         stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO"

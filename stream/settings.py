@@ -128,7 +128,7 @@ class ModelLimits(StreamSettings):
     """What a model may cost: the predictor refuses it beyond, and so does who publishes it."""
 
     model_max_bytes: int = Field(
-        256 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes"
+        512 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes when unpacked"
     )
 
 

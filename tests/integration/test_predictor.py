@@ -289,7 +289,7 @@ def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]
         "not a model: value: not JSON": [
             Message(b"garbage", [("signature", trusted.sign(b"garbage"))])
         ],
-        "expected one signature header, got 0": list(pack(envelope(2), malicious, None)),
+        "expected one signature header, got none": list(pack(envelope(2), malicious, None)),
         "not signed by a trusted key": list(pack(envelope(3), malicious, stranger)),
         "features: the stream has 2, the model 3": list(
             pack(envelope(4, features=3), malicious, trusted)

@@ -249,7 +249,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
         unpack(orjson.dumps({**fields, field: value}))
 
 
-ADDED = {"threshold", "pinned"}
+ADDED = {"threshold", "pinned", "after"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
