@@ -8,14 +8,14 @@ from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
-from kafka.errors import AuthorizationError, KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
 from datagenerator.settings import Settings
 from datagenerator.sources import Source, SourceError, open_source
 from datagenerator.topics import prepare
-from stream.clients import close, connect, producer
+from stream.clients import close, connect, give_up_if_refused, producer
 from stream.records import encode_record
 from stream.service import Backoff, Fatal, Stop, Warnings, run
 
@@ -38,9 +38,10 @@ def main(settings: Settings, stop: Stop) -> None:
         try:
             send(s, source, Outbox(client, stop, LOG), stop)
             stop.wait(threading.TIMEOUT_MAX)
-        except (AuthorizationError, MessageSizeTooLargeError) as error:
+        except MessageSizeTooLargeError as error:
             raise Fatal(f"{s.data_topic}: the broker refuses records: {error}") from None
         except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
+            give_up_if_refused(error, s, "Write")
             warnings.warn("send", f"{s.data_topic}: {error!r}; going on from the topic's end")
         finally:
             close(client)

@@ -49,3 +49,8 @@ class Settings(StreamSettings):
         """The rate in force; a data set to watch is slower where no rate was given."""
         given = "rate" in self.model_fields_set
         return self.rate if given or self.stream != "breast_cancer" else BREAST_CANCER_RATE
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it has to do with."""
+        return self.data_topic, self.schema_topic

@@ -78,6 +78,7 @@ class DataFeed:
             fetched = client.poll(timeout_ms=500)
         except (KafkaError, DeadlineExceeded, OSError) as error:
             self._stop.check()
+            clients.give_up_if_refused(error, self._settings)
             if not isinstance(error, OffsetOutOfRangeError):  # the next look finds where to go on
                 self._warnings.warn("data", f"{self._settings.data_topic}: {error!r}; reconnecting")
             self.close()

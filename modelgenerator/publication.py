@@ -154,17 +154,17 @@ def publish(
         When `allowed` raises it.
     Stopped
     Fatal
-        When the brokers refuse the credentials.
+        When the brokers refuse the credentials, or a right is missing.
     """
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     tried: set[int] = set()
-    problems = Warnings(log)
+    problems, transaction = Warnings(log), f"{settings.model_topic}-publisher"
     make_topics = partial(clients.make_topics, settings, log)
     while True:
         producer = clients.connect(
             lambda: clients.producer(
                 settings,
-                transactional_id=f"{settings.model_topic}-publisher",
+                transactional_id=transaction,
                 transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
                 linger_ms=0,
             ),
@@ -181,6 +181,7 @@ def publish(
             )
         except (KafkaError, DeadlineExceeded, OSError) as error:
             stop.check()
+            clients.give_up_if_refused(error, settings, "Write", transaction)
             # The client raises what went wrong, or a KafkaError that carries it.
             if any(isinstance(e, _FENCED) for e in (error, *error.args)):
                 problems.warn("fenced", "another publisher came between; publishing again")

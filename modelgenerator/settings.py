@@ -25,3 +25,8 @@ class Settings(ModelLimits):
     window: int = Field(
         2000, ge=200, le=1_000_000, description="Labelled records that a model is trained on"
     )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it has to do with."""
+        return self.data_topic, self.schema_topic, self.model_topic, self.status_topic

@@ -30,6 +30,7 @@ class History:
         self, reader: KafkaConsumer, settings: StreamSettings, stop: Stop, backfill: int
     ) -> None:
         self._reader = reader
+        self._settings = settings
         self._topic = settings.prediction_topic
         self._stop = stop
         self._backfill = backfill
@@ -52,6 +53,7 @@ class History:
         try:
             yield from self._read(partition, after, upto)
         except KafkaError as error:
+            clients.give_up_if_refused(error, self._settings)
             raise OSError(f"{self._topic} cannot be read: {error!r}") from None
 
     def _read(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:

@@ -93,6 +93,8 @@ class ModelFeed:
         Fatal
             When the thread that reads the models has ended.
         """
+        if isinstance(self._failure, Fatal):
+            raise self._failure
         if self._failure:
             raise Fatal(f"the model feed ended: {self._failure!r}")
         return self.current
@@ -127,6 +129,7 @@ class ModelFeed:
                 )
             except (KafkaError, DeadlineExceeded) as error:
                 self._stop.check()
+                clients.give_up_if_refused(error, self._settings, "Write")
                 self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}")
                 self._make_topics()
             else:
@@ -138,7 +141,14 @@ class ModelFeed:
 
     def _send(self, status: Status) -> Any:
         assert self._producer is not None
-        return self._producer.send(self._settings.status_topic, encode_status(status), partition=0)
+        future = self._producer.send(
+            self._settings.status_topic, encode_status(status), partition=0
+        )
+        return future.add_errback(self._not_sent)
+
+    def _not_sent(self, error: BaseException) -> None:
+        if line := clients.refusal(error, self._settings, "Write"):
+            self._failure = Fatal(line)
 
     def _run(self) -> None:
         # Unpickling the first model would load it anyway; by then the wait for the model is over.
@@ -148,6 +158,7 @@ class ModelFeed:
                 try:
                     self._follow()
                 except (KafkaError, OSError) as error:
+                    clients.give_up_if_refused(error, self._settings)
                     self._warnings.warn("feed", f"reading the models: {error!r}; trying again")
                     self._stop.wait(1.0)
         except Stopped:

@@ -89,6 +89,7 @@ class Units:
     ) -> None:
         self.tallies: dict[int, Tally] = {}
         self._settings = settings
+        self._transactional_id = f"{settings.group_id}-{settings.replica}"
         self._stop = stop
         self._log = log
         self._restored = restored
@@ -150,6 +151,7 @@ class Units:
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 self._stale = True
             except KafkaError as error:
+                clients.give_up_if_refused(error, self._settings)
                 self._lose(f"reading {self._settings.data_topic}: {error!r}")
                 self._stop.wait(0.2)
             if self._stale or self._listener.changed or self._topic_id() != self._incarnation:
@@ -187,6 +189,7 @@ class Units:
                 COMMIT_SECONDS, lambda: self._transaction(unit.membership, offsets, outcome)
             )
         except (KafkaError, DeadlineExceeded, ValueError) as error:
+            clients.give_up_if_refused(error, self._settings, "Write", self._transactional_id)
             # The client raises the broker's answer itself, or as the argument of its own error.
             if any(isinstance(found, _FENCED) for found in (error, *error.args)):
                 self._fenced()
@@ -297,6 +300,7 @@ class Units:
                     for place in sorted(places)
                 }
             except KafkaError as error:
+                clients.give_up_if_refused(error, self._settings)
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
                 self._stop.wait(0.2)
                 continue
@@ -326,7 +330,7 @@ class Units:
         def make() -> KafkaProducer:
             producer = clients.producer(
                 settings,
-                transactional_id=f"{settings.group_id}-{settings.replica}",
+                transactional_id=self._transactional_id,
                 transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                 linger_ms=5,
             )
@@ -335,8 +339,9 @@ class Units:
             except DeadlineExceeded as error:
                 clients.close(producer)
                 raise TimeoutError(str(error)) from None
-            except BaseException:
+            except BaseException as error:
                 clients.close(producer)
+                clients.give_up_if_refused(error, settings, transaction=self._transactional_id)
                 raise
             return producer
 
@@ -370,7 +375,8 @@ class Units:
         topic = self._settings.data_topic
         try:
             found = self._stop.heeded(partial(clients.partition_counts, self._admin, [topic]))
-        except KafkaError:
+        except KafkaError as error:
+            clients.give_up_if_refused(error, self._settings)
             return False
         return found.get(topic, 0) > self._partitions
 
@@ -390,6 +396,7 @@ class Units:
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 pass  # expected: positions are given by _restore
             except KafkaError as error:
+                clients.give_up_if_refused(error, self._settings)
                 self._warnings.warn("join", f"joining {self._settings.group_id}: {error!r}")
                 self._stop.wait(0.2)
             if self._listener.assigned and not self._listener.changed:
@@ -437,6 +444,7 @@ class Units:
                     place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
                 )
             except KafkaError as error:
+                clients.give_up_if_refused(error, self._settings)
                 self._warnings.warn("committed", f"reading the committed offset: {error!r}")
 
     def _connect(self, make: Callable[[], Any]) -> Any:

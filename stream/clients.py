@@ -6,13 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewPartitions
 from kafka.errors import (
     AuthorizationError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     InvalidPartitionsError,
     KafkaConfigurationError,
     KafkaError,
@@ -20,10 +23,15 @@ from kafka.errors import (
     RetriableError,
     SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailedError,
+    for_code,
 )
 
+import stream.mends  # noqa: F401 - what it mends is the client itself
 from stream.service import Backoff, Fatal, Stop, Warnings
 from stream.settings import StreamSettings
+from stream.tls import Tls
 
 T = TypeVar("T")
 
@@ -47,26 +55,98 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
     Stopped
         When the service was told to end.
     Fatal
-        When the brokers refuse the credentials.
+        When the brokers refuse this service, or this service refuses them.
     """
     pauses, warnings = Backoff(), Warnings(log)
     while True:
         stop.check()
         try:
             return make()
-        except (SaslAuthenticationFailedError, AuthorizationError) as error:
-            raise Fatal(f"{settings.kafka_bootstrap_servers}: refused: {error}") from None
         except KafkaConfigurationError as error:
             raise Fatal(str(error)) from None
-        except (RetriableError, OSError) as error:
-            warnings.warn(
-                "broker",
-                f"no broker answers at {settings.kafka_bootstrap_servers}"
-                f" ({type(error).__name__}); trying again",
-            )
-        except KafkaError as error:  # for instance fewer brokers than REPLICATION_FACTOR so far
-            warnings.warn("kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; trying again")
+        except (KafkaError, OSError) as error:
+            give_up_if_refused(error, settings)
+            if isinstance(error, RetriableError | OSError):
+                warnings.warn(
+                    "broker",
+                    f"no broker answers at {settings.kafka_bootstrap_servers} with"
+                    f" KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}"
+                    f" ({type(error).__name__}); trying again",
+                )
+            else:  # for instance fewer brokers than REPLICATION_FACTOR so far
+                warnings.warn(
+                    "kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; trying again"
+                )
         stop.wait(next(pauses))
+
+
+def give_up_if_refused(
+    error: BaseException, settings: StreamSettings, right: str = "Read", transaction: str = ""
+) -> None:
+    """End the service where trying again is of no use, because someone has to grant something.
+
+    Parameters
+    ----------
+    error, settings, right, transaction
+        As for `refusal`.
+
+    Raises
+    ------
+    Fatal
+    """
+    if line := refusal(error, settings, right, transaction):
+        raise Fatal(line) from None
+
+
+def refusal(
+    error: BaseException, settings: StreamSettings, right: str = "Read", transaction: str = ""
+) -> str | None:
+    """Say in one line what is refused: the credentials, the broker's certificate, or a right.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a client raised; it may carry the broker's answer as an argument.
+    settings : StreamSettings
+    right : str
+        What the client was about to do to the topic: ``Read`` or ``Write``.
+    transaction : str
+        Its transactional id.
+
+    Returns
+    -------
+    str or None
+        Naming the variable, or the operation and the topic; ``None`` where nothing is refused.
+    """
+    user = f"user {settings.kafka_sasl_plain_username or '(anonymous)'}"
+    for found in (error, *error.args):
+        if isinstance(found, SaslAuthenticationFailedError):
+            return (
+                f"{settings.kafka_bootstrap_servers}: the broker refuses {user}:"
+                f" {' '.join(map(str, found.args)) or type(found).__name__};"
+                " look at KAFKA_SASL_MECHANISM, KAFKA_SASL_PLAIN_USERNAME and"
+                " KAFKA_SASL_PLAIN_PASSWORD"
+            )
+        if isinstance(found, AuthorizationError):
+            return (
+                f"{user} lacks the right to {_right(found, settings, right, transaction)};"
+                " acls.sh grants what each service needs"
+            )
+    return _tls(settings).problem
+
+
+def _right(
+    error: AuthorizationError, settings: StreamSettings, right: str, transaction: str
+) -> str:
+    if isinstance(error, GroupAuthorizationFailedError):
+        return f"Read the group {getattr(settings, 'group_id', '')}"
+    if isinstance(error, TransactionalIdAuthorizationFailedError):
+        return f"Write under the transactional id {transaction}"
+    if isinstance(error, ClusterAuthorizationFailedError):
+        return "IdempotentWrite on the cluster"
+    topics, *more = error.args or ("",)
+    names = [topics] if isinstance(topics, str) else sorted(topics)
+    return f"{more[0] if more else right} the topic {', '.join(names)}"
 
 
 def admin(settings: StreamSettings) -> KafkaAdminClient:
@@ -127,12 +207,13 @@ def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
 
 
 def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: logging.Logger) -> None:
-    """Make the topics that are missing, and grow those with too few partitions.
+    """Make the service's topics that are missing, and grow those with too few partitions.
 
     The data topic gets at least ``DATA_PARTITIONS``, the predictor's output topics at least as
     many as the data topic has.
     """
-    wanted = _topics(settings)
+    options = _topics(settings)
+    wanted = {topic: options[topic] for topic in settings.topics}
     found = partition_counts(client, list(wanted))
     have = found.get(settings.data_topic)
     if have is not None and have > settings.data_partitions:
@@ -143,17 +224,18 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
             settings.data_partitions,
         )
         for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic):
-            wanted[topic]["num_partitions"] = have
+            if topic in wanted:
+                wanted[topic]["num_partitions"] = have
     missing = {topic: options for topic, options in wanted.items() if topic not in found}
     for topic, options in missing.items():
-        with suppress(TopicAlreadyExistsError):  # another service was first
+        with suppress(TopicAlreadyExistsError), _denied("Create", topic):
             client.create_topics({topic: options}, timeout_ms=REQUEST_TIMEOUT_MS)
             log.info("made topic %s, partitions=%d", topic, options["num_partitions"])
     client.wait_for_topics(list(wanted))
     for topic, count in found.items():
         target = wanted[topic]["num_partitions"]
         if count < target:
-            with suppress(InvalidPartitionsError):  # another service was first
+            with suppress(InvalidPartitionsError), _denied("Alter", topic):
                 client.create_partitions({topic: NewPartitions(target)})
                 log.info("grew topic %s from %d to %d partitions", topic, count, target)
     client.wait_for_topics(list(wanted))
@@ -169,12 +251,29 @@ def make_topics(settings: StreamSettings, log: logging.Logger) -> None:
 
 
 def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """Return the number of partitions of each of `topics` that exists."""
-    return {
-        topic["name"]: len(topic["partitions"])
-        for topic in client.describe_topics(topics)
-        if not topic.get("error_code")
-    }
+    """Return the number of partitions of each of `topics` that exists.
+
+    Raises
+    ------
+    TopicAuthorizationFailedError
+        When it may not be known whether one does.
+    """
+    counts = {}
+    for topic in client.describe_topics(topics):
+        error = topic.get("error_code")
+        if not error:
+            counts[topic["name"]] = len(topic["partitions"])
+        elif for_code(error) is TopicAuthorizationFailedError:
+            raise TopicAuthorizationFailedError(topic["name"], "Describe")
+    return counts
+
+
+@contextmanager
+def _denied(right: str, topic: str) -> Iterator[None]:
+    try:
+        yield
+    except TopicAuthorizationFailedError:  # its own text is the whole request and response
+        raise TopicAuthorizationFailedError(topic, right) from None
 
 
 def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
@@ -283,13 +382,20 @@ def _close_producer(client: KafkaProducer) -> None:
         client.close(timeout=1)
 
 
+@cache
+def _tls(settings: StreamSettings) -> Tls:
+    return Tls(settings)
+
+
 def _common(settings: StreamSettings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "reconnect_backoff_max_ms": 1_000,
-        **settings.security(),
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": _tls(settings),
+        **settings.sasl(),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from stream.clients import refusal
 from stream.service import Fatal
 from stream.settings import SettingsError, StreamSettings, read
 
@@ -41,10 +42,11 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
         return 2
     try:
         return work(found)
-    except KafkaTimeoutError:
-        print(f"no broker answers at {found.kafka_bootstrap_servers}", file=sys.stderr)
     except (Fatal, KafkaError, OSError) as error:
-        print(str(error) or repr(error), file=sys.stderr)
+        line = str(error) or repr(error)
+        if isinstance(error, KafkaTimeoutError):
+            line = f"no broker answers at {found.kafka_bootstrap_servers}"
+        print(refusal(error, found) or line, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1

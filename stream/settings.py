@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,16 +75,13 @@ class StreamSettings(BaseSettings):
     kafka_ssl_check_hostname: bool = Field(
         True, description="Whether the certificate must name the broker's host"
     )
-    kafka_sasl_mechanism: (
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"] | None
-    ) = Field(None, description="SASL mechanism")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="SASL mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`"
+    )
     kafka_sasl_plain_username: str | None = Field(None, description="User for PLAIN and SCRAM")
     kafka_sasl_plain_password: SecretStr | None = Field(
         None, description="Password for PLAIN and SCRAM"
     )
-    kafka_sasl_kerberos_name: str | None = Field(None, description="Kerberos name of the service")
-    kafka_sasl_kerberos_service_name: str | None = Field(None, description="Kerberos service")
-    kafka_sasl_kerberos_domain_name: str | None = Field(None, description="Kerberos domain")
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +92,27 @@ class StreamSettings(BaseSettings):
                 allowed = ", ".join(sorted(n for n in known if n.startswith(name[:9])))
                 raise ValueError(f"{name} is not a setting; allowed are {allowed}")
         return values
+
+    @model_validator(mode="after")
+    def _security_settings_fit_together(self) -> Self:
+        protocol = self.kafka_security_protocol
+        for kind in ("SSL", "SASL"):
+            given = [
+                name.upper()
+                for name in sorted(self.model_fields_set)
+                if name.startswith(f"kafka_{kind.lower()}_")
+            ]
+            if given and kind not in protocol.split("_"):
+                raise ValueError(
+                    f"{given[0]} is given, but KAFKA_SECURITY_PROTOCOL={protocol} is without {kind}"
+                )
+        if protocol.startswith("SASL"):
+            for name in ("mechanism", "plain_username", "plain_password"):
+                if getattr(self, f"kafka_sasl_{name}") is None:
+                    raise ValueError(
+                        f"KAFKA_SASL_{name.upper()} is missing: KAFKA_SECURITY_PROTOCOL={protocol}"
+                    )
+        return self
 
     @property
     def schema_topic(self) -> str:
@@ -111,17 +129,26 @@ class StreamSettings(BaseSettings):
         """Topic that tells what predictors did with each model."""
         return f"{self.model_topic}.status"
 
-    def security(self) -> dict[str, Any]:
-        """Return the security settings under kafka-python's names, those not given left out."""
-        found = {}
-        for name in type(self).model_fields:
-            if name.startswith(("kafka_security_", "kafka_ssl_", "kafka_sasl_")):
-                value = getattr(self, name)
-                if isinstance(value, SecretStr):
-                    value = value.get_secret_value()
-                if value is not None:
-                    found[name.removeprefix("kafka_")] = value
-        return found
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that the service has to do with, and makes where they are missing."""
+        return (
+            self.data_topic,
+            self.schema_topic,
+            self.model_topic,
+            self.status_topic,
+            self.prediction_topic,
+            self.rejected_topic,
+        )
+
+    def sasl(self) -> dict[str, Any]:
+        """Return the SASL settings under kafka-python's names."""
+        password = self.kafka_sasl_plain_password
+        return {
+            "sasl_mechanism": self.kafka_sasl_mechanism,
+            "sasl_plain_username": self.kafka_sasl_plain_username,
+            "sasl_plain_password": password and password.get_secret_value(),
+        }
 
 
 class ModelLimits(StreamSettings):

@@ -1,0 +1,53 @@
+"""What kafka-python 3.0.12 means to do when it is refused, and does not; imported, it is mended.
+
+A wrong password: the client means to raise the broker's answer. But the answer comes together with
+the end of the connection and is dropped then, and a connection keeps it to itself anyhow, so the
+client tries again for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import (
+    IllegalSaslStateError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from kafka.net.connection import KafkaConnection
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+
+
+def _data_first(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
+    def receive_data_first(transport: Any) -> tuple[bytes, Any]:
+        data, error = receive(transport)
+        return data, None if data else error  # it comes again, alone
+
+    return receive_data_first
+
+
+async def _authenticate(connection: Any, timeout_at: float | None = None) -> None:
+    try:
+        await _client_authenticate(connection, timeout_at)
+    except _REFUSALS as error:
+        connection.refusal = error
+        raise
+
+
+async def _initialize(connection: Any, timeout_at: float | None = None) -> None:
+    connection.refusal = None
+    await _client_initialize(connection, timeout_at)
+    if connection.refusal:
+        # Of this class alone the client remembers that it was refused.
+        raise SaslAuthenticationFailedError(*connection.refusal.args or (connection.refusal,))
+
+
+_client_authenticate = KafkaConnection._sasl_authenticate
+_client_initialize = KafkaConnection.initialize
+KafkaConnection._sasl_authenticate = _authenticate
+KafkaConnection.initialize = _initialize
+for _transport in (KafkaTCPTransport, KafkaSSLTransport):
+    _transport._sock_recv = _data_first(_transport._sock_recv)
