@@ -304,8 +304,7 @@ class _ModelReader:
     def __init__(self, feed: ModelFeed, offer: bool = True) -> None:
         self._feed = feed
         self._offer = offer
-        self._max_bytes = feed._settings.model_max_bytes
-        self._assembler = Assembler(self._max_bytes)
+        self._assembler = Assembler(feed._settings.model_max_bytes, self._given_up)
         self.best: tuple[Envelope, bytes] | None = None
         self.reached = False
 
@@ -320,7 +319,6 @@ class _ModelReader:
                 return
             whole = self._assembler.add(part)
         except ModelError as error:
-            self._assembler = Assembler(self._max_bytes)
             self._feed.refuse(str(error), envelope, record.offset)
             return
         if whole is None:
@@ -329,3 +327,6 @@ class _ModelReader:
             self._feed.offer(*whole)
         elif self.best is None or whole[0].version > self.best[0].version:
             self.best = whole
+
+    def _given_up(self, envelope: Envelope, reason: str) -> None:
+        self._feed.refuse(reason, envelope)

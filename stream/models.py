@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -225,10 +225,16 @@ class Assembler:
     ----------
     max_bytes : int
         Largest pickle, in bytes, that is put together.
+    given_up : callable, optional
+        Told of each model whose rest did not come before something else did: its envelope, and
+        which part is missing. A model that begins again is not given up.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(
+        self, max_bytes: int, given_up: Callable[[Envelope, str], None] = lambda *_: None
+    ) -> None:
         self._max_bytes = max_bytes
+        self._given_up = given_up
         self._last: Part | None = None
         self._shares: list[bytes] = []
         self._size = 0
@@ -244,13 +250,9 @@ class Assembler:
         Raises
         ------
         ModelError
-            When the part does not continue the ones before, the model is larger than allowed,
-            or its digest is wrong. The next part 1 starts afresh.
+            When this part's model is larger than allowed, or its digest is wrong. The next part 1
+            starts afresh.
         """
-        if part.part == 1:
-            self._start_again()
-        elif not self._last:
-            return None  # the rest of a model whose beginning was not read or not accepted
         last = self._last
         if last and (part.envelope, part.parts, part.part) != (
             last.envelope,
@@ -258,9 +260,11 @@ class Assembler:
             last.part + 1,
         ):
             self._start_again()
-            raise ModelError(
-                f"part {last.part + 1} of {last.parts} of model {last.envelope.version} is missing"
-            )
+            if (part.part, part.envelope) != (1, last.envelope):
+                missing = f"part {last.part + 1} of {last.parts} of model {last.envelope.version}"
+                self._given_up(last.envelope, f"{missing} is missing")
+        if part.part > 1 and not self._last:
+            return None  # the rest of a model whose beginning was not read or not accepted
         self._size += len(part.pickle)
         if max(self._size, part.parts) > self._max_bytes:
             size = max(self._size, part.parts)  # a part has a byte at least

@@ -43,8 +43,8 @@ def assembled(
     messages: Iterable[Message], max_bytes: int = 10**9
 ) -> list[tuple[Envelope, bytes] | str]:
     """What comes out of the parts: models, and the reasons of those that did not."""
-    assembler = Assembler(max_bytes)
     found: list[tuple[Envelope, bytes] | str] = []
+    assembler = Assembler(max_bytes, lambda _, reason: found.append(reason))
     for message in messages:
         try:
             model = assembler.add(unpack(message.value))
@@ -118,7 +118,10 @@ def test_a_missing_part_is_noticed_and_the_next_model_is_whole() -> None:
         "part 2 of 3 of model 1 is missing",
         (with_digest(2, LARGE), LARGE),
     ]
-    assert assembled([one[0], one[1], *two]) == [(with_digest(2, LARGE), LARGE)]
+    assert assembled([one[0], one[1], *two]) == [
+        "part 3 of 3 of model 1 is missing",
+        (with_digest(2, LARGE), LARGE),
+    ]
     assert assembled([*one[1:], *two]) == [(with_digest(2, LARGE), LARGE)]
 
 
@@ -127,8 +130,23 @@ def test_parts_of_two_versions_do_not_mix() -> None:
     assert assembled([one[0], two[1], one[2]]) == ["part 2 of 3 of model 1 is missing"]
     assert assembled([one[0], one[1], two[2]]) == ["part 3 of 3 of model 1 is missing"]
     assert assembled([one[0], two[0], one[1], two[1], one[2], two[2]]) == [
-        "part 2 of 3 of model 2 is missing"
+        "part 2 of 3 of model 1 is missing",
+        "part 2 of 3 of model 2 is missing",
     ]
+
+
+def test_the_model_that_is_given_up_is_the_one_whose_part_is_missing() -> None:
+    one, two = packed(1, LARGE), packed(2, LARGE)
+    given_up: list[int] = []
+    assembler = Assembler(10**9, lambda envelope, _: given_up.append(envelope.version))
+    for message in (one[0], two[1], two[0], one[1]):
+        assert assembler.add(unpack(message.value)) is None
+    assert given_up == [1, 2]
+
+
+def test_a_model_that_begins_again_is_whole_and_not_given_up() -> None:
+    one = packed(1, LARGE)
+    assert assembled([one[0], one[1], *one]) == [(with_digest(1, LARGE), LARGE)]
 
 
 def test_parts_in_another_order_or_twice_make_no_model() -> None:
