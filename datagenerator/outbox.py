@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from stream.service import WARN_EVERY_SECONDS, Stop
+from stream.service import Stop, Warnings
 
 MAX_UNACKNOWLEDGED = 10_000
 STALLED_SECONDS = 10.0
@@ -37,11 +36,11 @@ class Outbox:
     ) -> None:
         self._producer = producer
         self._stop = stop
-        self._log = log
+        self._warnings = Warnings(log, clock)
         self._clock = clock
         self._futures: deque[Any] = deque()
         self._progress = clock()
-        self._warn_from = -math.inf
+        self._next_offsets: dict[tuple[str, int], int] = {}
         self.acknowledged = 0
 
     def send(self, topic: str, value: bytes, partition: int, key: bytes | None = None) -> None:
@@ -83,15 +82,27 @@ class Outbox:
         while futures and futures[0].is_done:
             if futures[0].exception is not None:
                 raise futures[0].exception
-            futures.popleft()
+            self._stands(futures.popleft().value)
         self.acknowledged += before - len(futures)
         now = self._clock()
         if not futures or len(futures) < before:
             self._progress = now
-        elif now - self._progress > STALLED_SECONDS and now >= self._warn_from:
-            self._warn_from = now + WARN_EVERY_SECONDS
-            self._log.warning(
-                "no record acknowledged for %.0f s, %d wait; they stay in order until the broker"
-                " takes them",
-                *(now - self._progress, len(futures)),
+        elif now - self._progress > STALLED_SECONDS:
+            self._warnings.warn(
+                "stalled",
+                f"no record acknowledged for {now - self._progress:.0f} s, {len(futures)} wait;"
+                " they stay in order until the broker takes them",
+            )
+
+    def _stands(self, record: Any) -> None:
+        """Take note of where a record stands, and warn when somebody else's stand before it."""
+        place = (record.topic, record.partition)
+        expected = self._next_offsets.get(place, record.offset)
+        self._next_offsets[place] = record.offset + 1
+        if record.offset > expected:
+            self._warnings.warn(
+                "between",
+                f"{record.topic} partition {record.partition} offset {expected}:"
+                f" {record.offset - expected} records of somebody else; if that is another"
+                " datagenerator, ids stand there twice: run only one",
             )

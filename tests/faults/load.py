@@ -97,7 +97,7 @@ class Load:
         return all(committed[partition] >= end for partition, end in ends.items())
 
     def recovery(self, seconds: float, since: float | None = None) -> float:
-        """Wait until all records that are there now are answered.
+        """Wait until all records that are there now are answered, and one of each partition.
 
         Parameters
         ----------
@@ -111,7 +111,8 @@ class Load:
         float
             Seconds since the fault.
         """
-        since, ends = since or time.monotonic(), self.ends()
+        since = since or time.monotonic()
+        ends = {partition: max(1, end) for partition, end in self.ends().items()}
         eventually(
             lambda: self.answered(ends), seconds, lambda: f"{ends}; committed {self.committed()}"
         )

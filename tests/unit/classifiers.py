@@ -53,6 +53,16 @@ class Sign:
         return (matrix[:, 0] > 0).astype(int)
 
 
+class Once(Sign):
+    """Answers its probe and nothing after it."""
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict the first time, raise from then on."""
+        if self.batches:
+            raise ArithmeticError("not the probe")
+        return super().predict(matrix)
+
+
 def model(version: int = 1, classifier: Any = None, **changes: Any) -> Model:
     """Make a model of `Sign` or of another classifier."""
     return Model(envelope(version, **changes), classifier or Sign())

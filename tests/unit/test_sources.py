@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -400,6 +401,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.futures: list[Future] = []
+        self.offset = 0
 
     def send(self, topic: str, value: bytes, key: bytes | None, partition: int) -> Future:
         self.futures.append(Future())
@@ -407,7 +409,8 @@ class Broker:
 
     def acknowledge(self, number: int) -> None:
         for future in [f for f in self.futures if not f.is_done][:number]:
-            future.success(None)
+            future.success(SimpleNamespace(topic="t", partition=0, offset=self.offset))
+            self.offset += 1
 
 
 def test_no_more_than_the_bound_is_unacknowledged() -> None:
@@ -451,3 +454,19 @@ def test_a_broker_that_is_away_is_warned_of_once_a_minute(
     broker.acknowledge(1)
     outbox.settle()
     assert outbox.acknowledged == 1
+
+
+def test_records_of_somebody_else_between_its_own_are_warned_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = Broker()
+    outbox = Outbox(broker, Stop(), logging.getLogger("test"), Clock())
+    broker.offset = 40
+    for _ in range(3):
+        for _ in range(10):
+            outbox.send("t", b"", 0)
+        broker.acknowledge(10)
+        outbox.settle()
+        broker.offset += 2
+    (warning,) = caplog.records
+    assert warning.message.startswith("t partition 0 offset 50: 2 records of somebody else")

@@ -1,0 +1,98 @@
+"""Retention that takes records before they were predicted: real segments that really expire."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from kafka import TopicPartition
+
+from local.kafka import LocalKafka
+from stream import clients
+from tests.checker import check
+from tests.faults.recoveries import Recoveries
+from tests.services import Services, eventually
+from tests.topics import Topics
+
+STARTED_SECONDS = 120.0
+RESUMED_SECONDS = 2 * 15.0
+PADDING = "x" * 5_000
+
+
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[str]:
+    """A broker that looks for expired segments all the time."""
+    properties = {
+        "log.retention.check.interval.ms": "200",
+        "log.initial.task.delay.ms": "200",
+        "log.segment.delete.delay.ms": "0",
+    }
+    broker = LocalKafka(tmp_path / "kafka", properties=properties)
+    with broker:
+        yield broker.bootstrap_servers
+        broker.kill()
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    settings_env["DATA_RETENTION_BYTES"] = "1000000"
+    with Topics(settings_env) as found:
+        found.publish(1)
+        yield found
+
+
+def write_until_expired(topics: Topics, offset: int) -> None:
+    """Write records until retention has taken the one at `offset` and some after it."""
+    place = TopicPartition(topics.settings.data_topic, 0)
+    record = {"id": "padded", "features": [1.0, 2.0], "label": 1, "note": PADDING}
+    values = [orjson.dumps(record)] * 1_000
+
+    def expired() -> bool:
+        topics.write_values(values)
+        return clients.bounds(topics.consumer, place)[0] > offset
+
+    eventually(expired, 60)
+    # More segments have expired by now, and are taken at the next look.
+    topics.write(10)
+
+
+@pytest.mark.parametrize(
+    "state", ["it is down", "it is down and its group is deleted", "it is paused"]
+)
+def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_on(
+    topics: Topics,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+    state: str,
+) -> None:
+    predictor = start("predictor")
+    topics.write(500)
+    eventually(lambda: topics.answered() == 500, STARTED_SECONDS)
+    if state == "it is paused":
+        predictor.send(signal.SIGSTOP)
+    else:
+        assert predictor.stop() == 0
+    if state == "it is down and its group is deleted":
+        topics.admin.delete_groups([topics.group])
+    write_until_expired(topics, 500)
+    if state == "it is paused":
+        predictor.send(signal.SIGCONT)
+    else:
+        predictor = start("predictor")
+    place = TopicPartition(topics.settings.data_topic, 0)
+    end = clients.bounds(topics.consumer, place)[1]
+    eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, RESUMED_SECONDS)
+    found = re.findall(r"going on at (\d+), (\d+) records never seen", predictor.log())
+    assert found
+    assert sum(int(never) for _, never in found) == end - topics.answered()
+    assert int(found[0][0]) == 500 + int(found[0][1])
+    assert topics.predictions()[500]["source"] == [0, int(found[0][0])]
+    assert topics.predictions()[-1]["n"] == topics.answered()
+    assert ("no tally is committed" in predictor.log()) == ("group" in state)
+    check(settings_env, [tmp_path / "predictor.log"])

@@ -1,0 +1,146 @@
+"""Topics and offsets that go, come back as others, or are changed by an operator."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+from kafka import OffsetAndMetadata, TopicPartition
+
+from stream import clients
+from stream.records import Schema
+from tests.checker import check, check_snapshot, take_snapshot
+from tests.faults.load import Load
+from tests.faults.recoveries import Recoveries
+from tests.services import Services, eventually
+from tests.topics import Topics
+from tests.unit.classifiers import Once
+
+STARTED_SECONDS = 120.0
+RESUMED_SECONDS = 2 * 15.0
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is down"])
+def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
+    load: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+    running: bool,
+) -> None:
+    predictor = start("predictor")
+    load.recovery(STARTED_SECONDS)
+    load.finish()
+    if not running:
+        predictor.stop()
+    before = load.topics.answered()
+    load.topics.admin.delete_topics([load.topics.settings.data_topic])
+    with Topics(settings_env, partitions=3) as again, Load(again, models_every=math.inf) as anew:
+        deleted = time.monotonic()
+        if not running:
+            predictor = start("predictor")
+        eventually(lambda: again.answered() > before + 1_000, RESUMED_SECONDS)
+        recoveries.add("data topic made again", time.monotonic() - deleted)
+        anew.stop()
+        eventually(lambda: again.answered() == before + again.written(), RESUMED_SECONDS)
+        assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
+    assert "Traceback" not in predictor.log()
+    check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+
+
+@pytest.mark.parametrize("operator", ["deletes the group", "resets its offsets"])
+def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
+    load: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+    operator: str,
+) -> None:
+    predictor = start("predictor")
+    load.recovery(STARTED_SECONDS)
+    assert predictor.stop() == 0
+    if operator == "deletes the group":
+        load.topics.admin.delete_groups([load.topics.group])
+    else:
+        group = clients.consumer(load.topics.settings, group_id=load.topics.group)
+        places = [TopicPartition(load.topics.settings.data_topic, p) for p in range(3)]
+        group.assign(places)
+        group.commit({place: OffsetAndMetadata(0, "", -1) for place in places})
+        clients.close(group)
+    predictor = start("predictor")
+    recoveries.add("committed offsets lost", load.recovery(RESUMED_SECONDS))
+    assert predictor.log().count("no tally is committed; going on from the last prediction") == 3
+    assert predictor.log().count(" 0 records never seen") == 3
+    load.finish()
+    assert check(settings_env, [tmp_path / "predictor.log"]).n == load.topics.written()
+
+
+def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
+    load: Load, start: Services, settings_env: dict[str, str], recoveries: Recoveries
+) -> None:
+    predictor = start("predictor")
+    load.recovery(STARTED_SECONDS)
+    load.topics.admin.delete_topics([load.topics.settings.prediction_topic])
+    recoveries.add("prediction topic deleted", load.recovery(2 * RESUMED_SECONDS))
+    load.finish()
+    assert "Traceback" not in predictor.log()
+    snapshot = take_snapshot(settings_env)
+    # What stood there before is gone, as if retention had taken it.
+    snapshot.predictions_start = dict.fromkeys(snapshot.predictions_start, 1)
+    report = check_snapshot(snapshot, Path(settings_env["TRUSTED_KEYS"]))
+    assert report.n == load.topics.written()
+    assert report.predictions < report.n
+
+
+def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred(
+    three: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    settings = three.settings
+    three.describe(Schema(["a", "b"], "label", "1"))
+    three.publish(1)
+    predictor = start("predictor")
+    with (
+        Topics(settings_env, partitions=3) as publisher,
+        Load(three, models_every=math.inf) as load,
+    ):
+        load.recovery(STARTED_SECONDS)
+        three.admin.delete_topics([settings.status_topic, settings.schema_topic])
+        publisher.publish(2)
+        eventually(lambda: "model 2 (test) is next" in predictor.log())
+        publisher.publish(3, Once())
+        eventually(lambda: "barred model 3" in predictor.log())
+        load.recovery(2 * RESUMED_SECONDS)
+        assert predictor.stop() == 0
+        predictor = start("predictor")
+        load.recovery(STARTED_SECONDS)
+        load.finish()
+        assert [s["version"] for s in three.statuses() if s["status"] == "barred"] == [3]
+    report = check(settings_env)
+    assert (report.n, report.models) == (three.written(), {1, 2})
+
+
+def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_versions(
+    three: Topics, start: Services, settings_env: dict[str, str], recoveries: Recoveries
+) -> None:
+    predictor, modelgenerator = start("predictor"), start("modelgenerator", RETRAIN_EVERY="1000")
+    with Load(three, models_every=math.inf) as load:
+        eventually(lambda: len(three.statuses()) >= 3, STARTED_SECONDS)
+        last = three.statuses()[-1]["version"]
+        deleted = time.monotonic()
+        three.admin.delete_topics([three.settings.model_topic])
+        eventually(
+            lambda: any(s["version"] > last + 2 for s in three.statuses()),
+            2 * RESUMED_SECONDS,
+            modelgenerator.log,
+        )
+        recoveries.add("model topic deleted", time.monotonic() - deleted)
+        load.finish()
+    versions = [s["version"] for s in three.statuses()]
+    assert versions == sorted(set(versions))
+    assert "Traceback" not in predictor.log() + modelgenerator.log()
+    report = check(settings_env)
+    assert report.n + report.seen == three.written()

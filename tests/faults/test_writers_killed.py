@@ -1,0 +1,91 @@
+"""The datagenerator and the modelgenerator killed at work, and two datagenerators at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checker import check
+from tests.faults.load import Load
+from tests.faults.recoveries import Recoveries
+from tests.faults.test_broker import ids
+from tests.services import Services, eventually
+from tests.topics import Topics
+
+STARTED_SECONDS = 120.0
+RESUMED_SECONDS = 2 * 15.0
+
+
+@pytest.fixture
+def watch(three: Topics) -> Iterator[Load]:
+    """Tell how far the predictors have come; records come from elsewhere."""
+    with Load(three, rate=0, models_every=math.inf) as load:
+        yield load
+
+
+def test_a_datagenerator_killed_again_and_again_leaves_out_no_id_and_sends_none_twice(
+    watch: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+) -> None:
+    start("modelgenerator", RETRAIN_EVERY="1000")
+    start("predictor")
+    generator = start("datagenerator", RATE="2000")
+    watch.recovery(STARTED_SECONDS)
+    for _ in range(5):
+        generator.kill()
+        killed, ends = time.monotonic(), watch.ends()
+        generator = start("datagenerator", RATE="2000")
+        eventually(lambda ends=ends: watch.ends() != ends, RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        recoveries.add("datagenerator killed (-9)", watch.recovery(RESUMED_SECONDS, killed))
+    assert generator.stop() == 0
+    watch.finish()
+    found = sorted(itertools.chain.from_iterable(ids(watch.topics).values()))
+    assert found == list(range(len(found)))
+    assert check(settings_env, [tmp_path / "predictor.log"]).rejected == 0
+
+
+def test_a_second_datagenerator_does_not_double_ids_without_a_word(
+    three: Topics, start: Services
+) -> None:
+    first = start("datagenerator", RATE="200")
+    eventually(lambda: sum(map(len, ids(three).values())) > 0, STARTED_SECONDS)
+    second = start("datagenerator", RATE="200")
+    for process in (first, second):
+        eventually(lambda log=process.log: "another datagenerator" in log(), RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        assert process.log().count("WARNING") == 1
+
+
+def test_a_modelgenerator_killed_while_it_publishes_leaves_no_torn_model_and_versions_go_on(
+    three: Topics,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+) -> None:
+    start("predictor")
+    modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
+    with Load(three, models_every=math.inf) as load:
+        eventually(three.models, STARTED_SECONDS)
+        for _ in range(5):
+            # At this pace it publishes nearly all the time.
+            modelgenerator.kill()
+            killed, last = time.monotonic(), len(three.models())
+            modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
+            eventually(lambda last=last: len(three.models()) > last, RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+            recoveries.add("modelgenerator killed (-9)", time.monotonic() - killed)
+        assert modelgenerator.stop() == 0
+        load.finish()
+    versions = [model["version"] for model in three.models()]
+    assert versions == list(range(1, len(versions) + 1))
+    assert all(model["parts"] == 1 for model in three.models())
+    report = check(settings_env, [tmp_path / "predictor.log"])
+    assert report.n + report.seen == three.written()
+    assert report.not_checked == set()
