@@ -76,11 +76,12 @@ class Summary:
         tallies = self._units.tallies.values()
         n, correct = sum(t.n for t in tallies), sum(t.correct for t in tallies)
         log.info(
-            "n=%d accuracy=%.6f model=%d swaps=%d records/s=%.0f rejected=%d lag=%d",
+            "n=%d accuracy=%.6f model=%d swaps=%d refused=%d records/s=%.0f rejected=%d lag=%d",
             n,
             correct / n if n else float("nan"),
             model.version,
             self._feed.swaps,
+            self._feed.refused,
             self._records / elapsed,
             sum(t.rejected for t in tallies),
             self._units.lag(),

@@ -50,6 +50,8 @@ class ModelFeed:
         Versions taken out of service, by this predictor or another.
     swaps : int
         How often a model was replaced.
+    refused : int
+        How often a model, or a record that is none, was refused.
     """
 
     def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
@@ -57,6 +59,7 @@ class ModelFeed:
         self.previous: Model | None = None
         self.barred: set[int] = set()
         self.swaps = 0
+        self.refused = 0
         self._settings = settings
         self._stop = stop
         self._log = log
@@ -246,9 +249,10 @@ class ModelFeed:
 
     def refuse(self, reason: str, envelope: Envelope | None = None, offset: int = -1) -> None:
         """Say once that a model is not served; on record, where its envelope can be believed."""
+        self.refused += 1
         if envelope is None:
             self._warnings.warn(
-                f"refused {offset}",
+                f"refused {reason}",  # whoever can write there could otherwise fill the log
                 f"refused {self._settings.model_topic} offset {offset}: {reason}",
             )
             return

@@ -28,8 +28,7 @@ from tests.services import Services, eventually
 from tests.topics import Topics
 
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
-RESUMED_SECONDS = 2 * 25.0
-STARTED_SECONDS = 120.0
+PATIENCE_SECONDS = 120.0
 ABSENT_SECONDS = 120.0
 
 
@@ -83,14 +82,14 @@ def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
         services = [start(name, **options) for name in SERVICES]
         # The datagenerator is the load; this one only tells how far the predictor has come.
         with Load(topics, rate=0, models_every=math.inf) as load:
-            load.recovery(STARTED_SECONDS)
+            load.recovery(PATIENCE_SECONDS)
             for end, fault in [
                 (broker.kill, "broker killed (-9)"),
                 (broker.stop, "broker restarted"),
             ] * 2:
                 end()
                 broker.start()
-                recoveries.add(fault, load.recovery(RESUMED_SECONDS))
+                recoveries.add(fault, load.recovery(PATIENCE_SECONDS))
             assert_at_most_one_line_a_minute(services, time.monotonic() - begun)
             assert services[0].stop() == 0
             load.finish()
@@ -113,14 +112,16 @@ def test_absent_for_two_minutes_when_services_start_it_is_waited_for(
     assert_at_most_one_line_a_minute(services, ABSENT_SECONDS)
     broker.start()
     came = time.monotonic()
-    eventually(lambda: "partitions 0@0 n=0 1@0 n=0 2@0 n=0" in services[2].log(), RESUMED_SECONDS)
+    eventually(lambda: "partitions 0@0 n=0 1@0 n=0 2@0 n=0" in services[2].log(), PATIENCE_SECONDS)
     with Topics(settings_env, partitions=3) as topics:
-        eventually(lambda: topics.answered() > 0, RESUMED_SECONDS)
+        eventually(lambda: topics.answered() > 0, PATIENCE_SECONDS)
         recoveries.add("broker absent at the start", time.monotonic() - came)
         for topic in (topics.settings.prediction_topic, topics.settings.rejected_topic):
             assert clients.partition_counts(topics.admin, [topic]) == {topic: 3}
         assert services[0].stop() == 0
-        eventually(lambda: topics.answered() == sum(map(len, ids(topics).values())))
+        eventually(
+            lambda: topics.answered() == sum(map(len, ids(topics).values())), PATIENCE_SECONDS
+        )
     assert stop(services[1:]) == [0, 0]
     assert_nothing_was_restarted(services)
     check(settings_env)
@@ -143,14 +144,14 @@ def test_one_of_three_lost_for_good_under_load_loses_nothing(
         settings_env |= cluster_env | {"DATA_PARTITIONS": "3"}
         with Topics(settings_env, partitions=3) as topics, Load(topics, rate=500) as load:
             predictor = start("predictor", **settings_env)
-            load.recovery(STARTED_SECONDS)
+            load.recovery(PATIENCE_SECONDS)
             # The one that has most to do with it: it leads the predictor's group or a partition.
             brokers[0].kill()
             killed = time.monotonic()
             written = topics.written()
-            eventually(lambda: topics.written() > written + 500, RESUMED_SECONDS)
+            eventually(lambda: topics.written() > written + 500, PATIENCE_SECONDS)
             recoveries.add(
-                "one of three brokers lost", load.recovery(RESUMED_SECONDS, since=killed)
+                "one of three brokers lost", load.recovery(PATIENCE_SECONDS, since=killed)
             )
             load.finish()
             assert_at_most_one_line_a_minute([predictor], time.monotonic() - killed)
@@ -165,7 +166,7 @@ def test_at_the_end_of_a_file_the_datagenerator_idles_through_restarts_of_the_br
 ) -> None:
     broker.start()
     process = start("datagenerator", RATE="0", COUNT="500")
-    eventually(lambda: "done: sea ends with id 499" in process.log())
+    eventually(lambda: "done: sea ends with id 499" in process.log(), PATIENCE_SECONDS)
     lines = process.log()
     for end in (broker.kill, broker.stop):
         end()
@@ -188,7 +189,7 @@ def test_the_verifier_ends_with_one_line_when_the_broker_is_lost_while_it_reads(
         topics.publish(1)
         topics.write(20_000)
         predictor = start("predictor")
-        eventually(lambda: topics.answered() == 20_000, STARTED_SECONDS)
+        eventually(lambda: topics.answered() == 20_000, PATIENCE_SECONDS)
         assert predictor.stop() == 0
 
     class Killing:
@@ -225,14 +226,14 @@ def test_started_in_any_order_without_topics_each_waits_for_what_it_needs(
     }
 
     def waits(process: Process, line: str) -> None:
-        eventually(lambda: line in process.log(), RESUMED_SECONDS, process.log)
+        eventually(lambda: line in process.log(), PATIENCE_SECONDS, process.log)
 
     begin = SERVICES.index(first)
     options = {"DATA_PARTITIONS": "3", "RATE": "300"}
     for name in (SERVICES * 2)[begin : begin + 3]:
         waits(start(name, **options), comes_to[name])
     with Topics(settings_env, partitions=3) as topics:
-        eventually(lambda: all(topics.predictions(p) for p in range(3)), RESUMED_SECONDS)
+        eventually(lambda: all(topics.predictions(p) for p in range(3)), PATIENCE_SECONDS)
         assert set(
             clients.partition_counts(topics.admin, [topics.settings.data_topic]).values()
         ) == {3}

@@ -18,8 +18,7 @@ from tests.faults.recoveries import Recoveries
 from tests.services import Services, eventually
 from tests.topics import Topics
 
-STARTED_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
+PATIENCE_SECONDS = 120.0
 PADDING = "x" * 5_000
 
 
@@ -73,7 +72,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
 ) -> None:
     predictor = start("predictor")
     topics.write(500)
-    eventually(lambda: topics.answered() == 500, STARTED_SECONDS)
+    eventually(lambda: topics.answered() == 500, PATIENCE_SECONDS)
     if state == "it is paused":
         predictor.send(signal.SIGSTOP)
     else:
@@ -87,7 +86,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
         predictor = start("predictor")
     place = TopicPartition(topics.settings.data_topic, 0)
     end = clients.bounds(topics.consumer, place)[1]
-    eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, RESUMED_SECONDS)
+    eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, PATIENCE_SECONDS)
     found = re.findall(r"going on at (\d+), (\d+) records never seen", predictor.log())
     assert found
     assert sum(int(never) for _, never in found) == end - topics.answered()

@@ -18,8 +18,7 @@ from tests.services import Services, eventually
 from tests.topics import Topics
 from tests.unit.classifiers import Once
 
-STARTED_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is down"])
@@ -32,7 +31,7 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
     running: bool,
 ) -> None:
     predictor = start("predictor")
-    load.recovery(STARTED_SECONDS)
+    load.recovery(PATIENCE_SECONDS)
     load.finish()
     if not running:
         predictor.stop()
@@ -42,10 +41,10 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
         deleted = time.monotonic()
         if not running:
             predictor = start("predictor")
-        eventually(lambda: again.answered() > before + 1_000, RESUMED_SECONDS)
+        eventually(lambda: again.answered() > before + 1_000, PATIENCE_SECONDS)
         recoveries.add("data topic made again", time.monotonic() - deleted)
         anew.stop()
-        eventually(lambda: again.answered() == before + again.written(), RESUMED_SECONDS)
+        eventually(lambda: again.answered() == before + again.written(), PATIENCE_SECONDS)
         assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
     assert "Traceback" not in predictor.log()
     check(settings_env, [tmp_path / "predictor.log"], made_again=True)
@@ -61,7 +60,7 @@ def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
     operator: str,
 ) -> None:
     predictor = start("predictor")
-    load.recovery(STARTED_SECONDS)
+    load.recovery(PATIENCE_SECONDS)
     assert predictor.stop() == 0
     if operator == "deletes the group":
         load.topics.admin.delete_groups([load.topics.group])
@@ -72,7 +71,7 @@ def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
         group.commit({place: OffsetAndMetadata(0, "", -1) for place in places})
         clients.close(group)
     predictor = start("predictor")
-    recoveries.add("committed offsets lost", load.recovery(RESUMED_SECONDS))
+    recoveries.add("committed offsets lost", load.recovery(PATIENCE_SECONDS))
     assert predictor.log().count("no tally is committed; going on from the last prediction") == 3
     assert predictor.log().count(" 0 records never seen") == 3
     load.finish()
@@ -83,9 +82,9 @@ def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
     load: Load, start: Services, settings_env: dict[str, str], recoveries: Recoveries
 ) -> None:
     predictor = start("predictor")
-    load.recovery(STARTED_SECONDS)
+    load.recovery(PATIENCE_SECONDS)
     load.topics.admin.delete_topics([load.topics.settings.prediction_topic])
-    recoveries.add("prediction topic deleted", load.recovery(2 * RESUMED_SECONDS))
+    recoveries.add("prediction topic deleted", load.recovery(PATIENCE_SECONDS))
     load.finish()
     assert "Traceback" not in predictor.log()
     snapshot = take_snapshot(settings_env)
@@ -107,16 +106,16 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
         Topics(settings_env, partitions=3) as publisher,
         Load(three, models_every=math.inf) as load,
     ):
-        load.recovery(STARTED_SECONDS)
+        load.recovery(PATIENCE_SECONDS)
         three.admin.delete_topics([settings.status_topic, settings.schema_topic])
         publisher.publish(2)
-        eventually(lambda: "model 2 (test) is next" in predictor.log())
+        eventually(lambda: "model 2 (test) is next" in predictor.log(), PATIENCE_SECONDS)
         publisher.publish(3, Once())
-        eventually(lambda: "barred model 3" in predictor.log())
-        load.recovery(2 * RESUMED_SECONDS)
+        eventually(lambda: "barred model 3" in predictor.log(), PATIENCE_SECONDS)
+        load.recovery(PATIENCE_SECONDS)
         assert predictor.stop() == 0
         predictor = start("predictor")
-        load.recovery(STARTED_SECONDS)
+        load.recovery(PATIENCE_SECONDS)
         load.finish()
         assert [s["version"] for s in three.statuses() if s["status"] == "barred"] == [3]
     report = check(settings_env)
@@ -128,13 +127,13 @@ def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_version
 ) -> None:
     predictor, modelgenerator = start("predictor"), start("modelgenerator", RETRAIN_EVERY="1000")
     with Load(three, models_every=math.inf) as load:
-        eventually(lambda: len(three.statuses()) >= 3, STARTED_SECONDS)
+        eventually(lambda: len(three.statuses()) >= 3, PATIENCE_SECONDS)
         last = three.statuses()[-1]["version"]
         deleted = time.monotonic()
         three.admin.delete_topics([three.settings.model_topic])
         eventually(
             lambda: any(s["version"] > last + 2 for s in three.statuses()),
-            2 * RESUMED_SECONDS,
+            PATIENCE_SECONDS,
             modelgenerator.log,
         )
         recoveries.add("model topic deleted", time.monotonic() - deleted)

@@ -17,8 +17,7 @@ from tests.faults.test_broker import ids
 from tests.services import Services, eventually
 from tests.topics import Topics
 
-STARTED_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture
@@ -38,13 +37,13 @@ def test_a_datagenerator_killed_again_and_again_leaves_out_no_id_and_sends_none_
     start("modelgenerator", RETRAIN_EVERY="1000")
     start("predictor")
     generator = start("datagenerator", RATE="2000")
-    watch.recovery(STARTED_SECONDS)
+    watch.recovery(PATIENCE_SECONDS)
     for _ in range(5):
         generator.kill()
         killed, ends = time.monotonic(), watch.ends()
         generator = start("datagenerator", RATE="2000")
-        eventually(lambda ends=ends: watch.ends() != ends, RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
-        recoveries.add("datagenerator killed (-9)", watch.recovery(RESUMED_SECONDS, killed))
+        eventually(lambda ends=ends: watch.ends() != ends, PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        recoveries.add("datagenerator killed (-9)", watch.recovery(PATIENCE_SECONDS, killed))
     assert generator.stop() == 0
     watch.finish()
     found = sorted(itertools.chain.from_iterable(ids(watch.topics).values()))
@@ -56,10 +55,10 @@ def test_a_second_datagenerator_does_not_double_ids_without_a_word(
     three: Topics, start: Services
 ) -> None:
     first = start("datagenerator", RATE="200")
-    eventually(lambda: sum(map(len, ids(three).values())) > 0, STARTED_SECONDS)
+    eventually(lambda: sum(map(len, ids(three).values())) > 0, PATIENCE_SECONDS)
     second = start("datagenerator", RATE="200")
     for process in (first, second):
-        eventually(lambda log=process.log: "another datagenerator" in log(), RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        eventually(lambda log=process.log: "another datagenerator" in log(), PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
         assert process.log().count("WARNING") == 1
 
 
@@ -73,13 +72,13 @@ def test_a_modelgenerator_killed_while_it_publishes_leaves_no_torn_model_and_ver
     start("predictor")
     modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
     with Load(three, models_every=math.inf) as load:
-        eventually(three.models, STARTED_SECONDS)
+        eventually(three.models, PATIENCE_SECONDS)
         for _ in range(5):
             # At this pace it publishes nearly all the time.
             modelgenerator.kill()
             killed, last = time.monotonic(), len(three.models())
             modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
-            eventually(lambda last=last: len(three.models()) > last, RESUMED_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+            eventually(lambda last=last: len(three.models()) > last, PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
             recoveries.add("modelgenerator killed (-9)", time.monotonic() - killed)
         assert modelgenerator.stop() == 0
         load.finish()
