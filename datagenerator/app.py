@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports below take a second or two, and SIGTERM does not wait
+    from stream.early import end_at_once
+
+    end_at_once()
+
 import logging
 import threading
 from functools import partial
@@ -51,7 +56,7 @@ def main(settings: Settings, stop: Stop) -> None:
 def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
     """Send what the topic lacks, until the source ends or ``COUNT`` is reached."""
     look = partial(prepare, s, source.schema, outbox, stop, LOG)
-    next_ids = connect(lambda: stop.heeded(look), s, stop, LOG)
+    next_ids = connect(look, s, stop, LOG)
     first, rate, partitions = min(next_ids), s.records_per_second, len(next_ids)
     LOG.info(
         "stream=%s topic=%s first_id=%d partitions=%d rate=%s",

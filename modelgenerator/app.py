@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports below take a second or two, and SIGTERM does not wait
+    from stream.early import end_at_once
+
+    end_at_once()
+
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -73,7 +78,7 @@ def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, in
 
 def asked(settings: Settings, stop: Stop, call: Callable[[Settings, Stop], T]) -> T:
     """Return what `call` finds on the brokers, however long they are away."""
-    return clients.connect(lambda: stop.heeded(partial(call, settings, stop)), settings, stop, log)
+    return clients.connect(partial(call, settings, stop), settings, stop, log)
 
 
 if __name__ == "__main__":

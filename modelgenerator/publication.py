@@ -191,7 +191,7 @@ def publish(
             clients.close(producer)
         stop.wait(random.uniform(0.05, 0.5))
         # The model topic, or the status topic, may have been deleted.
-        clients.connect(lambda: stop.heeded(make_topics), settings, stop, log)
+        clients.connect(make_topics, settings, stop, log)
 
 
 class Announcer:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the imports below take a second or two, and SIGTERM does not wait
+    from stream.early import end_at_once
+
+    end_at_once()
+
 import logging
 import time
 

@@ -140,7 +140,7 @@ class ModelFeed:
 
     def _make_topics(self) -> None:
         make = partial(clients.make_topics, self._settings, self._log)
-        clients.connect(lambda: self._stop.heeded(make), self._settings, self._stop, self._log)
+        clients.connect(make, self._settings, self._stop, self._log)
 
     def _send(self, status: Status) -> Any:
         assert self._producer is not None

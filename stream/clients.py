@@ -36,7 +36,7 @@ from stream.tls import Tls
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 10_000
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.5
 BOOTSTRAP_TIMEOUT_MS = 2_000
 MAX_MESSAGE_BYTES = 64 * 2**20
 """What a consumer fetches of one partition at a time; larger messages still come, one by one."""
@@ -48,7 +48,7 @@ _FOREVER_MS = 2**31 - 1
 
 
 def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: logging.Logger) -> T:
-    """Call `make` until Kafka answers, with a warning a minute meanwhile.
+    """Return what `make` returns once Kafka answers, with a warning a minute meanwhile.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
     while True:
         stop.check()
         try:
-            return make()
+            return stop.heeded(make)
         except KafkaConfigurationError as error:
             raise Fatal(str(error)) from None
         except (KafkaError, OSError) as error:
@@ -349,7 +349,7 @@ def newest(
 
 
 def close(*clients: Any) -> None:
-    """Close clients together, within two seconds, whatever state they are in."""
+    """Close clients together, within `CLOSE_SECONDS`, whatever state they are in."""
     threads = [
         threading.Thread(target=_close, args=[client], name="close", daemon=True)
         for client in clients

@@ -21,7 +21,7 @@ from stream.settings import SettingsError, StreamSettings, read
 S = TypeVar("S", bound=StreamSettings)
 T = TypeVar("T")
 
-GRACE_SECONDS = 1.5
+GRACE_SECONDS = 1.0
 """How long a call may go on after the service was told to end."""
 
 WARN_EVERY_SECONDS = 60.0

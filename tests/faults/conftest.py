@@ -34,7 +34,7 @@ def three(settings_env: dict[str, str]) -> Iterator[Topics]:
 
 @pytest.fixture
 def load(three: Topics) -> Iterator[Load]:
-    """A thousand records a second over three partitions, and a new model every two seconds."""
+    """Write 500 records a second over three partitions, and publish a model every two seconds."""
     with Load(three) as running:
         yield running
 

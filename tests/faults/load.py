@@ -33,7 +33,7 @@ class Load:
         Seconds from one model to the next; the first, version 1, comes at once.
     """
 
-    def __init__(self, topics: Topics, rate: float = 1_000, models_every: float = 2.0) -> None:
+    def __init__(self, topics: Topics, rate: float = 500, models_every: float = 2.0) -> None:
         self.topics = topics
         self.models = 0
         self._rate = rate
