@@ -125,8 +125,8 @@ class AccuracyLog:
             size = file.tell()
             try:
                 content = b"".join(lines)
-                if file.write(content) != len(content):
-                    raise OSError("written in part only")
+                while content:  # what a full disk cuts short fails at the second write
+                    content = content[file.write(content) :]
             except OSError:
                 file.truncate(size)
                 raise

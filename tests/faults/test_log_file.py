@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checker import check
+from tests.faults.load import Load
+from tests.faults.recoveries import Recoveries
+from tests.services import Services, eventually
+
+RESUMED_SECONDS = 2 * 15.0
+WARNING = "predictions go on, the log catches up later"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of its own of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.fail("only root can mount the small filesystem that this test fills")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "log", str(folder)], check=True)  # noqa: S607 - wherever mount is
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - wherever umount is
+
+
+def lines(log: Path) -> int:
+    return len(log.read_text().splitlines()) if log.is_file() else 0
+
+
+def all_lines(load: Load, log: Path) -> bool:
+    """Tell whether the log has a line at every 10th counted prediction."""
+    counts: list[int] = [load.topics.predictions(p)[-1]["n"] for p in range(3)]
+    return lines(log) == sum(n // 10 for n in counts)
+
+
+def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_up(
+    load: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    small_disk: Path,
+    recoveries: Recoveries,
+) -> None:
+    log, filler = small_disk / "predictor.log", small_disk / "filler"
+    predictor = start("predictor", LOG_FILE=str(log))
+    eventually(lambda: lines(log) > 20, RESUMED_SECONDS)
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(b"\0" * 2**20)
+    eventually(lambda: WARNING in predictor.log(), RESUMED_SECONDS)
+    before = lines(log)
+    load.recovery(RESUMED_SECONDS)
+    load.recovery(RESUMED_SECONDS)
+    assert predictor.log().count(WARNING) == 1
+    assert "No space left on device" in predictor.log()
+    assert lines(log) == before
+    filler.unlink()
+    ends = load.ends()
+    eventually(lambda: load.answered(ends), RESUMED_SECONDS)
+    load.finish()
+    eventually(lambda: all_lines(load, log), RESUMED_SECONDS)
+    report = check(settings_env, [log])
+    assert report.n == load.topics.written()
+
+
+def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catches_up(
+    load: Load, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "not" / "yet" / "predictor.log"
+    log.parent.parent.write_text("a file where the folder should be")
+    predictor = start("predictor", LOG_FILE=str(log))
+    eventually(lambda: WARNING in predictor.log(), RESUMED_SECONDS)
+    load.recovery(RESUMED_SECONDS)
+    assert predictor.log().count(WARNING) == 1
+    log.parent.parent.unlink()
+    load.recovery(RESUMED_SECONDS)
+    load.finish()
+    eventually(lambda: all_lines(load, log), RESUMED_SECONDS)
+    report = check(settings_env, [log])
+    assert report.n == load.topics.written()
