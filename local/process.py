@@ -76,6 +76,14 @@ class Process:
         """Send a signal, unless it has ended."""
         self._popen.send_signal(number)
 
+    def pause(self) -> None:
+        """Let it sleep until it is woken."""
+        self.send(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; return the exit status, ``None`` if it still runs."""
         try:

@@ -301,6 +301,7 @@ class Units:
                 }
             except KafkaError as error:
                 clients.give_up_if_refused(error, self._settings)
+                # A transaction over them is being ended; meanwhile, others may join or leave.
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
                 self._stop.wait(0.2)
                 continue
@@ -404,7 +405,7 @@ class Units:
 
     def _position(self, place: TopicPartition) -> Position:
         partition, incarnation = place.partition, self._incarnation
-        committed = self._committed(place)
+        committed = self._consumer.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
         bounds = clients.bounds(self._reader, place)
         if committed is not None and committed.metadata:
             try:
@@ -434,18 +435,6 @@ class Units:
             fallback,
         )
         return fallback
-
-    def _committed(self, place: TopicPartition) -> Any:
-        """Return the committed offset, waiting while a transaction over it is being ended."""
-        while True:
-            self._stop.check()
-            try:
-                return self._consumer.committed(
-                    place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
-                )
-            except KafkaError as error:
-                clients.give_up_if_refused(error, self._settings)
-                self._warnings.warn("committed", f"reading the committed offset: {error!r}")
 
     def _connect(self, make: Callable[[], Any]) -> Any:
         return clients.connect(make, self._settings, self._stop, self._log)

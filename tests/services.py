@@ -40,10 +40,14 @@ class Services:
 
     def __call__(self, service: str, **env: str) -> Process:
         """Start ``python -m <service>.app`` with further settings."""
-        name = f"{service}-{len(self.processes) + 1}"
+        return self.run(service, f"{service}.app", **env)
+
+    def run(self, name: str, *module: str, **env: str) -> Process:
+        """Start ``python -m <module>`` with its arguments and further settings."""
+        name = f"{name}-{len(self.processes) + 1}"
         process = Process(
             name,
-            [sys.executable, "-m", f"{service}.app"],
+            [sys.executable, "-m", *module],
             self._folder / f"{name}.log",
             env=self.env | env,
             cwd=ROOT,

@@ -1,0 +1,171 @@
+"""What a unit of work leaves behind when it is struck at its weakest moments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from local.process import Process
+from tests.checker import check
+from tests.services import Services, eventually
+from tests.topics import Topics, regression
+from tests.unit.classifiers import Held
+
+RECOVERY_SECONDS = 2 * 15.0
+STEP = "tests.faults.struck"
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        found.publish(1)
+        yield found
+
+
+def await_answered(topics: Topics) -> None:
+    eventually(
+        lambda: topics.answered() >= topics.written(),
+        RECOVERY_SECONDS,
+        lambda: f"{topics.written()} answers; there are {topics.answered()}",
+    )
+
+
+def write_until_struck(topics: Topics, predictor: Process) -> None:
+    """Write records, so many at a time that each unit owes the log a line."""
+
+    def is_struck() -> bool:
+        topics.write(20)
+        return "struck" in predictor.log()
+
+    eventually(is_struck, RECOVERY_SECONDS, lambda: f"struck: {predictor.tail()}")
+
+
+def _younger(file: Path, than: float) -> bool:
+    return file.stat().st_mtime > than
+
+
+@pytest.mark.parametrize("step", ["commit_transaction", "after_commit_transaction"])
+def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path, step: str
+) -> None:
+    log = tmp_path / "predictor.log"
+    predictor = start.run("predictor", STEP, step, "3", "kill", REPLICA="one")
+    write_until_struck(topics, predictor)
+    predictor.wait(10)
+    logged = [int(line.split("n=")[1].split()[0]) for line in log.read_text().splitlines()]
+    assert max(logged) <= topics.predictions()[-1]["n"], "I4: the log is ahead of the topic"
+    start("predictor", REPLICA="one")
+    await_answered(topics)
+    eventually(lambda: log.read_text().count("\n") == topics.written() // 10, RECOVERY_SECONDS)
+    check(settings_env, [log])
+
+
+def test_a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    predictor = start.run("predictor", STEP, "commit_transaction", "3", "fail")
+    write_until_struck(topics, predictor)
+    await_answered(topics)
+    check(settings_env, [tmp_path / "predictor.log"])
+
+
+def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_read(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    one = start.run(
+        "predictor",
+        *(STEP, "begin_transaction", "3", "pause"),
+        REPLICA="one",
+        LOG_FILE=str(logs[0]),
+    )
+    write_until_struck(topics, one)
+    start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
+    await_answered(topics)
+    restored = one.log().count("partitions ")
+    one.wake()
+    eventually(lambda: one.log().count("partitions ") > restored, RECOVERY_SECONDS)
+    topics.write(20)
+    await_answered(topics)
+    check(settings_env, logs)
+
+
+def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_begun(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    one = start.run(
+        "predictor",
+        *(STEP, "commit_transaction", "3", "pause"),
+        REPLICA="one",
+        LOG_FILE=str(logs[0]),
+    )
+    write_until_struck(topics, one)
+    two = start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
+    eventually(
+        lambda: "reading the committed offset" in two.log() or "partitions 0@" in two.log(),
+        RECOVERY_SECONDS,
+    )
+    one.wake()
+    await_answered(topics)
+    check(settings_env, logs)
+
+
+def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predict(
+    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    three.publish(1)
+    names = ("one", "two", "three")
+    env = {name: {"REPLICA": name, "LOG_FILE": str(tmp_path / name)} for name in names}
+    one = start.run("predictor", STEP, "commit_transaction", "3", "pause", **env["one"])
+
+    def one_is_struck() -> bool:
+        three.write_values([b"a record of partition 0"] * 10)
+        return "struck" in one.log()
+
+    eventually(one_is_struck, RECOVERY_SECONDS, one.tail)
+    two, third = (start("predictor", **env[name]) for name in names[1:])
+    eventually(
+        lambda: any("reading the committed offset" in each.log() for each in (two, third)),
+        RECOVERY_SECONDS,
+    )
+    three.write(300)
+    eventually(lambda: three.predictions(2), RECOVERY_SECONDS, "a prediction of partition 2")
+    one.wake()
+    eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3)
+    check(settings_env, [tmp_path / name for name in names])
+
+
+def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    health = tmp_path / "alive"
+    start.run("predictor", STEP, "commit_transaction", "0", "fail", HEALTH_FILE=str(health))
+    topics.write(100)
+    await_answered(topics)
+    for _ in range(2):  # each time, the loop has turned for a second
+        touched = health.stat().st_mtime
+        eventually(partial(_younger, health, touched))
+    check(settings_env)
+
+
+def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    held, go = tmp_path / "held", tmp_path / "go"
+    topics.publish(2, Held(held, go))
+    predictor = start("predictor")
+    topics.write(100)
+    eventually(held.exists)
+    topics.publish(3, regression())
+    eventually(lambda: "model 3 (test) is next" in predictor.log())
+    go.touch()
+    topics.write(100)
+    await_answered(topics)
+    versions = [p["model"] for p in topics.predictions()]
+    assert set(versions) == {2, 3}
+    assert versions == sorted(versions)
+    check(settings_env)
