@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from stream.service import Stop, Warnings
+from stream.service import WARN_EVERY_SECONDS, Stop, Warnings
 
 MAX_UNACKNOWLEDGED = 10_000
 STALLED_SECONDS = 10.0
@@ -36,10 +37,12 @@ class Outbox:
     ) -> None:
         self._producer = producer
         self._stop = stop
+        self._log = log
         self._warnings = Warnings(log, clock)
         self._clock = clock
         self._futures: deque[Any] = deque()
         self._progress = clock()
+        self._warn_from = -math.inf
         self._next_offsets: dict[tuple[str, int], int] = {}
         self.acknowledged = 0
 
@@ -87,11 +90,12 @@ class Outbox:
         now = self._clock()
         if not futures or len(futures) < before:
             self._progress = now
-        elif now - self._progress > STALLED_SECONDS:
-            self._warnings.warn(
-                "stalled",
-                f"no record acknowledged for {now - self._progress:.0f} s, {len(futures)} wait;"
-                " they stay in order until the broker takes them",
+        elif now - self._progress > STALLED_SECONDS and now >= self._warn_from:
+            self._warn_from = now + WARN_EVERY_SECONDS
+            self._log.warning(
+                "no record acknowledged for %.0f s, %d wait; they stay in order until the broker"
+                " takes them",
+                *(now - self._progress, len(futures)),
             )
 
     def _stands(self, record: Any) -> None:

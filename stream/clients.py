@@ -57,7 +57,7 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
     Fatal
         When the brokers refuse this service, or this service refuses them.
     """
-    pauses, warnings = Backoff(), Warnings(log)
+    pauses, warnings = Backoff(), _warnings(log)
     while True:
         stop.check()
         try:
@@ -147,6 +147,12 @@ def _right(
     topics, *more = error.args or ("",)
     names = [topics] if isinstance(topics, str) else sorted(topics)
     return f"{more[0] if more else right} the topic {', '.join(names)}"
+
+
+@cache
+def _warnings(log: logging.Logger) -> Warnings:
+    """Return the same warnings at each wait for Kafka: several waits are one line a minute."""
+    return Warnings(log)
 
 
 def admin(settings: StreamSettings) -> KafkaAdminClient:

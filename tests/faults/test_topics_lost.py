@@ -125,6 +125,7 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
 def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_versions(
     three: Topics, start: Services, settings_env: dict[str, str], recoveries: Recoveries
 ) -> None:
+    three.describe(Schema(["a", "b"], "label", "1"))
     predictor, modelgenerator = start("predictor"), start("modelgenerator", RETRAIN_EVERY="1000")
     with Load(three, models_every=math.inf) as load:
         eventually(lambda: len(three.statuses()) >= 3, PATIENCE_SECONDS)
