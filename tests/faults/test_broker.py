@@ -78,7 +78,7 @@ def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
     broker.start()
     begun = time.monotonic()
     with Topics(settings_env, partitions=3) as topics:
-        options = {"DATA_PARTITIONS": "3", "RATE": "500", "RETRAIN_EVERY": "1000"}
+        options = {"DATA_PARTITIONS": "3", "RATE": "300", "RETRAIN_EVERY": "1000"}
         services = [start(name, **options) for name in SERVICES]
         # The datagenerator is the load; this one only tells how far the predictor has come.
         with Load(topics, rate=0, models_every=math.inf) as load:
