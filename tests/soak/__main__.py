@@ -206,9 +206,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nsoak: stopped before it was verified")
     except (Failed, BrokerError) as error:
-        shutil.rmtree(folder / "kafka" / "data", ignore_errors=True)
         reason, _, details = str(error).partition("\n")
-        print(f"\n{details}\nlogs are kept in {folder}\nsoak: seed={int(seed)} failed: {reason}")
+        print(f"\n{details}\nlogs and the broker's data are kept in {folder}")
+        print(f"soak: seed={int(seed)} failed: {reason}")
         return 1
     else:
         shutil.rmtree(folder)

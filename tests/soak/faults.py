@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from local.fetch import BrokerError
 from modelgenerator.publication import publish
 from stream.keys import SigningKey
 from stream.models import Message, pack
@@ -111,7 +112,10 @@ class Faults:
             broker.kill()
         self._kill(fault.who)
         self._wait(fault.seconds)
-        broker.start()
+        try:
+            broker.start()
+        except BrokerError:  # this machine is busy with other things
+            broker.start()
 
     def _models_not_to_be_trusted(self) -> list[Message]:
         key, stranger = self._suite.key, SigningKey(Ed25519PrivateKey.generate())
