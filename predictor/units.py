@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
@@ -20,6 +21,7 @@ from kafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     ProducerFencedError,
+    UnknownTopicOrPartitionError,
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -38,7 +40,7 @@ TRANSACTION_TIMEOUT_MS = 10_000
 FENCED_TWICE_SECONDS = 60.0
 JOIN_SECONDS = 20.0
 LOOK_SECONDS = 5.0
-"""How often it is looked whether the data topic has got more partitions."""
+"""How often it is looked whether the data topic has got more partitions or was made again."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
@@ -133,8 +135,7 @@ class Units:
         Unit or None
             ``None`` when there was nothing to read.
         """
-        if self._grown():
-            self._new_consumer()
+        self._look()
         if self._stale:
             self._restore()
         self._hold(model, barred)
@@ -154,7 +155,7 @@ class Units:
                 clients.give_up_if_refused(error, self._settings)
                 self._lose(f"reading {self._settings.data_topic}: {error!r}")
                 self._stop.wait(0.2)
-            if self._stale or self._listener.changed or self._topic_id() != self._incarnation:
+            if self._stale or self._listener.changed:
                 self._stale = True
                 return None
             records += [
@@ -251,6 +252,9 @@ class Units:
         for future in sent:
             if future.failed():
                 raise future.exception
+        # Asked after the records were read: an id never comes back, so they are this topic's.
+        if self._describe()[0] != self._incarnation:
+            raise UnknownTopicOrPartitionError(f"{settings.data_topic} was made again meanwhile")
         producer.commit_transaction()
 
     def _hold(self, model: int, barred: set[int]) -> None:
@@ -293,7 +297,7 @@ class Units:
         positions: dict[int, Position] = {}
         while True:
             self._join()
-            places, self._incarnation = self._consumer.assignment(), self._topic_id()
+            places = self._consumer.assignment()
             try:
                 positions = {
                     place.partition: self._stop.heeded(partial(self._position, place))
@@ -318,11 +322,6 @@ class Units:
         )
         counts = {partition: tally.n for partition, tally in self.tallies.items()}
         self._stop.heeded(lambda: self._restored(counts))
-
-    def _topic_id(self) -> str | None:
-        """Return what tells the data topic from one of the same name made after it."""
-        found = self._consumer._cluster.topic_id(self._settings.data_topic)
-        return str(found) if found else None
 
     def _new_producer(self) -> KafkaProducer:
         clients.close(self._producer)
@@ -365,21 +364,27 @@ class Units:
 
     def _ensure_topics(self) -> None:
         clients.ensure_topics(self._admin, self._settings, self._log)
-        topic = self._settings.data_topic
-        self._partitions = clients.partition_counts(self._admin, [topic]).get(topic, 0)
+        self._incarnation, self._partitions = self._describe()
 
-    def _grown(self) -> bool:
-        """Tell whether the data topic got more partitions; the client does not always notice."""
+    def _look(self) -> None:
+        """Look now and then at the data topic; the client does not always notice what changed."""
         if self._stale or self._clock() < self._next_look:
-            return False
+            return
         self._next_look = self._clock() + LOOK_SECONDS
-        topic = self._settings.data_topic
         try:
-            found = self._stop.heeded(partial(clients.partition_counts, self._admin, [topic]))
+            incarnation, partitions = self._stop.heeded(self._describe)
         except KafkaError as error:
             clients.give_up_if_refused(error, self._settings)
-            return False
-        return found.get(topic, 0) > self._partitions
+            return
+        if partitions > self._partitions:
+            self._new_consumer()
+        self._stale |= incarnation != self._incarnation
+
+    def _describe(self) -> tuple[str | None, int]:
+        """Return what tells the data topic from one made after it, and its number of partitions."""
+        (topic,) = self._admin.describe_topics([self._settings.data_topic])
+        known = topic["topic_id"] and UUID(topic["topic_id"]).int  # brokers before 2.8 have none
+        return topic["topic_id"] if known else None, len(topic["partitions"])
 
     def _join(self) -> None:
         """Take part in the group until it has settled which partitions are ours."""

@@ -16,6 +16,7 @@ from tests.services import eventually
 from tests.topics import Topics
 
 TICK_SECONDS = 0.05
+START_SECONDS = 120.0
 
 
 class Load:
@@ -117,6 +118,10 @@ class Load:
             lambda: self.answered(ends), seconds, lambda: f"{ends}; committed {self.committed()}"
         )
         return time.monotonic() - since
+
+    def under_way(self) -> None:
+        """Wait until predictors that were just started have answered what there is."""
+        self.recovery(START_SECONDS)
 
     def finish(self, seconds: float = 60.0) -> None:
         """Write no more, and wait until every record is answered."""

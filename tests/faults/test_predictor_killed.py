@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.checker import check
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.services import Services
+from tests.services import Services, eventually
 
 RESUMED_SECONDS = 2 * 15.0
 
@@ -18,7 +19,7 @@ def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lo
     recoveries: Recoveries,
 ) -> None:
     predictor = start("predictor", REPLICA="one")
-    load.recovery(RESUMED_SECONDS)
+    load.under_way()
     for _ in range(20):
         predictor.kill()
         predictor = start("predictor", REPLICA="one")
@@ -26,3 +27,28 @@ def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lo
     load.finish()
     report = check(settings_env, [tmp_path / "predictor.log"])
     assert report.n == load.topics.written()
+
+
+def test_killed_between_commit_and_log_write_the_log_is_completed(
+    load: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+) -> None:
+    log, kept = tmp_path / "predictor.log", tmp_path / "kept"
+    for _ in range(3):
+        predictor = start("predictor", REPLICA="one")
+        load.under_way()
+        log.rename(kept)
+        os.mkfifo(log)  # opened to be written, it waits for a reader: the write never comes
+        before = load.committed()
+        eventually(lambda: load.committed() != before)  # noqa: B023 - waited for in this turn
+        predictor.kill()
+        kept.replace(log)
+    start("predictor", REPLICA="one")
+    recoveries.add("predictor killed before its log write", load.recovery(RESUMED_SECONDS))
+    load.finish()
+    total = load.topics.written()
+    eventually(lambda: len(log.read_text().splitlines()) >= total // 10 - 3)
+    assert check(settings_env, [log]).n == total

@@ -1,0 +1,42 @@
+"""Faults on a broker that sweeps what a killed producer left every ten seconds, as by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.kafka import LocalKafka
+from tests.checker import check
+from tests.faults.load import Load
+from tests.faults.recoveries import Recoveries
+from tests.services import Services
+
+RESUMED_SECONDS = 2 * 25.0
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    sweep = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000"}
+    with LocalKafka(tmp_path_factory.mktemp("kafka"), properties=sweep) as broker:
+        yield broker.bootstrap_servers
+
+
+def test_killed_and_followed_by_one_of_another_name_records_are_answered_on_any_broker(
+    load: Load,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+) -> None:
+    predictor = start("predictor", REPLICA="0")
+    load.under_way()
+    for number in range(1, 4):
+        predictor.kill()
+        # Of another name, it cannot end the transaction left open: the broker has to.
+        predictor = start("predictor", REPLICA=str(number))
+        fault = "predictor killed (-9), successor of another name, broker's defaults"
+        recoveries.add(fault, load.recovery(RESUMED_SECONDS))
+    load.finish()
+    assert check(settings_env, [tmp_path / "predictor.log"]).n == load.topics.written()

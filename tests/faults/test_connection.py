@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.checker import check
+from tests.faults.load import Load
+from tests.faults.proxy import (
+    ADD_OFFSETS,
+    ADD_PARTITIONS,
+    COMMIT_OFFSETS,
+    END_TRANSACTION,
+    PRODUCE,
+    Moment,
+    Proxy,
+    Strike,
+    behind_proxy,
+)
+from tests.faults.recoveries import Recoveries
+from tests.services import Services
+
+RESUMED_SECONDS = 2 * 15.0
+STALLED_SECONDS = 2 * 45.0
+"""Each of four clients in turn finds out by a deadline of ten seconds."""
+
+MOMENTS: tuple[Moment, ...] = ("before", "half", "answered")
+COMMIT = (PRODUCE, ADD_PARTITIONS, ADD_OFFSETS, COMMIT_OFFSETS, END_TRANSACTION)
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Proxy]]:
+    with ExitStack() as stack:
+        broker, proxy = behind_proxy(tmp_path_factory.mktemp("kafka"))
+        stack.enter_context(broker)
+        yield broker.bootstrap_servers, stack.enter_context(proxy)
+
+
+@pytest.fixture(scope="module")
+def kafka(proxied: tuple[str, Proxy]) -> str:
+    return proxied[0]
+
+
+@pytest.fixture(scope="module")
+def proxy(proxied: tuple[str, Proxy]) -> Proxy:
+    return proxied[1]
+
+
+def test_connections_cut_at_every_step_of_a_commit_cost_no_record_and_repeat_none(
+    load: Load,
+    proxy: Proxy,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+) -> None:
+    predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
+    load.under_way()
+    for api, moment in itertools.product(COMMIT, MOMENTS):
+        assert proxy.strike(Strike("cut", api, moment)).struck.wait(RESUMED_SECONDS), (api, moment)
+        recoveries.add("connection cut during a commit", load.recovery(RESUMED_SECONDS))
+    load.finish()
+    assert predictor.status is None
+    assert "Traceback" not in predictor.log()
+    report = check(settings_env, [tmp_path / "predictor.log"])
+    assert report.n == load.topics.written()
+
+
+@pytest.mark.parametrize(
+    ("api", "moment"),
+    [(COMMIT_OFFSETS, "half"), (END_TRANSACTION, "before"), (END_TRANSACTION, "answered")],
+)
+def test_connections_that_stall_in_a_commit_are_given_up_and_nothing_is_lost_or_twice(
+    load: Load,
+    proxy: Proxy,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+    api: int,
+    moment: Moment,
+) -> None:
+    predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
+    load.under_way()
+    assert proxy.strike(Strike("stall", api, moment)).struck.wait(RESUMED_SECONDS)
+    recoveries.add("connection stalled during a commit", load.recovery(STALLED_SECONDS))
+    load.finish()
+    assert predictor.status is None
+    assert "Traceback" not in predictor.log()
+    report = check(settings_env, [tmp_path / "predictor.log"])
+    assert report.n == load.topics.written()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_connections_cut_at_random_requests_cost_no_record_and_repeat_none(
+    load: Load,
+    proxy: Proxy,
+    start: Services,
+    settings_env: dict[str, str],
+    tmp_path: Path,
+    recoveries: Recoveries,
+    seed: int,
+) -> None:
+    rng = random.Random(seed)
+    predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
+    for _ in range(15):
+        strike = Strike("cut", None, rng.choice(MOMENTS), rng.randrange(1, 60))
+        assert proxy.strike(strike).struck.wait(RESUMED_SECONDS), strike
+    recoveries.add("connection cut at random, 15 times", load.recovery(RESUMED_SECONDS))
+    load.finish()
+    assert predictor.status is None
+    assert "Traceback" not in predictor.log()
+    report = check(settings_env, [tmp_path / "predictor.log"])
+    assert report.n == load.topics.written()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.checker import check
+from tests.services import Services, eventually
+from tests.topics import Topics
+
+
+def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_new_one(
+    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    three.publish(1)
+    three.write(3_000)
+    predictor = start("predictor", COMMIT_INTERVAL_MS="2000")
+    eventually(lambda: three.answered() == 3_000, 60.0)
+    three.write(600)
+    predictor.send(signal.SIGSTOP)  # for less than its session: it will still be in the group
+    three.admin.delete_topics([three.settings.data_topic])
+    with Topics(settings_env, partitions=3) as again:
+        again.write(6_000)
+        predictor.send(signal.SIGCONT)
+        eventually(
+            lambda: sum(again.predictions(p)[-1]["source"][1] + 1 for p in range(3)) == 6_000,
+            60.0,
+            lambda: str([again.predictions(p)[-1] for p in range(3)]),
+        )
+        ids = [[p["id"] for p in again.predictions(partition)][-2_000:] for partition in range(3)]
+        assert ids == [list(range(partition, 6_000, 3)) for partition in range(3)]
+        assert again.answered() <= 3_000 + 600 + 6_000
+    report = check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+    assert report.n <= 3_000 + 600 + 6_000
