@@ -14,9 +14,32 @@ from modelgenerator.model_topic import newest_envelope, serving, stored
 from modelgenerator.publication import NotPublished, publish
 from modelgenerator.settings import Settings
 from stream import clients
-from stream.keys import SigningKey
+from stream.keys import KeyFileError, SigningKey, fingerprint, public_keys, signing_key
 from stream.models import Envelope, now
 from stream.service import Fatal, Stop
+
+
+def own_key(settings: Settings) -> SigningKey:
+    """Return the key that a person's command signs with; unlike a service's, it is never made.
+
+    Raises
+    ------
+    Fatal
+        When it is not there, cannot be used, or its public half is not among the trusted keys.
+    """
+    path, folder = settings.signing_key, settings.trusted_keys
+    if not path.exists():
+        raise Fatal(f"SIGNING_KEY={path}: no such file; see python -m modelgenerator.keys make -h")
+    try:
+        key = signing_key(path)
+    except KeyFileError as error:
+        raise Fatal(f"SIGNING_KEY={error}") from None
+    if key.fingerprint not in map(fingerprint, public_keys(folder)[0].values()):
+        raise Fatal(
+            f"TRUSTED_KEYS={folder}: does not hold the public half of SIGNING_KEY={path},"
+            f" {key.fingerprint}; predictors would refuse what it signs"
+        )
+    return key
 
 
 def pinned(settings: Settings, stop: Stop) -> Envelope | None:

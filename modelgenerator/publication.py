@@ -70,6 +70,7 @@ def describe(
     restores: int | None = None,
     threshold: float | None = None,
     pinned: bool = False,
+    features: int | None = None,
 ) -> Envelope:
     """Say what a fitted classifier is; `publish` fills in the version.
 
@@ -81,20 +82,20 @@ def describe(
         As in `Envelope`.
     feature_names : sequence of str or None
         As the schema has them; ``None`` takes the model's own, where it knows any.
+    features : int or None
+        Their number; ``None`` takes the model's own.
     """
-    final = model
-    while hasattr(final, "steps"):
-        final = final.steps[-1][1]
+    features = int(model.n_features_in_) if features is None else features
     own_names = getattr(model, "feature_names_in_", None)
     names = own_names if feature_names is None else feature_names
     return Envelope(
         version=0,
         recipe=recipe,
-        algorithm=type(final).__name__,
-        features=int(model.n_features_in_),
+        algorithm=type(final_step(model)).__name__,
+        features=features,
         feature_names=None if names is None else [str(name) for name in names],
         classes=[int(label) for label in model.classes_],
-        accepts_missing=_accepts_missing(model),
+        accepts_missing=_accepts_missing(model, features),
         trained_on=trained_on,
         trained_to=trained_to,
         recipe_accuracy=recipe_accuracy,
@@ -107,6 +108,13 @@ def describe(
         threshold=threshold,
         pinned=pinned,
     )
+
+
+def final_step(model: Any) -> Any:
+    """Return the classifier at the end of a pipeline, or the classifier itself."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
 
 
 def pickled(model: Any) -> bytes:
@@ -300,11 +308,11 @@ def _transaction(
     return version
 
 
-def _accepts_missing(model: Any) -> bool:
+def _accepts_missing(model: Any, features: int) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model.predict(np.full((1, model.n_features_in_), np.nan))
+            model.predict(np.full((1, features), np.nan))
         except Exception:  # noqa: BLE001 - however it fails, it does not accept them
             return False
     return True

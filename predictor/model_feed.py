@@ -221,7 +221,7 @@ class ModelFeed:
             classifier.check(
                 envelope, self._schema, self.current.envelope.features if self.current else None
             )
-            model = classifier.load(envelope, pickle, self._settings.model_max_bytes)
+            model = classifier.load_within(self._settings, self._stop, envelope, pickle)
         except ModelError as error:
             self.refuse(str(error), envelope)
             return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import numpy.typing as npt
 
 from stream.models import Envelope, ModelError
 from stream.records import Schema
+from stream.service import DeadlineExceeded, Stop
+from stream.settings import ModelLimits
 
 Matrix = npt.NDArray[np.float64]
 
@@ -22,6 +26,9 @@ MAX_BYTES = 512 * 2**20
 """Largest model, unpacked."""
 
 _PROBE_ROWS = 8
+_TIMED_ROWS = 500
+_TIMED_NUMBERS = 2_000_000
+_TIMED_RUNS = 5
 _CHUNK_BYTES = 2**20
 
 
@@ -163,21 +170,47 @@ def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
     return found
 
 
-def load(envelope: Envelope, pickle: bytes, max_bytes: int = MAX_BYTES) -> Model:
-    """Unpickle a model whose signature, digest and fit have been checked, and probe it.
+def check_classes(classifier: Any) -> None:
+    """Check that an object is a fitted classifier of the labels 0 and 1, booleans included.
 
     Raises
     ------
     ModelError
-        When it cannot be unpickled, is no classifier of the labels 0 and 1, or does not answer its
-        probe.
     """
-    classifier = unpickle(pickle, max_bytes)
+    kind = type(classifier).__name__
     if not hasattr(classifier, "predict"):
-        raise ModelError(f"a {type(classifier).__name__} is no classifier")
+        raise ModelError(f"a {kind} is no classifier")
     classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
     if classes.shape != (2,) or not all(np.ndim(c) == 0 for c in classes) or [*classes] != [0, 1]:
-        raise ModelError(f"a {type(classifier).__name__} does not tell label 0 from label 1")
+        found = str(classes.tolist())[:100] if classes.size else "missing: not a fitted classifier"
+        raise ModelError(f"a {kind} does not tell label 0 from label 1: its classes are {found}")
+
+
+def load(
+    envelope: Envelope,
+    pickle: bytes,
+    max_bytes: int = MAX_BYTES,
+    max_microseconds: float = math.inf,
+) -> Model:
+    """Unpickle a model whose signature, digest and fit have been checked, and probe it.
+
+    Parameters
+    ----------
+    envelope : Envelope
+    pickle : bytes
+    max_bytes : int
+        Most that it may unpack to.
+    max_microseconds : float
+        Longest that it may take for a record, 500 at a time.
+
+    Raises
+    ------
+    ModelError
+        When it cannot be unpickled, is no classifier of the labels 0 and 1, does not answer its
+        probe, or is too slow.
+    """
+    classifier = unpickle(pickle, max_bytes)
+    check_classes(classifier)
     if envelope.threshold is not None and not hasattr(classifier, "predict_proba"):
         raise ModelError(f"threshold: a {type(classifier).__name__} gives no probabilities")
     model = Model(envelope, classifier)
@@ -186,6 +219,8 @@ def load(envelope: Envelope, pickle: bytes, max_bytes: int = MAX_BYTES) -> Model
     if envelope.accepts_missing:
         rows[1] = np.nan
     model.predict(rows)
+    if math.isfinite(max_microseconds):
+        _check_speed(model, rows, max_microseconds)
     return model
 
 
@@ -206,3 +241,39 @@ def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
             raise ModelError("cannot be unpickled: something follows after its end")
     if size > max_bytes:
         raise ModelError(f"larger than {max_bytes} bytes when unpacked")
+
+
+def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: bytes) -> Model:
+    """Load a model that keeps the limits: neither too large, nor too slow, nor stuck.
+
+    Raises
+    ------
+    ModelError
+    Stopped
+    """
+    seconds = limits.model_load_seconds
+    try:
+        return stop.deadline(
+            seconds,
+            lambda: load(envelope, pickle, limits.model_max_bytes, limits.model_max_microseconds),
+        )
+    except DeadlineExceeded:
+        stop.check()  # then there was less time than that
+        raise ModelError(f"not loaded and probed within MODEL_LOAD_SECONDS={seconds:g}") from None
+
+
+def _check_speed(model: Model, rows: Matrix, max_microseconds: float) -> None:
+    """Take the best of a few runs, so that a busy machine does not refuse a good model."""
+    count = max(len(rows), min(_TIMED_ROWS, _TIMED_NUMBERS // rows.shape[1]))
+    rows = np.resize(rows, (count, rows.shape[1]))
+    best = math.inf
+    for _ in range(_TIMED_RUNS):
+        started = time.perf_counter()
+        model.predict(rows)
+        best = min(best, 1e6 * (time.perf_counter() - started) / len(rows))
+        if best <= max_microseconds:
+            return
+    raise ModelError(
+        f"too slow: {best:.0f} µs a record in batches of {len(rows)},"
+        f" MODEL_MAX_MICROSECONDS={max_microseconds:g}"
+    )

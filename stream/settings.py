@@ -157,6 +157,14 @@ class ModelLimits(StreamSettings):
     model_max_bytes: int = Field(
         512 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes when unpacked"
     )
+    model_max_microseconds: float = Field(
+        1000.0,
+        gt=0,
+        description="Longest that a model may take for a record, in µs, 500 at a time",
+    )
+    model_load_seconds: float = Field(
+        60.0, gt=0, description="Longest that loading and probing a model may take, in seconds"
+    )
 
 
 S = TypeVar("S", bound=BaseSettings)

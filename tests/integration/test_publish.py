@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_selection import SelectKBest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+
+from modelgenerator import publish
+from modelgenerator.settings import Settings
+from stream.models import ModelError
+from stream.records import Record, Schema, encode_record
+from tests.checker import check
+from tests.services import ROOT, Services, eventually
+from tests.topics import Topics, regression
+
+NAMES = ["age", "hours", "zone"]
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Topics]:
+    for name, value in settings_env.items():
+        monkeypatch.setenv(name, value)
+    with Topics(settings_env) as found:
+        yield found
+
+
+def frame(count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
+    """Return records with missing values and a column of categories, and their labels."""
+    rng = np.random.default_rng(seed)
+    columns = {
+        "age": rng.normal(40, 10, count),
+        "hours": rng.normal(size=count),
+        "zone": rng.integers(0, 4, count).astype(float),
+    }
+    found = pd.DataFrame(columns)
+    labels = (found["hours"] + (found["zone"] == 2) > 0.5).astype(int)
+    found.loc[rng.random(count) < 0.1, "age"] = np.nan
+    return found, labels
+
+
+def write(topics: Topics, found: pd.DataFrame, labels: pd.Series) -> None:
+    for id, (row, label) in enumerate(zip(found.to_numpy().tolist(), labels, strict=True)):
+        features = [None if np.isnan(feature) else feature for feature in row]
+        value = encode_record(Record(id, features, int(label)))
+        topics.producer.send(topics.settings.data_topic, value, partition=0)
+    topics.producer.flush(30)
+
+
+def by_names() -> Any:
+    return make_pipeline(
+        ColumnTransformer(
+            [
+                ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["hours", "age"]),
+                ("zone", OneHotEncoder(handle_unknown="ignore"), ["zone"]),
+            ]
+        ),
+        SelectKBest(k=4),
+        LogisticRegression(),
+    )
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "columns by their names": by_names,
+    "imputer, scaler": lambda: make_pipeline(
+        SimpleImputer(), StandardScaler(), RandomForestClassifier(20, random_state=0)
+    ),
+    "without probabilities": lambda: make_pipeline(SimpleImputer(), LinearSVC()),
+    "no missing values accepted by itself": lambda: HistGradientBoostingClassifier(max_iter=20),
+    "first step without a width": lambda: make_pipeline(
+        "passthrough", SimpleImputer(), LinearSVC()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
+    name: str, topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    found, labels = frame(300)
+    model = PIPELINES[name]().fit(found, labels)
+    topics.describe(Schema(NAMES, "label", "1"))
+    write(topics, found, labels)
+    joblib.dump(model, tmp_path / "model.joblib")
+    assert publish.main([str(tmp_path / "model.joblib")]) == 0
+    (tmp_path / "without" / "pandas").mkdir(parents=True)
+    (tmp_path / "without" / "pandas" / "__init__.py").write_text("raise ImportError('no pandas')")
+    start("predictor", PYTHONPATH=str(tmp_path / "without"))  # as it is in the image
+    eventually(lambda: len(topics.predictions()) == 300)
+    assert topics.rejected() == []
+    assert [p["prediction"] for p in topics.predictions()] == model.predict(found).tolist()
+    assert check(settings_env).recomputed == 300
+    assert topics.models()[0]["feature_names"] in (NAMES, None)
+    assert topics.models()[0]["accepts_missing"] is True
+
+
+def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    topics.write(400)
+    model = regression()
+    joblib.dump(model, tmp_path / "model.joblib")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "modelgenerator.publish", str(tmp_path / "model.joblib")),
+            *("--threshold", "0.2", "--recipe", "careful", "--reason", "misses cost five times"),
+        ],
+        cwd=ROOT,
+        env=start.env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"published {tmp_path}/model.joblib as model 1 (LogisticR")
+    assert "pinned: nothing else is published until" in done.stdout
+    start("predictor")
+    eventually(lambda: len(topics.predictions()) == 400)
+    assert {p["prediction"] == (p["probability"] >= 0.2) for p in topics.predictions()} == {True}
+    assert any(0.2 <= p["probability"] <= 0.5 for p in topics.predictions())
+    assert check(settings_env).recomputed == 400
+    verified = subprocess.run(
+        [sys.executable, "-m", "predictor.verify", "--json"],
+        cwd=ROOT,
+        env=start.env,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(verified.stdout)["checked"]["I6"] == 400
+    (published,) = topics.models()
+    said = {name: published[name] for name in ("threshold", "recipe", "reason", "pinned")}
+    assert said == {
+        "threshold": 0.2,
+        "recipe": "careful",
+        "reason": "misses cost five times",
+        "pinned": True,
+    }
+
+
+def test_a_model_with_a_threshold_of_its_own_keeps_it(topics: Topics) -> None:
+    topics.write(10)
+    matrix = np.random.default_rng(0).normal(size=(200, 2))
+    own = FixedThresholdClassifier(LogisticRegression(), threshold=0.3)
+    publish.publish(own.fit(matrix, matrix[:, 0] > 0))
+    publish.publish(own, threshold=0.4)
+    own.set_params(response_method="decision_function", threshold=1.5)
+    with pytest.raises(ModelError, match="has to be one of the probability"):
+        publish.publish(own)
+    assert [model["threshold"] for model in topics.models()] == [0.3, 0.4]
+
+
+def fitted(model: Any, width: int = 2, labels: tuple[Any, Any] = (0, 1)) -> Any:
+    matrix = np.random.default_rng(0).normal(size=(100, width))
+    return model.fit(matrix, np.array(labels)[(matrix[:, 0] > 0).astype(int)])
+
+
+class Local:
+    """A classifier of the module that the test makes its main one."""
+
+    classes_ = (0, 1)
+    n_features_in_ = 2
+
+    def predict(self, matrix: Any) -> Any:
+        return np.zeros(len(matrix))
+
+
+REFUSED: dict[str, tuple[Any, list[str], str]] = {
+    "regressor": (LinearRegression().fit([[1, 2]], [1]), [], "its classes are missing"),
+    "not fitted": (LogisticRegression(), [], "its classes are missing: not a fitted classifier"),
+    "no model": ({"a": 1}, [], "a dict is no classifier"),
+    "labels": (fitted(LogisticRegression(), 2, ("no", "yes")), [], "classes are ['no', 'yes']"),
+    "three columns": (fitted(LogisticRegression(), 3), [], "the stream has 2, the model 3"),
+    "no probabilities": (fitted(LinearSVC()), ["--threshold", "0.3"], "gives no probabilities"),
+    "percent": (fitted(LogisticRegression()), ["--threshold", "30"], "expected 0 to 1, got 30"),
+    "unknown category": (
+        fitted(make_pipeline(OneHotEncoder(), LogisticRegression())),
+        [],
+        "unknown categories",
+    ),
+}
+
+
+def test_what_a_predictor_would_refuse_is_not_published_and_one_line_says_why(
+    topics: Topics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics.write(10)
+    topics.write_values([b'{"id":1,"features":[1,2,3]}', b"garbage"])
+    for name, (model, options, message) in REFUSED.items():
+        path = tmp_path / f"{name}.joblib"
+        joblib.dump(model, path)
+        assert publish.main([str(path), *options]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{path}: not published: ")
+        assert message in line
+    (tmp_path / "garbage").write_bytes(b"garbage")
+    assert publish.main([str(tmp_path / "garbage")]) == 1
+    assert "cannot be unpickled" in capsys.readouterr().err
+    assert topics.models() == []
+
+
+def test_features_in_another_order_than_the_schema_are_refused_by_name(topics: Topics) -> None:
+    found, labels = frame(100)
+    topics.describe(Schema(NAMES, "label", "1"))
+    turned = by_names().fit(found[["hours", "age", "zone"]], labels)
+    with pytest.raises(ModelError, match="feature 0 of the stream is 'age', of the model 'hours'"):
+        publish.publish(turned)
+    with pytest.raises(ModelError, match="the stream has 3, the model 2"):
+        publish.publish(regression())
+    assert topics.models() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("MODEL_MAX_BYTES", "1000", "larger than 1000 bytes when unpacked"),
+        ("MODEL_MAX_MICROSECONDS", "0.001", "too slow: .* µs a record in batches of 500"),
+        ("MODEL_LOAD_SECONDS", "0.000001", "not loaded and probed within"),
+    ],
+)
+def test_a_model_that_costs_more_than_a_predictor_allows_is_refused(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(setting, value)
+    with pytest.raises(ModelError, match=message):
+        publish.publish(fitted(RandomForestClassifier(20)))
+
+
+def test_code_of_the_notebook_itself_is_refused(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Local, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)
+    with pytest.raises(ModelError, match="a class or function of __main__"):
+        publish.publish(Local())
+    mixed = make_pipeline(FunctionTransformer(lambda matrix: matrix), LogisticRegression())
+    with pytest.raises(ModelError, match="cannot be pickled"):
+        publish.publish(fitted(mixed))
+
+
+def test_a_dry_run_shows_the_envelope_and_publishes_nothing(
+    topics: Topics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics.write(10)
+    path = tmp_path / "model.joblib"
+    joblib.dump(regression(), path)
+    assert publish.main([str(path), "--dry-run", "--no-pin", "--trained-to", "0:5"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "pickle" not in shown
+    assert (shown["version"], shown["algorithm"]) == (None, "LogisticRegression")
+    assert topics.models() == []
+    assert publish.main([str(path), "--no-pin", "--trained-to", "0:5"]) == 0
+    (published,) = topics.models()
+    other = {"version", "created", "bytes", "parts"}
+    assert {n: v for n, v in shown.items() if n not in other} == {
+        n: published[n] for n in shown if n not in other
+    }
+    assert (published["trained_to"], published["pinned"]) == ({"0": 5}, False)
+
+
+def test_without_a_trusted_key_nothing_is_published(
+    topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = tmp_path / "model.joblib"
+    joblib.dump(regression(), path)
+    monkeypatch.setenv("SIGNING_KEY", str(tmp_path / "none.pem"))
+    assert publish.main([str(path)]) == 1
+    assert "none.pem: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "none.pem").exists()
+    monkeypatch.setenv("SIGNING_KEY", str(topics_key(tmp_path)))
+    assert publish.main([str(path)]) == 1
+    assert "does not hold the public half" in capsys.readouterr().err
+    assert topics.models() == []
+
+
+def topics_key(folder: Path) -> Path:
+    from stream.keys import signing_key
+
+    signing_key(folder / "other.pem")
+    return folder / "other.pem"
+
+
+def test_a_backtest_leaves_out_what_either_model_was_trained_on_and_compares_the_rest(
+    topics: Topics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics.write(1_000)
+    topics.write(10, label=False)
+    topics.write_values([b'{"id":1,"features":[null,1],"label":1}', b"garbage"])
+    path = tmp_path / "model.joblib"
+    joblib.dump(regression(), path)
+    assert publish.main([str(path), "--backtest", "--no-pin", "--trained-to", "0:99"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == [
+        "no model is being served to compare with",
+        "backtest on 900 of the newest 1001 labelled records; 100 left out as one of the models"
+        " was trained on them, 1 as one of them does not take them",
+    ]
+    assert printed[2].startswith("this model   accuracy 0.9")
+
+    upside_down = fitted(LogisticRegression(), 2, (1, 0))
+    joblib.dump(upside_down, path)
+    assert publish.main([str(path), "--backtest", "500", "--dry-run"]) == 0
+    ours, theirs, test = capsys.readouterr().err.splitlines()[1:]
+    assert ours.startswith("this model   accuracy 0.0")
+    assert theirs.startswith("model 1      accuracy 0.9")
+    assert "p = " in test
+    assert float(test.rsplit(" ", 1)[1]) < 1e-9
+
+    assert publish.main([str(path), "--backtest", "--dry-run", "--trained-to", "0:2000"]) == 0
+    assert "nothing to compare on" in capsys.readouterr().err
+
+
+def test_settings_can_be_handed_over_from_python(
+    settings_env: dict[str, str],
+) -> None:
+    with Topics(settings_env) as topics:
+        settings = Settings.model_validate({n.lower(): v for n, v in settings_env.items()})
+        assert publish.publish(regression(), pin=False, settings=settings) == 1
+        assert topics.models()[0]["pinned"] is False
