@@ -9,6 +9,7 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
 import logging
 import time
+from functools import partial
 
 from predictor.accuracy_log import AccuracyLog
 from predictor.history import History
@@ -47,7 +48,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 continue
             if units.commit(unit, outcome):
                 summary.take(model, unit, outcome)
-                accuracy_log.append(outcome.counted)
+                stop.heeded(partial(accuracy_log.append, outcome.counted))
 
 
 class Summary:

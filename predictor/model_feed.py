@@ -144,9 +144,9 @@ class ModelFeed:
 
     def _send(self, status: Status) -> Any:
         assert self._producer is not None
-        future = self._producer.send(
-            self._settings.status_topic, encode_status(status), partition=0
-        )
+        topic, value = self._settings.status_topic, encode_status(status)
+        # As long as the client knows no broker that has the topic, it waits for one.
+        future = self._stop.heeded(partial(self._producer.send, topic, value, partition=0))
         return future.add_errback(self._not_sent)
 
     def _not_sent(self, error: BaseException) -> None:

@@ -18,6 +18,7 @@ from tests.services import Services, eventually
 
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
 END_SECONDS = 2 * 5.0
+START_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,8 @@ def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transactio
 ) -> None:
     rng = random.Random(5)
     for _ in range(5):
-        processes = [start(service, RECORDS_PER_SECOND="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), 60.0)  # type: ignore[misc] # p
+        processes = [start(service, RATE="500") for service in SERVICES]
+        eventually(lambda p=processes[2]: "records/s=" in p.log(), START_SECONDS)  # type: ignore[misc] # p
         time.sleep(rng.uniform(0.0, 1.0))  # the moment is what is tested
         recoveries.add("SIGTERM at work, broker up", end(processes))
     report = check(settings_env, [tmp_path / "predictor.log"])
@@ -93,8 +94,8 @@ def test_sigterm_ends_services_at_work_whose_broker_has_gone(
     start: Services, broker: LocalKafka, recoveries: Recoveries, state: str
 ) -> None:
     for seconds in (0.0, 1.0, 8.0, 13.0):
-        processes = [start(service, RECORDS_PER_SECOND="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), 60.0)  # type: ignore[misc] # p
+        processes = [start(service, RATE="500") for service in SERVICES]
+        eventually(lambda p=processes[2]: "records/s=" in p.log(), START_SECONDS)  # type: ignore[misc] # p
         if state == "down":
             broker.kill()
         elif broker.pid:
@@ -115,14 +116,14 @@ def test_sigterm_ends_a_service_whose_broker_leaves_any_of_its_requests_without_
     service: str,
 ) -> None:
     proxy = proxied[1]
-    through = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{proxy.port}", "RECORDS_PER_SECOND": "500"}
+    through = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{proxy.port}", "RATE": "500"}
     for other in SERVICES:
         if other != service:
-            start(other, RECORDS_PER_SECOND="500")
+            start(other, RATE="500")
     proxy.requests.clear()
     process = start(service, **through)
     working = {"predictor": "records/s=", "modelgenerator": "model=", "datagenerator": "sent="}
-    eventually(lambda: working[service] in process.log(), 60.0)
+    eventually(lambda: working[service] in process.log(), START_SECONDS)
     end([process])
     for api in sorted(proxy.requests):
         strike = proxy.strike(Strike("stall", api, "answered"))
