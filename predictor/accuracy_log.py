@@ -18,7 +18,7 @@ from stream.service import Warnings
 EVERY = 10
 OLDER_FILES = 3
 
-_LINE = re.compile(rb"^\S+ partition=(\d+) n=(\d+) accuracy=\S+ model=\d+$")
+_LINE = re.compile(rb"^\S+ partition=(\d{1,10}) n=(\d{1,18}) accuracy=\S+ model=\d+$")
 
 History = Callable[[int, int, int], Iterable[tuple[Prediction, int]]]
 """Given partition, n and n: the counted predictions above the first up to the second, each with

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from stream.records import RecordError, parse
+from stream.records import RecordError, integer, parse, text
 
 
 @dataclass
@@ -80,14 +80,16 @@ class Tally:
         RecordError
             When it is no tally.
         """
-        fields = parse(metadata.encode())
-        try:
-            counts = {
-                name: int(fields[name])
-                for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model")
-            }
-            n, correct = fields.get("carried") or (0, 0)
-            carried = (int(n), int(correct)) if "carried" in fields else None
-            return cls(**counts, carried=carried, incarnation=fields.get("incarnation"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"not a tally: {error!r}") from None
+        fields = parse(metadata.encode(errors="replace"))
+        names = ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model")
+        counts = {name: integer(fields, name) for name in names}
+        carried = None
+        if fields.get("carried") is not None:
+            found = fields["carried"]
+            if type(found) is not list or len(found) != 2:
+                raise RecordError("carried: expected n and correct")
+            taken_over = dict(zip(("n", "correct"), found, strict=True))
+            n = integer(taken_over, "n")
+            carried = n, integer(taken_over, "correct", 0, n)
+        incarnation = None if fields.get("incarnation") is None else text(fields, "incarnation")
+        return cls(**counts, carried=carried, incarnation=incarnation)

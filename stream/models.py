@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from stream.keys import SigningKey, TrustedKeys
-from stream.records import RecordError, parse
+from stream.records import FEATURES_LIMIT, RecordError, parse
 
 SIGNATURE = "signature"
 """Name of the record header that carries the Ed25519 signature."""
@@ -28,7 +28,8 @@ SIGNATURE = "signature"
 PART_BYTES = 600_000
 """Share of the pickle in one part: with base64 and envelope it stays under Kafka's 1 MB."""
 
-FEATURES_LIMIT = 100_000
+TEXT_LIMIT = 1_000
+"""Most characters of a text in the envelope; what is said of a model quotes them."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -212,6 +213,8 @@ def unpack(value: bytes | None) -> Part:
         part, parts = _field(found, "part"), _field(found, "parts")
         if not 1 <= part <= parts:
             raise ModelError(f"part: expected 1 to {parts}, got {part}")
+        if parts > 1 and not _field(found, "pickle"):
+            raise ModelError("pickle: empty")
         pickle = _field(found, "pickle").encode()  # as bytes: b64decode raises else on non-ASCII
         return Part(envelope, part, parts, base64.b64decode(pickle, validate=True))
     except (RecordError, binascii.Error) as error:
@@ -334,4 +337,8 @@ def _field(found: dict[str, Any], name: str) -> Any:
         raise ModelError("trained_to: expected partition to offset")
     if name == "feature_names" and value is not None and not set(map(type, value)) <= {str}:
         raise ModelError("feature_names: expected names")
+    if name == "classes" and not set(map(type, value)) <= {int}:
+        raise ModelError("classes: expected integers")
+    if type(value) is str and name != "pickle" and len(value) > TEXT_LIMIT:
+        raise ModelError(f"{name}: at most {TEXT_LIMIT} characters, got {len(value)}")
     return value

@@ -13,6 +13,9 @@ import orjson
 FEATURE_LIMIT = 3.4e38
 """A feature's largest absolute value: beyond it a forest's float32 overflows."""
 
+FEATURES_LIMIT = 100_000
+"""Most features that a record or a model may have."""
+
 ID_LIMIT_BYTES = 256
 REJECTED_VALUE_BYTES = 1_000
 
@@ -190,21 +193,18 @@ def decode_prediction(value: bytes | None) -> Prediction:
         When a field is missing or of another type.
     """
     fields = parse(value)
-    try:
-        partition, offset = fields["source"]
-        return Prediction(
-            fields["id"],
-            int(fields["prediction"]),
-            fields["probability"],
-            fields["label"],
-            int(fields["n"]),
-            int(fields["correct"]),
-            int(fields["model"]),
-            (int(partition), int(offset)),
-            fields.get("seen") is True,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"not a prediction: {error!r}") from None
+    n = integer(fields, "n")
+    return Prediction(
+        _id(fields),
+        integer(fields, "prediction", 0, 1),
+        _probability(fields),
+        _label(fields),
+        n,
+        integer(fields, "correct", 0, n),
+        integer(fields, "model"),
+        _source(fields),
+        fields.get("seen") is True,
+    )
 
 
 def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejected:
@@ -228,16 +228,9 @@ def decode_rejected(value: bytes | None) -> Rejected:
         When a field is missing or of another type.
     """
     fields = parse(value)
-    try:
-        partition, offset = fields["source"]
-        return Rejected(
-            (int(partition), int(offset)),
-            str(fields["reason"]),
-            int(fields["size"]),
-            str(fields["value"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"not a rejected record: {error!r}") from None
+    return Rejected(
+        _source(fields), text(fields, "reason"), integer(fields, "size"), text(fields, "value")
+    )
 
 
 def encode_schema(schema: Schema) -> bytes:
@@ -257,7 +250,9 @@ def decode_schema(value: bytes | None) -> Schema:
     names = fields.get("feature_names")
     if type(names) is not list or not names or set(map(type, names)) != {str}:
         raise RecordError("feature_names: expected a list of names")
-    return Schema(names, str(fields.get("label", "label")), str(fields.get("positive", "1")))
+    if len(names) > FEATURES_LIMIT:
+        raise RecordError(f"feature_names: at most {FEATURES_LIMIT}, got {len(names)}")
+    return Schema(names, text(fields, "label", "label"), text(fields, "positive", "1"))
 
 
 def encode_status(status: Status) -> bytes:
@@ -274,16 +269,64 @@ def decode_status(value: bytes | None) -> Status:
         When a field is missing or of another type.
     """
     fields = parse(value)
-    try:
-        return Status(
-            int(fields["version"]),
-            str(fields["status"]),
-            {str(p): int(offset) for p, offset in (fields.get("since") or {}).items()},
-            fields.get("reason"),
-            str(fields.get("replica", "")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"not a status: {error!r}") from None
+    since = fields.get("since") or {}
+    if type(since) is not dict:
+        raise RecordError(f"since: expected partition to offset, got {type(since).__name__}")
+    return Status(
+        integer(fields, "version"),
+        text(fields, "status"),
+        {partition: integer(since, partition) for partition in since},
+        None if fields.get("reason") is None else text(fields, "reason"),
+        text(fields, "replica", ""),
+    )
+
+
+def integer(fields: dict[str, Any], name: str, least: int = 0, most: int = 2**63 - 1) -> int:
+    """Return a field that is an integer from `least` to `most`.
+
+    Raises
+    ------
+    RecordError
+    """
+    value = fields.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise RecordError(f"{name[:40]}: expected an integer of {least} to {most}, {_got(value)}")
+    return value
+
+
+def text(fields: dict[str, Any], name: str, default: str | None = None) -> str:
+    """Return a field that is a string; `default` where there is none.
+
+    Raises
+    ------
+    RecordError
+    """
+    value = fields.get(name, default)
+    if type(value) is not str:
+        raise RecordError(f"{name}: expected a string, {_got(value)}")
+    return value
+
+
+def _got(value: object) -> str:
+    """Say what a value is, in few words however large or deep it is."""
+    if isinstance(value, str):
+        return f"got {value[:40]!r}"
+    return f"got {type(value).__name__ if isinstance(value, list | dict) else value}"
+
+
+def _source(fields: dict[str, Any]) -> tuple[int, int]:
+    source = fields.get("source")
+    if type(source) is not list or len(source) != 2:
+        raise RecordError("source: expected partition and offset")
+    place = {"partition": source[0], "offset": source[1]}
+    return integer(place, "partition"), integer(place, "offset")
+
+
+def _probability(fields: dict[str, Any]) -> float | None:
+    value = fields.get("probability")
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+        raise RecordError(f"probability: expected 0 to 1 or null, {_got(value)}")
+    return value
 
 
 def _id(fields: dict[str, Any]) -> int | str:
@@ -305,6 +348,8 @@ def _features(fields: dict[str, Any]) -> list[float | None]:
     features: list[float | None] = fields["features"]
     if type(features) is not list or not features:
         raise RecordError("features: expected a list of numbers")
+    if len(features) > FEATURES_LIMIT:
+        raise RecordError(f"features: at most {FEATURES_LIMIT}, got {len(features)}")
     if not set(map(type, features)) <= _NUMBERS_OR_NULL:
         index, feature = next(
             (i, f) for i, f in enumerate(features) if type(f) not in _NUMBERS_OR_NULL
@@ -324,5 +369,5 @@ def _label(fields: dict[str, Any]) -> int | None:
     if label is None:
         return None
     if type(label) is not int or label not in (0, 1):
-        raise RecordError(f"label: expected 0 or 1, got {str(label)[:40]}")
+        raise RecordError(f"label: expected 0 or 1, {_got(label)}")
     return label

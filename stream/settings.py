@@ -10,6 +10,9 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 GIB = 2**30
+SHOWN = 200
+"""Characters of a wrong value that are shown."""
+
 TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 
 
@@ -187,5 +190,8 @@ def read(settings: type[S]) -> S:
         name = str(first["loc"][0])
         field = settings.model_fields.get(name.lower())
         secret = field is not None and "Secret" in str(field.annotation)
-        value = "" if secret else f"={first['input']}"
+        given = str(first["input"])
+        if len(given) > SHOWN or not given.isprintable():
+            given = f"{given[:SHOWN]!r}…"
+        value = "" if secret else f"={given}"
         raise SettingsError(f"{name.upper()}{value}: {first['msg']}") from None

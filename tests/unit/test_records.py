@@ -238,7 +238,7 @@ def test_a_character_cut_in_two_is_replaced_in_a_rejected_record() -> None:
         (value_of(label=2), "label: expected 0 or 1, got 2"),
         (value_of(label=True), "label: expected 0 or 1, got True"),
         (value_of(label=1.0), "label: expected 0 or 1, got 1.0"),
-        (value_of(label="1"), "label: expected 0 or 1, got 1"),
+        (value_of(label="1"), "label: expected 0 or 1, got '1'"),
     ],
     ids=lambda value: None if isinstance(value, str) else str(value)[:60],
 )
