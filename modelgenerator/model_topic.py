@@ -13,7 +13,7 @@ from modelgenerator.settings import Settings
 from stream import clients
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, unpack, verify
-from stream.records import RecordError, Status, decode_status
+from stream.records import LARGEST_VERSION, RecordError, Status, decode_status
 from stream.service import Fatal, Stop
 
 STATUSES = 1_000
@@ -21,9 +21,6 @@ STATUSES = 1_000
 
 FALLEN = ("refused", "barred")
 """Statuses of a model that is not served."""
-
-LARGEST_VERSION = 2**53
-"""Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
 
 
 def newest_envelope(

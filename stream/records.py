@@ -19,6 +19,9 @@ FEATURES_LIMIT = 100_000
 ID_LIMIT_BYTES = 256
 REJECTED_VALUE_BYTES = 1_000
 
+LARGEST_VERSION = 2**53
+"""Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
+
 _NUMBERS_OR_NULL = {int, float, type(None)}
 
 

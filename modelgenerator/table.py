@@ -1,0 +1,81 @@
+"""The catalogue as text, for terminals of any width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelgenerator.catalogue import Row
+
+COLUMNS = (
+    "version", "recipe", "algorithm", "size", "trained on", "recipe accuracy", "created", "key",
+    "status", "since", "records", "live accuracy", "note",
+)  # fmt: skip
+RIGHT = {"version", "size", "trained on", "recipe accuracy", "records", "live accuracy"}
+LEFT_OUT_FIRST = ("created", "key", "algorithm", "trained on", "since", "recipe", "size")
+"""Columns that a narrow terminal does without, in this order."""
+
+
+def table(rows: Sequence[Row], width: int | None = None) -> str:
+    """Return the catalogue as lines of text.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    width : int, optional
+        Characters that a line may have; any number by default. Columns that matter less, and at
+        last the ends of the lines, are left out.
+    """
+    if not rows:
+        return "no models"
+    columns = list(COLUMNS)
+    cells = {name: [name, *(_cells(row)[name] for row in rows)] for name in columns}
+    widths = {name: max(map(len, cells[name])) for name in columns}
+    for name in LEFT_OUT_FIRST:
+        if width is not None and sum(widths[c] + 2 for c in columns if c != "note") > width:
+            columns.remove(name)
+    lines = []
+    for number in range(len(rows) + 1):
+        line = "  ".join(
+            f"{cells[name][number]:{'>' if name in RIGHT else '<'}{widths[name]}}"
+            for name in columns
+        ).rstrip()
+        lines.append(line if width is None or len(line) <= width else f"{line[: width - 1]}…")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> dict[str, str]:
+    entry, envelope = row.entry, row.entry.envelope
+    restores = f"restores {envelope.restores}" if envelope and envelope.restores else ""
+    since = [f"{p}@{offset}" for p, offset in sorted(entry.since.items(), key=_by_partition)]
+    return {
+        "version": str(entry.version),
+        "recipe": envelope.recipe if envelope else "",
+        "algorithm": envelope.algorithm if envelope else "not on the topic",
+        "size": _size(entry.size) if envelope else "",
+        "trained on": f"{envelope.trained_on:,}" if envelope else "",
+        "recipe accuracy": _accuracy(envelope.recipe_accuracy if envelope else None),
+        "created": envelope.created[:19].replace("T", " ") if envelope else "",
+        "key": entry.key,
+        "status": row.status + (", pinned" if row.pinned else ""),
+        "since": " ".join(since[:2]) + (f" +{len(since) - 2}" if len(since) > 2 else ""),
+        "records": f"{entry.records:,}" if entry.records else "",
+        "live accuracy": _accuracy(entry.accuracy),
+        "note": "; ".join(filter(None, (restores, row.why))),
+    }
+
+
+def _by_partition(item: tuple[str, int]) -> tuple[int, str]:
+    partition, _ = item
+    return len(partition), partition
+
+
+def _accuracy(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1_000 or unit == "MB":
+            break
+        size /= 1_000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

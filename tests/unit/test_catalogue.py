@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from modelgenerator.catalogue import Catalogue, Row
+from modelgenerator.models import parameters, read_options, write
+from modelgenerator.table import COLUMNS, table
+from stream.keys import SigningKey, TrustedKeys
+from stream.models import PART_BYTES, Message, pack
+from stream.records import Prediction, Status
+from stream.service import Fatal
+from tests.services import ROOT
+from tests.topics import regression
+from tests.unit.classifiers import envelope
+
+KEY = SigningKey(Ed25519PrivateKey.generate())
+STRANGER = SigningKey(Ed25519PrivateKey.generate())
+LARGE = bytes(range(256)) * (PART_BYTES // 100)  # three parts
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    KEY.share(tmp_path)
+    return Catalogue(TrustedKeys(tmp_path), 10**8)
+
+
+def packed(
+    version: int, pickle: bytes = b"pickle", key: SigningKey | None = KEY, **changes: Any
+) -> list[Message]:
+    return list(pack(envelope(version, **changes), pickle, key))
+
+
+def add(catalogue: Catalogue, *messages: Message) -> None:
+    for message in messages:
+        catalogue.add_model(message.value, message.headers)
+
+
+def publish(catalogue: Catalogue, versions: Iterable[int]) -> None:
+    for version in versions:
+        add(catalogue, *packed(version))
+
+
+def say(
+    catalogue: Catalogue, version: int, status: str, reason: str | None = None, **since: int
+) -> None:
+    offsets = {name.removeprefix("p"): offset for name, offset in since.items()}
+    catalogue.add_status(Status(version, status, offsets, reason, "replica-1"))
+
+
+def predict(
+    catalogue: Catalogue, model: int, offset: int, label: int | None = 1, seen: bool = False
+) -> None:
+    catalogue.add_prediction(Prediction(offset, 1, 0.9, label, 0, 0, model, (0, offset), seen))
+
+
+def statuses(catalogue: Catalogue) -> dict[int, str]:
+    return {row.entry.version: row.status for row in catalogue.rows()}
+
+
+def test_what_became_of_each_version_is_said_in_one_word(catalogue: Catalogue) -> None:
+    publish(catalogue, range(1, 8))
+    say(catalogue, 1, "serving", p0=0)
+    say(catalogue, 3, "serving", p0=100)
+    say(catalogue, 4, "refused", "features")
+    say(catalogue, 5, "serving", p0=200)
+    say(catalogue, 6, "serving", p0=300)
+    say(catalogue, 6, "barred", "it raises")
+    assert statuses(catalogue) == {
+        1: "replaced",
+        2: "never served",
+        3: "replaced",
+        4: "refused",
+        5: "serving",
+        6: "barred",
+        7: "waiting",
+    }
+    notes = {row.entry.version: row.why for row in catalogue.rows() if row.why}
+    assert notes == {4: "features (replica-1)", 6: "it raises (replica-1)"}
+
+
+def test_a_version_serves_since_the_first_offset_that_it_predicted(catalogue: Catalogue) -> None:
+    publish(catalogue, [1])
+    say(catalogue, 1, "serving", p0=5)
+    say(catalogue, 1, "serving", p0=70, p1=9)  # after a restart
+    predict(catalogue, 1, 6)
+    (row,) = catalogue.rows()
+    assert row.entry.since == {"0": 5, "1": 9}
+
+
+def test_a_version_that_only_its_predictions_name_is_served_and_gone(catalogue: Catalogue) -> None:
+    predict(catalogue, 3, 17)
+    (row,) = catalogue.rows()
+    assert (row.status, row.entry.since, row.entry.envelope) == ("serving", {"0": 17}, None)
+    assert row.fields()["on_topic"] is False
+    assert "not on the topic" in table([row])
+
+
+def test_live_accuracy_is_that_of_the_counted_predictions(catalogue: Catalogue) -> None:
+    publish(catalogue, [1])
+    for offset, label in enumerate([1, 1, 0, None]):
+        predict(catalogue, 1, offset, label)
+    predict(catalogue, 1, 4, 0, seen=True)
+    (row,) = catalogue.rows()
+    assert (row.entry.records, row.entry.counted, row.entry.correct) == (5, 3, 2)
+    assert row.entry.accuracy == 2 / 3
+
+
+def test_a_version_without_counted_predictions_has_no_accuracy(catalogue: Catalogue) -> None:
+    publish(catalogue, [1])
+    assert catalogue.rows()[0].entry.accuracy is None
+
+
+def test_the_size_is_that_of_the_whole_pickle_and_the_key_the_one_that_signed(
+    catalogue: Catalogue,
+) -> None:
+    add(catalogue, *packed(1, LARGE), *packed(2), *packed(2))
+    first, second = (row.entry for row in catalogue.rows())
+    assert (first.size, first.key, first.whole) == (len(LARGE), KEY.fingerprint, True)
+    assert (second.size, second.problem) == (6, None)
+
+
+def test_unsigned_and_strangers_models_are_named_so_and_refused(catalogue: Catalogue) -> None:
+    add(catalogue, *packed(1, key=None), *packed(2, LARGE, key=STRANGER))
+    unsigned, strange = catalogue.rows()
+    assert (unsigned.entry.key, unsigned.status) == ("unsigned", "refused")
+    assert "expected one signature header" in unsigned.why
+    assert (strange.entry.key, strange.entry.size) == ("not trusted", len(LARGE))
+    assert "not signed by a trusted key" in strange.why
+
+
+@pytest.mark.parametrize("first", ["stranger", "own"])
+def test_a_stranger_changes_nothing_about_a_version_that_a_trusted_key_signed(
+    catalogue: Catalogue, first: str
+) -> None:
+    own, strange = packed(1, LARGE), packed(1, b"other", STRANGER, recipe="evil", pinned=True)
+    add(catalogue, *(strange + own if first == "stranger" else [own[0], *strange, *own[1:]]))
+    (row,) = catalogue.rows()
+    assert (row.entry.key, row.status, row.pinned) == (KEY.fingerprint, "waiting", False)
+    assert row.entry.envelope is not None
+    assert (row.entry.envelope.recipe, row.entry.size) == ("test", len(LARGE))
+
+
+def test_a_version_that_is_replayed_stays_as_it_first_was(catalogue: Catalogue) -> None:
+    add(catalogue, *packed(1, recipe="first"), *packed(1, recipe="second"))
+    (row,) = catalogue.rows()
+    assert row.fields()["recipe"] == "first"
+
+
+def test_models_that_are_not_whole_say_so(catalogue: Catalogue, tmp_path: Path) -> None:
+    parts = packed(1, LARGE)
+    add(catalogue, parts[0], parts[1], *packed(2))
+    assert {row.entry.version: row.why for row in catalogue.rows()} == {1: "incomplete", 2: ""}
+    small = Catalogue(TrustedKeys(tmp_path), 1_000_000)
+    add(small, *parts)
+    assert [(row.status, row.why) for row in small.rows()] == [
+        ("refused", "larger than 1000000 bytes (at least 1200000)")
+    ]
+
+
+def test_records_that_are_no_model_and_statuses_of_absurd_versions_are_left_out(
+    catalogue: Catalogue,
+) -> None:
+    for value in (None, b"", b"garbage", b"{}"):
+        catalogue.add_model(value, [])
+    for version in (0, -1, 2**53, 10**300):
+        say(catalogue, version, "serving", p0=1)
+    assert catalogue.rows() == []
+    assert table(catalogue.rows()) == "no models"
+
+
+def test_only_the_newest_model_can_be_pinned(catalogue: Catalogue) -> None:
+    add(catalogue, *packed(1, pinned=True), *packed(2, pinned=True, restores=1))
+    assert [row.pinned for row in catalogue.rows()] == [False, True]
+    assert "waiting, pinned" in table(catalogue.rows())
+    assert "restores 1" in table(catalogue.rows())
+    publish(catalogue, [3])
+    assert [row.pinned for row in catalogue.rows()] == [False, False, False]
+
+
+def rows(catalogue: Catalogue) -> list[Row]:
+    publish(catalogue, [1, 2])
+    say(catalogue, 1, "serving", p0=0, p1=0, p2=3, p10=7)
+    say(catalogue, 2, "refused", "a long reason " * 10)
+    predict(catalogue, 1, 1)
+    return catalogue.rows()
+
+
+def test_columns_are_aligned_and_all_shown_where_there_is_room(catalogue: Catalogue) -> None:
+    head, *lines = table(rows(catalogue)).splitlines()
+    assert [name for name in COLUMNS if name in head] == list(COLUMNS)
+    place = head.index("status")
+    assert [line[place:].split()[0] for line in lines] == ["serving", "refused"]
+    assert "0@0 1@0 +2" in lines[0]
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60, 40, 20])
+def test_no_line_is_wider_than_the_terminal_and_the_status_stays(
+    catalogue: Catalogue, width: int
+) -> None:
+    lines = table(rows(catalogue), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("version")
+    assert width < 60 or "status" in lines[0]
+
+
+def test_a_file_is_written_whole_and_never_over_another_unless_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "model.joblib"
+    write(path, b"one", overwrite=False)
+    with pytest.raises(Fatal, match="exists already"):
+        write(path, b"two", overwrite=False)
+    assert path.read_bytes() == b"one"
+    write(path, b"two", overwrite=True)
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_parameters_of_a_classifier_are_those_that_scikit_learn_names() -> None:
+    assert parameters(regression())["max_iter"] == 100
+    assert parameters(object()) == {}
+
+
+DOCUMENT = (ROOT / "docs" / "models.md").read_text()
+
+
+def test_every_command_that_the_document_shows_exists() -> None:
+    commands = re.findall(r"python -m modelgenerator\.models([^\n`]*)", DOCUMENT)
+    assert len(commands) > 5
+    for command in [*commands, *re.findall(r"`(--[a-z]+(?: \d+)?)`", DOCUMENT)]:
+        if command != "--force":
+            assert read_options(command.split()).work
+
+
+def test_the_document_shows_the_columns_and_statuses_that_there_are(catalogue: Catalogue) -> None:
+    for column in COLUMNS:
+        assert re.search(rf"\b{column}\b", DOCUMENT), column
+    for status in ("serving", "replaced", "waiting", "never served", "refused", "barred"):
+        assert f"\n| {status} |" in DOCUMENT
