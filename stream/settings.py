@@ -78,13 +78,20 @@ class StreamSettings(BaseSettings):
     kafka_ssl_check_hostname: bool = Field(
         True, description="Whether the certificate must name the broker's host"
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="SASL mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`"
+    kafka_sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"] | None
+    ) = Field(
+        None,
+        description="SASL mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, or with a package"
+        " of its own installed `GSSAPI` (gssapi), `AWS_MSK_IAM` (botocore)",
     )
     kafka_sasl_plain_username: str | None = Field(None, description="User for PLAIN and SCRAM")
     kafka_sasl_plain_password: SecretStr | None = Field(
         None, description="Password for PLAIN and SCRAM"
     )
+    kafka_sasl_kerberos_name: str | None = Field(None, description="Kerberos name of the service")
+    kafka_sasl_kerberos_service_name: str | None = Field(None, description="Kerberos service")
+    kafka_sasl_kerberos_domain_name: str | None = Field(None, description="Kerberos domain")
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +117,8 @@ class StreamSettings(BaseSettings):
                     f"{given[0]} is given, but KAFKA_SECURITY_PROTOCOL={protocol} is without {kind}"
                 )
         if protocol.startswith("SASL"):
-            for name in ("mechanism", "plain_username", "plain_password"):
+            with_password = self.kafka_sasl_mechanism not in ("GSSAPI", "AWS_MSK_IAM")
+            for name in ("mechanism", *(("plain_username", "plain_password") * with_password)):
                 if getattr(self, f"kafka_sasl_{name}") is None:
                     raise ValueError(
                         f"KAFKA_SASL_{name.upper()} is missing: KAFKA_SECURITY_PROTOCOL={protocol}"
@@ -145,13 +153,14 @@ class StreamSettings(BaseSettings):
         )
 
     def sasl(self) -> dict[str, Any]:
-        """Return the SASL settings under kafka-python's names."""
-        password = self.kafka_sasl_plain_password
-        return {
-            "sasl_mechanism": self.kafka_sasl_mechanism,
-            "sasl_plain_username": self.kafka_sasl_plain_username,
-            "sasl_plain_password": password and password.get_secret_value(),
-        }
+        """Return the SASL settings under kafka-python's names, those not given left out."""
+        found = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name.startswith("kafka_sasl_") and value is not None:
+                secret = isinstance(value, SecretStr)
+                found[name.removeprefix("kafka_")] = value.get_secret_value() if secret else value
+        return found
 
 
 class ModelLimits(StreamSettings):
