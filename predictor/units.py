@@ -108,6 +108,8 @@ class Units:
         self._admin = self._connect(lambda: clients.admin(settings))
         self._connect(self._ensure_topics)
         self._reader = self._connect(lambda: clients.consumer(settings))
+        self._group: KafkaConsumer = None
+        self._new_group()
         self._consumer: KafkaConsumer = None
         self._new_consumer()
 
@@ -116,7 +118,7 @@ class Units:
 
     def __exit__(self, *_: object) -> None:
         # A transaction still open is aborted by whoever comes next, or by its timeout.
-        clients.close(self._producer, self._consumer, self._reader, self._admin)
+        clients.close(self._producer, self._consumer, self._group, self._reader, self._admin)
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``.
@@ -307,6 +309,7 @@ class Units:
                 clients.give_up_if_refused(error, self._settings)
                 # A transaction over them is being ended; meanwhile, others may join or leave.
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
+                self._new_group()
                 self._stop.wait(0.2)
                 continue
             if not self._listener.changed:
@@ -362,6 +365,17 @@ class Units:
         )
         self._consumer.subscribe([settings.data_topic], listener=self._listener)
 
+    def _new_group(self) -> None:
+        """Make the client that reads what the group has committed, without taking part in it.
+
+        Seen with 3.0.12: an answer that comes when its time is up is kept, and given to the next
+        call that asks the same, however much was committed since. So a client that was too late is
+        not asked again, nor the one that takes part, which asks by itself.
+        """
+        clients.close(self._group)
+        settings = self._settings
+        self._group = self._connect(lambda: clients.consumer(settings, group_id=settings.group_id))
+
     def _ensure_topics(self) -> None:
         clients.ensure_topics(self._admin, self._settings, self._log)
         self._incarnation, self._partitions = self._describe()
@@ -410,7 +424,7 @@ class Units:
 
     def _position(self, place: TopicPartition) -> Position:
         partition, incarnation = place.partition, self._incarnation
-        committed = self._consumer.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+        committed = self._group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
         bounds = clients.bounds(self._reader, place)
         if committed is not None and committed.metadata:
             try:

@@ -14,7 +14,8 @@ from tests.services import Services, eventually
 from tests.topics import Topics, regression
 from tests.unit.classifiers import Held
 
-RECOVERY_SECONDS = 2 * 15.0
+WAIT_SECONDS = 60.0
+STRUCK_SECONDS = 120.0
 STEP = "tests.faults.struck"
 
 
@@ -28,7 +29,7 @@ def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
 def await_answered(topics: Topics) -> None:
     eventually(
         lambda: topics.answered() >= topics.written(),
-        RECOVERY_SECONDS,
+        WAIT_SECONDS,
         lambda: f"{topics.written()} answers; there are {topics.answered()}",
     )
 
@@ -40,7 +41,7 @@ def write_until_struck(topics: Topics, predictor: Process) -> None:
         topics.write(20)
         return "struck" in predictor.log()
 
-    eventually(is_struck, RECOVERY_SECONDS, lambda: f"struck: {predictor.tail()}")
+    eventually(is_struck, STRUCK_SECONDS, lambda: f"struck: {predictor.tail()}")
 
 
 def _younger(file: Path, than: float) -> bool:
@@ -59,7 +60,7 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
     assert max(logged) <= topics.predictions()[-1]["n"], "I4: the log is ahead of the topic"
     start("predictor", REPLICA="one")
     await_answered(topics)
-    eventually(lambda: log.read_text().count("\n") == topics.written() // 10, RECOVERY_SECONDS)
+    eventually(lambda: log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
     check(settings_env, [log])
 
 
@@ -87,7 +88,7 @@ def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_rea
     await_answered(topics)
     restored = one.log().count("partitions ")
     one.wake()
-    eventually(lambda: one.log().count("partitions ") > restored, RECOVERY_SECONDS)
+    eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
     topics.write(20)
     await_answered(topics)
     check(settings_env, logs)
@@ -107,7 +108,7 @@ def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_be
     two = start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
     eventually(
         lambda: "reading the committed offset" in two.log() or "partitions 0@" in two.log(),
-        RECOVERY_SECONDS,
+        WAIT_SECONDS,
     )
     one.wake()
     await_answered(topics)
@@ -126,16 +127,16 @@ def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predi
         three.write_values([b"a record of partition 0"] * 10)
         return "struck" in one.log()
 
-    eventually(one_is_struck, RECOVERY_SECONDS, one.tail)
+    eventually(one_is_struck, STRUCK_SECONDS, one.tail)
     two, third = (start("predictor", **env[name]) for name in names[1:])
     eventually(
         lambda: any("reading the committed offset" in each.log() for each in (two, third)),
-        RECOVERY_SECONDS,
+        WAIT_SECONDS,
     )
     three.write(300)
-    eventually(lambda: three.predictions(2), RECOVERY_SECONDS, "a prediction of partition 2")
+    eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
     one.wake()
-    eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3)
+    eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
     check(settings_env, [tmp_path / name for name in names])
 
 
@@ -159,9 +160,9 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     topics.publish(2, Held(held, go))
     predictor = start("predictor")
     topics.write(100)
-    eventually(held.exists)
+    eventually(held.exists, WAIT_SECONDS)
     topics.publish(3, regression())
-    eventually(lambda: "model 3 (test) is next" in predictor.log())
+    eventually(lambda: "model 3 (test) is next" in predictor.log(), WAIT_SECONDS)
     go.touch()
     topics.write(100)
     await_answered(topics)

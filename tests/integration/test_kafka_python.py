@@ -132,6 +132,22 @@ def test_committed_waits_while_a_killed_transaction_over_the_offset_is_pending(
     clients.close(killed, successor, reader)
 
 
+def test_an_answer_to_committed_that_came_too_late_is_given_to_the_next_who_asks(
+    topics: Topics, place: TopicPartition
+) -> None:
+    writer, reader = consumer(topics), consumer(topics)
+    writer.assign([place])
+    writer.commit({place: OffsetAndMetadata(1, "", -1)})
+    assert reader.committed(place, timeout_ms=30_000) == 1
+    with pytest.raises(KafkaTimeoutError):
+        reader.committed(place, timeout_ms=0)
+    answers = reader._coordinator._offset_fetch_futures.values()
+    eventually(lambda: all(answer.is_done for answer in answers))
+    writer.commit({place: OffsetAndMetadata(2, "", -1)})
+    assert [reader.committed(place, timeout_ms=30_000) for _ in range(2)] == [1, 2]
+    clients.close(writer, reader)
+
+
 def test_the_membership_of_a_consumer_that_left_is_no_membership(
     topics: Topics, place: TopicPartition
 ) -> None:
