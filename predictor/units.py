@@ -34,6 +34,9 @@ from stream.records import RecordError, encode_prediction, encode_rejected
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
 
 MAX_RECORDS = 5_000
+MAX_BYTES = 32 * 2**20
+"""Size of the records at which a unit is full; what one poll returned comes on top."""
+
 COMMIT_SECONDS = 10.0
 SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -142,8 +145,8 @@ class Units:
             self._restore()
         self._hold(model, barred)
         records: list[Consumed] = []
-        end = self._clock() + self._settings.commit_interval_ms / 1000
-        while len(records) < MAX_RECORDS and not self._stop:
+        size, end = 0, self._clock() + self._settings.commit_interval_ms / 1000
+        while len(records) < MAX_RECORDS and size < MAX_BYTES and not self._stop:
             left = end - self._clock()
             if left <= 0:
                 break
@@ -160,11 +163,13 @@ class Units:
             if self._stale or self._listener.changed:
                 self._stale = True
                 return None
-            records += [
+            new = [
                 Consumed(place.partition, record.offset, record.key, record.value)
                 for place, found in polled.items()
                 for record in found
             ]
+            records += new
+            size += sum(len(consumed.value or b"") for consumed in new)
         membership = self._consumer.group_metadata()
         if not records:
             return None

