@@ -15,7 +15,6 @@ from kafka import TopicPartition
 from local.kafka import LocalKafka
 from stream import clients
 from tests.checker import check
-from tests.faults.recoveries import Recoveries
 from tests.services import Services, eventually
 from tests.topics import Topics
 
@@ -68,7 +67,6 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     start: Services,
     settings_env: dict[str, str],
     tmp_path: Path,
-    recoveries: Recoveries,
     state: str,
 ) -> None:
     predictor = start("predictor")

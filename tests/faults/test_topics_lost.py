@@ -117,7 +117,8 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
         predictor = start("predictor")
         load.recovery(PATIENCE_SECONDS)
         load.finish()
-        assert [s["version"] for s in three.statuses() if s["status"] == "barred"] == [3]
+        # Twice, if the first was still on its way when the topic was made again.
+        assert {s["version"] for s in three.statuses() if s["status"] == "barred"} == {3}
     report = check(settings_env)
     assert (report.n, report.models) == (three.written(), {1, 2})
 
