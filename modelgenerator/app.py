@@ -16,6 +16,7 @@ from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
 from modelgenerator.model_topic import trained_already
 from modelgenerator.publication import Announcer
 from modelgenerator.settings import Settings
+from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import KeyFileError, SigningKey, signing_key
@@ -42,16 +43,22 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
     width = len(schema.feature_names) if schema else None
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
     feed, announcer = DataFeed(settings, stop), Announcer(settings, key, stop)
+    statuses = StatusFeed(settings, stop)
     try:
         while True:
             stop.check()
+            for recipe in statuses.poll():
+                trainer.sit_out(recipe)
             found = trainer.observe(feed.poll())
             while publication := stop.heeded(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
-                    announcer.announce(publication, schema)
+                    version = announcer.announce(publication, schema)
+                    if version:
+                        statuses.watch(version, publication.recipe)
     finally:
         feed.close()
+        statuses.close()
 
 
 def own_key(settings: Settings) -> SigningKey:

@@ -26,6 +26,9 @@ FIRST_MODEL = 200
 LEAST_STEP = 100
 """Labelled records between two models, at least; also between two looks at the accuracies."""
 
+SITS_OUT = 10
+"""Retrainings (of `retrain_every` records each) that a recipe sits out after a bad model."""
+
 SCORED = 1_000
 """Latest scored records that a recipe's accuracy is taken over."""
 
@@ -220,6 +223,7 @@ class Trainer:
         self._models: dict[str, Any] = {}
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
         self._untested: list[Labelled] = []
+        self._sits_out_until: dict[str, int] = {}
         self._ones = 0
         self._observed = 0
         self._next_model = FIRST_MODEL
@@ -246,6 +250,16 @@ class Trainer:
                 if publication is not None:
                     yield publication
 
+    def sit_out(self, recipe: str) -> None:
+        """Take note that a model of this recipe was refused or barred.
+
+        It is not the champion for the next ten times `retrain_every` labelled records, after
+        which it is a challenger again. The most accurate of the others takes its place at the next
+        look at the accuracies. Where none is left, the first recipe is the champion, rather than
+        nothing, at the pace of `retrain_every`.
+        """
+        self._sits_out_until[recipe] = self._observed + SITS_OUT * self._retrain_every
+
     @property
     def _due(self) -> bool:
         return self._observed >= self._next_model and self._trainable
@@ -270,9 +284,14 @@ class Trainer:
             # several are slower on so few records, and would take the predictor's.
             warnings.simplefilter("ignore")
             self._test()
-            champion = self._gate(self._champion, self._accuracies)
+            available = {
+                name: accuracy
+                for name, accuracy in self._accuracies.items()
+                if self._observed >= self._sits_out_until.get(name, 0)
+            }
+            champion = self._next_champion(available)
             changed = champion != self._champion
-            if not (self._due or (changed and self._trainable)):
+            if not (self._due or (changed and champion in available and self._trainable)):
                 return None
             reason = "champion" if changed else "cadence" if self._models else "first"
             self._train()
@@ -292,6 +311,14 @@ class Trainer:
             trained_to=trained_to,
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
         )
+
+    def _next_champion(self, available: Mapping[str, Accuracy]) -> str:
+        if not available:
+            return self._recipes[0].name
+        champion = self._champion
+        if champion not in available:
+            champion = max(available, key=lambda name: available[name].value or 0.0)
+        return self._gate(champion, available)
 
     def _test(self) -> None:
         untested, self._untested = self._untested, []

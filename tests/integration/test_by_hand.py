@@ -120,3 +120,21 @@ def test_a_model_in_parts_is_published_again_whole(topics: Topics, settings: Set
     assert publish_again(settings, 1, topics.key, Stop()) == 3
     parts = [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 3]
     assert parts == [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 1]
+
+
+def test_a_recipe_whose_model_was_refused_is_not_the_champion(
+    topics: Topics, start: Services
+) -> None:
+    process = start("modelgenerator", RETRAIN_EVERY="100")
+    await_published(topics, 1)
+    (first, *_) = topics.models()
+    fell(topics, versions(topics)[-1], "refused")
+
+    def another() -> bool:
+        topics.write(100)
+        return bool(topics.models()[-1]["recipe"] != first["recipe"])
+
+    eventually(another)
+    changed = next(m for m in topics.models() if m["recipe"] != first["recipe"])
+    assert changed["reason"] == "champion"
+    assert f"was refused by r: for a test; its recipe {first['recipe']} is not" in process.log()

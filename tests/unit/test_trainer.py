@@ -270,3 +270,28 @@ def test_a_stray_first_record_does_not_decide_the_width() -> None:
     (found,) = observe(one, records, 1)
     assert (found.trained_on, found.trained_to) == (200, {"0": 199})
     assert found.model.n_features_in_ == 3
+
+
+def test_a_recipe_that_sits_out_is_replaced_at_the_next_look_and_comes_back_as_challenger() -> None:
+    records, one = stream(linear), trainer(window=500, retrain_every=200)
+    assert {p.recipe for p in observe(one, records, 1_000)} == {"linear_500"}
+    one.sit_out("linear_500")
+    found = observe(one, records, 100)
+    assert [(p.recipe, p.reason) for p in found] == [("hgb_500", "champion")]
+    later = observe(one, records, 1_800)
+    assert {(p.recipe, p.reason) for p in later} == {("hgb_500", "cadence")}
+    # Better here by far, it is chosen again as soon as it may be.
+    back = observe(one, records, 400)
+    assert [(p.recipe, p.reason) for p in back if p.reason == "champion"] == [
+        ("linear_500", "champion")
+    ]
+
+
+def test_where_every_recipe_sits_out_the_first_is_published_at_the_usual_pace() -> None:
+    records, one = stream(linear), trainer(window=500, retrain_every=200)
+    observe(one, records, 1_000)
+    one.sit_out("linear_500")
+    one.sit_out("hgb_500")
+    found = observe(one, records, 1_000)
+    assert {(p.recipe, p.reason) for p in found} == {("linear_500", "cadence")}
+    assert len(found) == 5

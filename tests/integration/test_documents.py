@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stream.records import Schema
+from tests.checker import check
+from tests.services import ROOT, Services, eventually
+from tests.topics import Topics, regression
+
+COLUMNS = ["age", "hours", "zone"]
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        yield found
+
+
+def example(document: str) -> str:
+    """Return the Python of a document."""
+    (found,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.S)
+    return str(found)
+
+
+def run(source: str, start: Services, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=folder,
+        env=start.env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_model_of_the_document_serves_its_stream(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame(rng.integers(0, 60, size=(200, 3)), columns=COLUMNS).astype(float)
+    people["income"] = np.where(people["hours"] > 40, ">50K", "<=50K")
+    people.loc[::7, "age"] = np.nan
+    people.to_csv(tmp_path / "people.csv", index=False)
+    topics.describe(Schema(COLUMNS, "income", ">50K"))
+    source = example("your-own-model.md")
+    assert len([line for line in source.split("\n\n", 1)[1].splitlines() if line]) <= 10
+    assert run(source, start, tmp_path) == "published as model 1\n"
+    topics.write_values([b'{"id":1,"features":[null,50,2]}', b'{"id":2,"features":[30,10,77]}'])
+    start("predictor")
+    eventually(lambda: len(topics.predictions()) == 2)
+    assert [p["prediction"] for p in topics.predictions()] == [1, 0]
+    check(settings_env)
+
+
+def test_the_producer_of_the_document_is_predicted(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    run(example("your-own-data.md"), start, tmp_path)
+    matrix = np.random.default_rng(0).normal(size=(50, 3))
+    model = regression().fit(matrix, matrix[:, 0] > 0)
+    topics.publish(1, model, features=3, feature_names=COLUMNS)
+    start("predictor")
+    eventually(lambda: topics.answered() == 3)
+    assert [p["id"] for p in topics.predictions()] == [0, 2]
+    (rejected,) = topics.rejected()
+    assert "accepts no missing features" in rejected["reason"]
