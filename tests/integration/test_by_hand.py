@@ -48,7 +48,7 @@ def await_published(topics: Topics, version: int) -> None:
         topics.write(100)
         return versions(topics)[-1:] >= [version]
 
-    eventually(there, message=lambda: f"version {version}; there are {versions(topics)}")
+    eventually(there, 90, lambda: f"version {version}; there are {versions(topics)}")
 
 
 def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_so(
@@ -65,7 +65,7 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
         topics.write(100)
         return said in process.log()
 
-    eventually(noticed, message=said)
+    eventually(noticed, 90, said)
     assert versions(topics)[-1] == hand
 
     again = unpin(settings, topics.key, Stop())
@@ -134,7 +134,7 @@ def test_a_recipe_whose_model_was_refused_is_not_the_champion(
         topics.write(100)
         return bool(topics.models()[-1]["recipe"] != first["recipe"])
 
-    eventually(another)
+    eventually(another, 90)
     changed = next(m for m in topics.models() if m["recipe"] != first["recipe"])
     assert changed["reason"] == "champion"
     assert f"was refused by r: for a test; its recipe {first['recipe']} is not" in process.log()
