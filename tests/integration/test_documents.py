@@ -56,7 +56,7 @@ def test_the_model_of_the_document_serves_its_stream(
     assert run(source, start, tmp_path) == "published as model 1\n"
     topics.write_values([b'{"id":1,"features":[null,50,2]}', b'{"id":2,"features":[30,10,77]}'])
     start("predictor")
-    eventually(lambda: len(topics.predictions()) == 2)
+    eventually(lambda: len(topics.predictions()) == 2, 90)
     assert [p["prediction"] for p in topics.predictions()] == [1, 0]
     check(settings_env)
 
@@ -69,7 +69,7 @@ def test_the_producer_of_the_document_is_predicted(
     model = regression().fit(matrix, matrix[:, 0] > 0)
     topics.publish(1, model, features=3, feature_names=COLUMNS)
     start("predictor")
-    eventually(lambda: topics.answered() == 3)
+    eventually(lambda: topics.answered() == 3, 90)
     assert [p["id"] for p in topics.predictions()] == [0, 2]
     (rejected,) = topics.rejected()
     assert "accepts no missing features" in rejected["reason"]

@@ -101,7 +101,7 @@ def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
     (tmp_path / "without" / "pandas").mkdir(parents=True)
     (tmp_path / "without" / "pandas" / "__init__.py").write_text("raise ImportError('no pandas')")
     start("predictor", PYTHONPATH=str(tmp_path / "without"))  # as it is in the image
-    eventually(lambda: len(topics.predictions()) == 300)
+    eventually(lambda: len(topics.predictions()) == 300, 90)
     assert topics.rejected() == []
     assert [p["prediction"] for p in topics.predictions()] == model.predict(found).tolist()
     assert check(settings_env).recomputed == 300
@@ -129,7 +129,7 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     assert done.stdout.startswith(f"published {tmp_path}/model.joblib as model 1 (LogisticR")
     assert "pinned: nothing else is published until" in done.stdout
     start("predictor")
-    eventually(lambda: len(topics.predictions()) == 400)
+    eventually(lambda: len(topics.predictions()) == 400, 90)
     assert {p["prediction"] == (p["probability"] >= 0.2) for p in topics.predictions()} == {True}
     assert any(0.2 <= p["probability"] <= 0.5 for p in topics.predictions())
     assert check(settings_env).recomputed == 400
