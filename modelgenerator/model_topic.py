@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import sklearn
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from modelgenerator.settings import Settings
 from stream import clients
@@ -22,6 +24,9 @@ STATUSES = 1_000
 FALLEN = ("refused", "barred")
 """Statuses of a model that is not served."""
 
+HIDDEN_SECONDS = 3.0
+"""How long the end of a transaction is waited for that hides the newest records."""
+
 
 def newest_envelope(
     consumer: KafkaConsumer,
@@ -29,7 +34,9 @@ def newest_envelope(
     stop: Stop,
     wanted: Callable[[Envelope], bool] = lambda _: True,
 ) -> Envelope | None:
-    """Return the highest version among the newest records that a trusted key signed.
+    """Return the highest version that a trusted key signed, however many old ones were replayed.
+
+    It looks back from the end, further and further, until nothing newer can stand before.
 
     Parameters
     ----------
@@ -39,17 +46,46 @@ def newest_envelope(
     wanted : callable
         Tells which models are looked for; all, where none is given.
     """
-    trusted = TrustedKeys(settings.trusted_keys)
-
-    def highest(records: list[Any]) -> Envelope | None:
-        found = []
-        for record in records:
+    trusted, place = TrustedKeys(settings.trusted_keys), TopicPartition(settings.model_topic, 0)
+    beginning, end = clients.bounds(consumer, place)
+    start, length, best = end, 8, None
+    while start > beginning:
+        start, length = max(beginning, end - length), 8 * length
+        complete_from: float = math.inf
+        for record in clients.read_range(consumer, place, start, end, stop):
             with suppress(ModelError):
                 verify(record.value, record.headers, trusted)
-                found.append(unpack(record.value).envelope)
-        return max(filter(wanted, found), key=lambda envelope: envelope.version, default=None)
+                part = unpack(record.value)
+                if part.stood_at(record.offset) >= start:
+                    complete_from = min(complete_from, part.envelope.version)
+                if wanted(part.envelope) and (not best or part.envelope.version > best.version):
+                    best = part.envelope
+        if best and complete_from <= best.version:
+            break
+    return best
 
-    return clients.newest(consumer, TopicPartition(settings.model_topic, 0), highest, stop)
+
+def settled_end(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> int:
+    """Return the end of the model topic, once no open transaction hides anything before it.
+
+    Raises
+    ------
+    KafkaError
+        When one does, for longer than ours takes to end: it may hide the newest version.
+    """
+    place = TopicPartition(settings.model_topic, 0)
+    all_seeing = clients.consumer(settings, isolation_level="read_uncommitted")
+    try:
+        end = clients.bounds(all_seeing, place)[1]
+    finally:
+        clients.close(all_seeing)
+    waited = 0.0
+    while (seen := clients.bounds(consumer, place)[1]) < end:
+        if waited >= HIDDEN_SECONDS:
+            raise KafkaError(f"another producer's transaction is open, from offset {seen} on")
+        stop.wait(0.1)
+        waited += 0.1
+    return end
 
 
 def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> dict[str, int]:

@@ -21,11 +21,11 @@ import sklearn
 from kafka import KafkaProducer
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from modelgenerator.model_topic import last_version, newest_envelope
+from modelgenerator.model_topic import last_version, newest_envelope, settled_end
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
 from stream import clients
-from stream.keys import SigningKey
+from stream.keys import SigningKey, TrustedKeys
 from stream.models import Envelope, now, pack
 from stream.records import Schema
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
@@ -162,7 +162,7 @@ def publish(
         When `allowed` raises it.
     Stopped
     Fatal
-        When the brokers refuse the credentials, or a right is missing.
+        When the brokers refuse the credentials, a right is missing, or the key is not trusted.
     """
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     tried: set[int] = set()
@@ -283,10 +283,14 @@ def _transaction(
 ) -> int:
     # From here on no earlier publisher can commit, so the last version stays the last.
     producer.init_transactions()
+    trusted = TrustedKeys(settings.trusted_keys)
+    if key.fingerprint not in trusted.fingerprints():  # versions would be given twice
+        raise Fatal(f"key {key.fingerprint} signs, but is not {trusted}")
     consumer = clients.consumer(settings)
     try:
+        end = settled_end(consumer, settings, stop)
         last = newest_envelope(consumer, settings, stop)
-        if last and last.version in tried and replace(last, version=0) == envelope:
+        if last and last.version in tried and replace(last, version=0, after=None) == envelope:
             return last.version  # committed before, only the broker's answer was lost
         allowed(last)
         version = 1 + max(last.version if last else 0, last_version(consumer, settings, stop))
@@ -295,7 +299,7 @@ def _transaction(
     tried.add(version)
     producer.begin_transaction()
     outstanding: deque[Any] = deque()  # the producer itself would buffer any number of parts
-    for message in pack(replace(envelope, version=version), pickle, key):
+    for message in pack(replace(envelope, version=version, after=end), pickle, key):
         stop.check()
         if len(outstanding) == OUTSTANDING_PARTS:
             outstanding.popleft().get(timeout=TRANSACTION_SECONDS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -27,6 +30,9 @@ from stream.records import (
     encode_status,
 )
 from stream.service import DeadlineExceeded, Fatal, Stop, Stopped, Warnings
+
+LOOK_SECONDS = 1.0
+"""How often the folder of trusted keys is looked at."""
 
 _STATUS_TIMEOUT_SECONDS = 15.0
 
@@ -67,6 +73,10 @@ class ModelFeed:
         self._trusted = TrustedKeys(settings.trusted_keys)
         self._schema: Schema | None = None
         self._refused: set[int] = set()
+        self._torn: set[int] = set()
+        self._passed_over: dict[str, set[int]] = {}
+        self._keys: frozenset[str] | None = None
+        self._next_look = 0.0
         self._swap = threading.Lock()
         self._search_again = False
         self._failure: BaseException | None = None
@@ -120,7 +130,7 @@ class ModelFeed:
                 self.current, self.previous = self.previous, None
             if self.previous and self.previous.version == version:
                 self.previous = None
-            self._search_again = self.current is None
+            self._search_again |= self.current is None
 
     def _publish(self, status: Status) -> None:
         """Send a status and wait until the broker has it."""
@@ -170,7 +180,7 @@ class ModelFeed:
             self._failure = error
 
     def _follow(self) -> None:
-        settings, self._search_again = self._settings, False
+        settings = self._settings
         topics = (settings.schema_topic, settings.status_topic, settings.model_topic)
         consumer = clients.connect(
             lambda: clients.consumer(settings), settings, self._stop, self._log
@@ -182,6 +192,8 @@ class ModelFeed:
                 start = clients.bounds(consumer, place)[0]
                 for record in clients.read_range(consumer, place, start, ends[place], self._stop):
                     read(record)
+            self._look_at_keys()
+            self._search_again = False  # what those who barred or trusted ask for comes now
             self._find_newest(consumer, places[2], ends[places[2]])
             consumer.assign(places)
             for place, end in ends.items():
@@ -192,49 +204,81 @@ class ModelFeed:
                 settings.model_topic: _ModelReader(self).read,
             }
             while not self._stop and not self._search_again:
+                self._look_at_keys()
                 for place, records in consumer.poll(timeout_ms=200, max_records=10).items():
                     for record in records:
                         readers[place.topic](record)
         finally:
             clients.close(consumer)
 
+    def _look_at_keys(self) -> None:
+        """Notice what was put into the folder of trusted keys, and what was taken away."""
+        now = time.monotonic()
+        if self._settings.allow_unsigned_models or now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        found = self._trusted.fingerprints()
+        if found != self._keys:
+            self._log.info("%s", self._trusted)
+            # Models that were not trusted when they came may be now.
+            self._search_again |= self._keys is not None and not found <= self._keys
+            self._keys = found
+        if (model := self.current) and model.signer not in found:
+            self._warnings.warn(
+                "revoked",
+                f"model {model.version} goes on serving until a newer one comes, though key"
+                f" {model.signer} is no longer {self._trusted}",
+            )
+
     def _find_newest(self, consumer: KafkaConsumer, place: TopicPartition, end: int) -> None:
-        """Look back for the newest model that can be served, without reading all the older ones."""
-        beginning, before = clients.bounds(consumer, place)[0], self.current
+        """Look back for the newest model that can be served, without reading all the older ones.
+
+        What stands last need not be the newest: it may have been replayed. So it looks further
+        back until nothing newer can stand before.
+        """
+        beginning = clients.bounds(consumer, place)[0]
         start, length = end, 8
         while start > beginning and not self._stop:
             start, length = max(beginning, end - length), 8 * length
             while True:
-                reader = _ModelReader(self, offer=False)
+                reader = _ModelReader(self, start)
                 for record in clients.read_range(consumer, place, start, end, self._stop):
                     reader.read(record)
-                if reader.best is None or self.offer(*reader.best):
+                if not reader.best or (start > beginning and not reader.knows(reader.best[0])):
+                    break
+                if self.offer(*reader.best):
                     break  # else it was refused: the next best of the same stretch
-            if self.current is not before or reader.reached:
-                return
+            if self.current and reader.knows(self.current.envelope):
+                break
+        for reason, versions in self._passed_over.items():
+            self.refused += len(versions) - 1
+            newest, more = max(versions), len(versions) - 1
+            self._tell_refused(newest, reason, f" and {more} older ones" if more else "")
+        self._passed_over = {}
+        if end > beginning and not self.current:
+            self._log.warning("no model of %s can be served; waiting for one", place.topic)
 
-    def offer(self, envelope: Envelope, pickle: bytes) -> bool:
+    def offer(self, envelope: Envelope, pickle: bytes, signer: str) -> bool:
         """Serve a model if it is newer than the one being served and passes every check."""
         if not self.wanted(envelope):
             return False
         try:
-            classifier.check(
-                envelope, self._schema, self.current.envelope.features if self.current else None
-            )
-            model = classifier.load_within(self._settings, self._stop, envelope, pickle)
+            loaded = classifier.load_within(self._settings, self._stop, envelope, pickle)
         except ModelError as error:
             self.refuse(str(error), envelope)
             return False
+        model = replace(loaded, signer=signer)
         with self._swap:
             if self.current:
                 self.swaps += 1
                 self.previous = self.current
             self.current = model
         self._log.info(
-            "model %d (%s) is next, trained on %d records",
+            "model %d (%s) is next, trained on %d records, signed by %s",
             model.version,
             envelope.recipe,
             envelope.trained_on,
+            signer,
         )
         return True
 
@@ -247,21 +291,51 @@ class ModelFeed:
             and envelope.version not in self._refused
         )
 
-    def refuse(self, reason: str, envelope: Envelope | None = None, offset: int = -1) -> None:
-        """Say once that a model is not served; on record, where its envelope can be believed."""
-        self.refused += 1
-        if envelope is None:
-            self._warnings.warn(
-                f"refused {reason}",  # whoever can write there could otherwise fill the log
-                f"refused {self._settings.model_topic} offset {offset}: {reason}",
-            )
-            return
-        self._refused.add(envelope.version)
-        self._log.warning("refused model %d: %s", envelope.version, reason)
-        self._send(Status(envelope.version, "refused", {}, reason, self._settings.replica))
+    def check(self, envelope: Envelope) -> None:
+        """Check that a model fits the stream and this process.
 
-    def part(self, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Part:
+        Raises
+        ------
+        ModelError
+        """
+        features = self.current.envelope.features if self.current else None
+        classifier.check(envelope, self._schema, features)
+
+    def pass_over(self, reason: str, envelope: Envelope) -> None:
+        """Refuse one of many models that stand on the topic; they are told of together."""
+        self._refused.add(envelope.version)
+        self._passed_over.setdefault(reason, set()).add(envelope.version)
+
+    def refuse(self, reason: str, envelope: Envelope) -> None:
+        """Say, once and on record, that a model is not served."""
+        self._refused.add(envelope.version)
+        self._tell_refused(envelope.version, reason)
+
+    def torn(self, reason: str, envelope: Envelope) -> None:
+        """Say, once and on record, that a model came in pieces; it may yet come whole."""
+        if envelope.version not in self._torn:
+            self._torn.add(envelope.version)
+            self._tell_refused(envelope.version, reason)
+
+    def disbelieve(self, reason: str, offset: int) -> None:
+        """Say, once a minute whoever sends how many, that a record is nobody's whom we trust."""
+        self.refused += 1
+        topic = self._settings.model_topic
+        self._warnings.warn(f"refused {reason}", f"refused {topic} offset {offset}: {reason}")
+
+    def _tell_refused(self, version: int, reason: str, more: str = "") -> None:
+        self.refused += 1
+        self._log.warning("refused model %d%s: %s", version, more, reason)
+        self._send(Status(version, "refused", {}, reason, self._settings.replica))
+
+    def part(self, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> tuple[Part, str]:
         """Read one record of the model topic, its signature first.
+
+        Returns
+        -------
+        Part
+        str
+            Fingerprint of the key that signed it, "nobody" where it need not be signed.
 
         Raises
         ------
@@ -269,21 +343,25 @@ class ModelFeed:
         """
         if value is None:
             raise ModelError("value: expected a model, got null")
+        signer = "nobody"
         if not self._settings.allow_unsigned_models:
-            verify(value, list(headers), self._trusted)
-        return unpack(value)
+            signer = verify(value, list(headers), self._trusted)
+        return unpack(value), signer
 
     def _read_schema(self, record: Any) -> None:
         try:
             self._schema = decode_schema(record.value)
         except RecordError as error:
-            self._log.warning("%s offset %d: %s", record.topic, record.offset, error)
+            self._not_read(record, error)
+
+    def _not_read(self, record: Any, error: RecordError) -> None:
+        self._warnings.warn(record.topic, f"{record.topic} offset {record.offset}: {error}")
 
     def _read_status(self, record: Any) -> None:
         try:
             status = decode_status(record.value)
         except RecordError as error:
-            self._log.warning("%s offset %d: %s", record.topic, record.offset, error)
+            self._not_read(record, error)
             return
         if status.status == "barred":
             self._bar(status.version)
@@ -295,42 +373,55 @@ class _ModelReader:
     Parameters
     ----------
     feed : ModelFeed
-    offer : bool
-        Whether a whole model is offered at once; otherwise the newest is kept as `best`.
+    start : int or None
+        Where the stretch of the topic begins of which the newest model is kept as `best`; where
+        it is ``None``, each model is offered as soon as it is whole.
 
     Attributes
     ----------
-    best : tuple of Envelope and bytes, or None
-    reached : bool
-        Whether the model being served, or an older one, was among what was read.
+    best : tuple of Envelope, bytes and str, or None
+        With the key that signed it.
     """
 
-    def __init__(self, feed: ModelFeed, offer: bool = True) -> None:
+    def __init__(self, feed: ModelFeed, start: int | None = None) -> None:
         self._feed = feed
-        self._offer = offer
+        self._start = start
         self._assembler = Assembler(feed._settings.model_max_bytes, self._given_up)
-        self.best: tuple[Envelope, bytes] | None = None
-        self.reached = False
+        self._complete_from: float = math.inf
+        self.best: tuple[Envelope, bytes, str] | None = None
+
+    def knows(self, envelope: Envelope) -> bool:
+        """Tell whether the stretch holds every model that is newer than this one."""
+        return self._complete_from <= envelope.version
 
     def read(self, record: Any) -> None:
-        envelope = None
+        feed = self._feed
         try:
-            part = self._feed.part(record.value, record.headers)
-            envelope = part.envelope
-            current = self._feed.current
-            self.reached |= current is not None and envelope.version <= current.version
-            if not self._feed.wanted(envelope):
-                return
+            part, signer = feed.part(record.value, record.headers)
+        except ModelError as error:
+            feed.disbelieve(str(error), record.offset)
+            return
+        envelope = part.envelope
+        if self._start is not None and part.stood_at(record.offset) >= self._start:
+            self._complete_from = min(self._complete_from, envelope.version)
+        if not feed.wanted(envelope):
+            return
+        try:
+            feed.check(envelope)
+        except ModelError as error:
+            (feed.refuse if self._start is None else feed.pass_over)(str(error), envelope)
+            return
+        try:
             whole = self._assembler.add(part)
         except ModelError as error:
-            self._feed.refuse(str(error), envelope, record.offset)
+            feed.torn(str(error), envelope)
             return
         if whole is None:
             return
-        if self._offer:
-            self._feed.offer(*whole)
-        elif self.best is None or whole[0].version > self.best[0].version:
-            self.best = whole
+        if self._start is None:
+            feed.offer(*whole, signer)
+        elif self.best is None or envelope.version > self.best[0].version:
+            self.best = (*whole, signer)
 
     def _given_up(self, envelope: Envelope, reason: str) -> None:
-        self._feed.refuse(reason, envelope)
+        self._feed.torn(reason, envelope)

@@ -34,10 +34,11 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Model:
-    """A classifier and its envelope."""
+    """A classifier, its envelope, and the fingerprint of the key that signed it."""
 
     envelope: Envelope
     classifier: Any
+    signer: str = "nobody"
 
     @property
     def version(self) -> int:

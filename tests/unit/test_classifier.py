@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import os
+import pickle
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
+import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -70,7 +77,7 @@ def test_a_model_that_claims_to_accept_missing_features_is_probed_with_one() -> 
 
 
 @pytest.mark.parametrize(
-    ("pickle", "message"),
+    ("content", "message"),
     [
         (b"garbage", "cannot be unpickled"),
         (pickled({"a": 1}), "a dict is no classifier"),
@@ -84,9 +91,9 @@ def test_a_model_that_claims_to_accept_missing_features_is_probed_with_one() -> 
         ),
     ],
 )
-def test_what_is_no_classifier_of_this_stream_is_not_loaded(pickle: bytes, message: str) -> None:
+def test_what_is_no_classifier_of_this_stream_is_not_loaded(content: bytes, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load(envelope(), pickle)
+        load(envelope(), content)
 
 
 class NotFinite:
@@ -144,3 +151,78 @@ def test_the_malicious_pickle_of_these_tests_does_run_code_when_loaded(tmp_path:
     with pytest.raises(ModelError):
         load(envelope(), pickled(Malicious(marker)))
     assert marker.exists()
+
+
+def test_a_compression_bomb_is_refused_before_it_is_unpickled(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    code = pickle.dumps(Malicious(marker))
+    unpacker = zlib.compressobj(9)
+    bomb = b"".join(unpacker.compress(bytes(2**20)) for _ in range(1_000))
+    bomb += unpacker.compress(code) + unpacker.flush()
+    assert len(bomb) < 2**20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="larger than 536870912 bytes when unpacked"):
+            load(envelope(), bomb)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert not marker.exists()
+
+
+def test_a_second_stream_behind_the_first_hides_no_bomb(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    code = pickle.dumps(Malicious(marker))
+    with pytest.raises(ModelError, match="something follows after its end"):
+        load(envelope(), zlib.compress(code[:10]) + zlib.compress(code[10:]))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("method", ["gzip", "bz2", "lzma", "xz"])
+def test_only_what_can_be_measured_is_unpacked(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    joblib.dump(LogisticRegression().fit(X, Y), path, compress=(method, 3))
+    with pytest.raises(ModelError, match="neither plain nor packed with zlib"):
+        load(envelope(), path.read_bytes())
+
+
+def test_a_plain_pickle_is_loaded_up_to_the_bound() -> None:
+    plain = pickle.dumps(LogisticRegression().fit(X, Y))
+    assert load(envelope(), plain, len(plain)).predict(X)
+    with pytest.raises(ModelError, match="larger than"):
+        load(envelope(), plain, len(plain) - 1)
+
+
+def test_a_pickle_cut_short_is_refused() -> None:
+    whole = pickled(LogisticRegression().fit(X, Y))
+    for length in (0, 1, 2, len(whole) // 2):
+        with pytest.raises(ModelError, match="cannot be unpickled"):
+            load(envelope(), whole[:length])
+
+
+def test_an_array_that_claims_gigabytes_is_refused() -> None:
+    whole = zlib.decompress(pickled(np.zeros(3)))
+    assert b"shape" in whole
+    claim = whole.replace(b"K\x03\x85", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x0f\x85")
+    assert claim != whole
+    with pytest.raises(ModelError, match="cannot be unpickled"):
+        load(envelope(), zlib.compress(claim))
+
+
+@pytest.mark.parametrize(
+    ("made_with", "loaded"),
+    [("{0}.{1}.99", True), ("{0}.{before}.0", False), ("{0}.{after}.0", False)],
+)
+def test_the_pickle_itself_tells_its_scikit_learn_whatever_the_envelope_says(
+    made_with: str, loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    major, minor = map(int, sklearn.__version__.split(".")[:2])
+    made_with = made_with.format(major, minor, before=minor - 1, after=minor + 1)
+    with monkeypatch.context() as other:
+        other.setattr("sklearn.base.__version__", made_with)
+        foreign = pickled(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y))
+    if loaded:
+        assert load(envelope(sklearn=made_with), foreign).predict(X)
+    else:
+        with pytest.raises(ModelError, match=f"made with scikit-learn {made_with}, here is"):
+            load(envelope(), foreign)

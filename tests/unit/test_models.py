@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from stream.models import (
     Envelope,
     Message,
     ModelError,
+    Part,
     pack,
     unpack,
     verify,
@@ -301,3 +303,105 @@ def test_a_record_counts_as_trained_on_up_to_the_highest_offset_of_its_partition
         True,
         False,
     ]
+
+
+OTHERS: dict[str, Any] = {
+    "version": 2,
+    "recipe": "other",
+    "algorithm": "Other",
+    "features": 3,
+    "feature_names": ["a", "b"],
+    "classes": [1, 0],
+    "accepts_missing": True,
+    "trained_on": 201,
+    "trained_to": {"0": 1},
+    "recipe_accuracy": 0.5,
+    "reason": "other",
+    "restores": 1,
+    "created": "2026-11-23T20:00:00.001Z",
+    "sklearn": "1.0.0",
+    "numpy": "1.0.0",
+    "python": "3.12",
+    "sha256": "0" * 64,
+    "threshold": 0.3,
+    "pinned": True,
+    "after": 5,
+    "part": 2,
+    "parts": 2,
+    "pickle": base64.b64encode(b"other").decode(),
+}
+
+
+@pytest.mark.parametrize("field", orjson.loads(packed(1, b"x")[0].value))
+def test_no_field_can_be_changed_under_its_signature(field: str, trusted: TrustedKeys) -> None:
+    (message,) = packed(1, b"x")
+    fields = orjson.loads(message.value)
+    assert orjson.dumps(fields) == message.value
+    assert fields[field] != OTHERS[field]
+    with pytest.raises(ModelError, match="not signed by a trusted key"):
+        verify(orjson.dumps({**fields, field: OTHERS[field]}), message.headers, trusted)
+
+
+def test_the_digest_of_another_model_does_not_fit() -> None:
+    one, two = packed(1, b"one"), packed(1, b"two")
+    fields, others = orjson.loads(one[0].value), orjson.loads(two[0].value)
+    mixed = Message(orjson.dumps({**fields, "pickle": others["pickle"]}), [])
+    assert assembled([mixed]) == ["sha256: not the digest of the pickle"]
+
+
+@pytest.mark.parametrize(
+    ("field", "claim", "refusal"),
+    [
+        ("features", 10**9, "features: expected 1 to 100000, got 1000000000"),
+        ("features", 10**30, "not a model|expected int"),
+        ("version", 10**30, "not a model|expected int"),
+        ("parts", 10**9, "larger than 1000000 bytes"),
+        ("parts", 10**30, "not a model|expected int"),
+        ("part", 10**9, "part: expected 1 to 1"),
+    ],
+)
+def test_a_claim_of_gigabytes_reserves_nothing(field: str, claim: int, refusal: str) -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    value = json.dumps({**fields, field: claim}).encode()
+    with pytest.raises(ModelError, match=refusal):
+        Assembler(1_000_000).add(unpack(value))
+
+
+def test_parts_without_content_do_not_add_up_for_ever() -> None:
+    fields = orjson.loads(packed(1, b"x")[0].value)
+    assembler = Assembler(1_000)
+    empty = {**fields, "pickle": "", "parts": 1_000}
+    for part in range(1, 1_000):
+        assert assembler.add(unpack(orjson.dumps({**empty, "part": part}))) is None
+    with pytest.raises(ModelError, match="sha256"):
+        assembler.add(unpack(orjson.dumps({**empty, "part": 1_000})))
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"version":'])
+def test_deep_nesting_is_refused_and_not_recursed_into(opening: bytes) -> None:
+    with pytest.raises(ModelError, match="not a model"):
+        unpack(b'{"recipe":' + opening * 200_000)
+
+
+def test_of_a_doubled_key_the_last_counts_and_the_digest_still_decides() -> None:
+    (message,) = packed(1, b"x")
+    more = message.value.replace(b'{"version":1', b'{"version":9,"pickle":"eQ==","version":1')
+    assert unpack(more) == unpack(message.value)
+    evil = message.value[:-1] + b',"pickle":"eQ=="}'
+    assert assembled([Message(evil, [])]) == ["sha256: not the digest of the pickle"]
+
+
+@pytest.mark.parametrize(
+    ("after", "part", "found_at", "stood_at"),
+    [
+        (None, 1, 50, 50),
+        (50, 1, 50, 50),
+        (50, 3, 52, 52),
+        (50, 3, 90, 52),  # replayed
+        (50, 1, 7, 7),  # on a copy of the topic, whose offsets are others
+    ],
+)
+def test_a_replayed_record_tells_where_it_stood_first(
+    after: int | None, part: int, found_at: int, stood_at: int
+) -> None:
+    assert Part(envelope(1, after=after), part, 3, b"").stood_at(found_at) == stood_at

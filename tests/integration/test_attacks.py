@@ -1,0 +1,245 @@
+"""What those can do who may write the topics and the key folder but have no trusted key."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from local.process import Process
+from modelgenerator.publication import publish
+from modelgenerator.settings import Settings
+from stream import clients
+from stream.keys import SigningKey, revoke
+from stream.models import Message, pack
+from stream.records import Status, encode_status
+from stream.service import Fatal, Stop
+from tests.services import Services, eventually
+from tests.topics import Topics, regression
+from tests.unit.classifiers import envelope, pickled
+from tests.unit.test_classifier import Malicious
+
+STRANGER = SigningKey(Ed25519PrivateKey.generate())
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        yield found
+
+
+def await_line(process: Process, text: str, seconds: float = 60.0) -> None:
+    eventually(lambda: text in process.log(), seconds, f"{text!r} in the log of {process.name}")
+
+
+def published(topics: Topics, env: dict[str, str], key: SigningKey | None = None) -> int:
+    """Publish as the modelgenerator does."""
+    settings = Settings.model_validate({name.lower(): value for name, value in env.items()})
+    return publish(settings, envelope(0), pickled(regression()), key or topics.key, Stop())
+
+
+def on_the_topic(topics: Topics) -> list[Message]:
+    """The records of the model topic, as anyone can read and write them again."""
+    place = clients.TopicPartition(topics.settings.model_topic, 0)
+    found = clients.read_range(topics.consumer, place, 0, place_end(topics), Stop())
+    return [Message(record.value, list(record.headers)) for record in found]
+
+
+def place_end(topics: Topics) -> int:
+    place = clients.TopicPartition(topics.settings.model_topic, 0)
+    return clients.bounds(topics.consumer, place)[1]
+
+
+def large(version: int, after: int) -> list[Any]:
+    """A model in three parts."""
+    model = regression()
+    model.padding = os.urandom(1_300_000)
+    return [envelope(version, after=after), pickled(model)]
+
+
+def flipped(message: Message, index: int) -> Message:
+    value = bytearray(message.value)
+    value[index] ^= 1
+    return replace(message, value=bytes(value))
+
+
+def forgeries(good: Message, marker: Path) -> list[Message]:
+    """Records of the model topic that no trusted key signed, some with code in them."""
+    malicious = pickled(Malicious(marker))
+    ((name, signature),) = good.headers
+    (foreign,) = pack(envelope(50), malicious, STRANGER)
+    (unsigned,) = pack(envelope(51), malicious, None)
+    return [
+        foreign,
+        unsigned,
+        replace(foreign, headers=good.headers),
+        replace(foreign, headers=[*foreign.headers, *good.headers]),
+        replace(good, headers=[*good.headers, *good.headers]),
+        replace(good, headers=[(name, b"")]),
+        replace(good, headers=[(name, signature[:63])]),
+        replace(good, headers=[(name.upper(), signature)]),
+        Message(unsigned.value, [(name, signature)]),
+        Message(b'{"version":' + b"[" * 500_000, good.headers),
+        Message(orjson.dumps({**orjson.loads(good.value), "parts": 10**9}), good.headers),
+        *(flipped(good, index) for index in range(0, len(good.value), 97)),
+    ]
+
+
+def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    marker = tmp_path / "malicious code ran"
+    for _ in range(3):
+        published(topics, settings_env)
+    history = on_the_topic(topics)
+    predictor = start("predictor")
+    await_line(predictor, "model 3 (test) is next")
+    forged = forgeries(history[-1], marker)
+    topics.send(forged)
+    topics.send(history * 5)
+    topics.send([Message(b"garbage", [])] * 2_000)
+    # A model is still put together between all that, and from its own parts alone.
+    parts = list(pack(*large(4, place_end(topics)), topics.key))
+    others = list(pack(*large(5, 0), topics.key))
+    topics.send([parts[0], *forged[:5], parts[1], history[0], *forged[5:10], parts[2]])
+    await_line(predictor, "model 4 (test) is next")
+    topics.send([others[0], parts[1], others[2]])
+    topics.write(20)
+    eventually(lambda: topics.answered() == 20, 60)
+    assert {p["model"] for p in topics.predictions()} == {4}
+    log = predictor.log()
+    assert log.count(") is next") == 2
+    assert [line for line in log.splitlines() if "WARNING" in line and "refused" not in line] == []
+    assert log.count("WARNING") <= 5, "a line a minute and a kind, whoever sends how many"
+    assert not marker.exists()
+    # Nor does it lead a publisher to a version that was given already.
+    topics.send(history[:1] * 600)
+    assert published(topics, settings_env) == 6
+
+
+def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    for _ in range(3):
+        published(topics, settings_env)
+    history = on_the_topic(topics)
+    topics.send(history[:1] * 100)
+    topics.send(history[1:2] * 10)
+    predictor = start("predictor")
+    await_line(predictor, "model 3 (test) is next")
+    assert predictor.log().count("is next") == 1
+    assert f"signed by {topics.key.fingerprint}" in predictor.log()
+
+
+def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(
+    topics: Topics, settings_env: dict[str, str]
+) -> None:
+    published(topics, settings_env)
+    stranger = clients.producer(
+        topics.settings, transactional_id=f"{topics.group}-stranger", transaction_timeout_ms=60_000
+    )
+    versions: list[int] = []
+    publisher = threading.Thread(target=lambda: versions.append(published(topics, settings_env)))
+    try:
+        stranger.init_transactions()
+        stranger.begin_transaction()
+        stranger.send(topics.settings.model_topic, b"garbage", partition=0).get(30)
+        publisher.start()
+        publisher.join(6)
+        assert versions == [], "whether a version 2 is hidden cannot be known yet"
+        stranger.abort_transaction()
+        publisher.join(60)
+    finally:
+        clients.close(stranger)
+    assert versions == [2]
+    assert published(topics, settings_env) == 3
+
+
+def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    published(topics, settings_env)
+    predictor = start("predictor")
+    await_line(predictor, "model 1 (test) is next")
+
+    def forge(version: int, status: str) -> None:
+        value = encode_status(Status(version, status, {}, "forged", "nobody"))
+        topics.producer.send(topics.settings.status_topic, value, partition=0).get(30)
+
+    for value in (b"garbage", b"[" * 100_000, b'{"version":"x"}'):
+        topics.producer.send(topics.settings.status_topic, value, partition=0).get(30)
+    forge(10**18, "serving")
+    forge(1, "barred")
+    assert published(topics, settings_env) == 2
+    await_line(predictor, "model 2 (test) is next")
+    topics.write(10)
+    eventually(lambda: topics.answered() == 10, 60)
+    assert {p["model"] for p in topics.predictions()} == {2}
+    assert predictor.log().count("WARNING") == 2  # of the statuses, and that no model is left
+
+
+def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_starts_again(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    folder, old = Path(settings_env["TRUSTED_KEYS"]), topics.key
+    new = SigningKey(Ed25519PrivateKey.generate())
+    published(topics, settings_env)
+    predictor = start("predictor")
+    await_line(
+        predictor, f"model 1 (test) is next, trained on 200 records, signed by {old.fingerprint}"
+    )
+    new.share(folder)
+    both = ", ".join(sorted([old.fingerprint, new.fingerprint]))
+    await_line(predictor, f"trusted in {folder}: {both}")
+    assert published(topics, settings_env, new) == 2
+    await_line(
+        predictor, f"model 2 (test) is next, trained on 200 records, signed by {new.fingerprint}"
+    )
+
+    revoke(old.fingerprint, folder)
+    await_line(predictor, f"trusted in {folder}: {new.fingerprint}\n")
+    with pytest.raises(Fatal, match=f"key {old.fingerprint} signs, but is not trusted in"):
+        published(topics, settings_env)
+    topics.send(pack(envelope(3), pickled(regression()), old))
+    await_line(predictor, "not signed by a trusted key")
+
+    mark = revoke(new.fingerprint, folder)
+    await_line(
+        predictor,
+        "model 2 goes on serving until a newer one comes, though key"
+        f" {new.fingerprint} is no longer trusted in {folder}: none",
+    )
+    topics.write(10)
+    eventually(lambda: topics.answered() == 10, 60)
+    assert predictor.stop() == 0
+
+    again = start("predictor")
+    await_line(again, f"no model of {topics.settings.model_topic} can be served; waiting for one")
+    assert f"not signed by a trusted key (trusted in {folder}: none)" in again.log()
+    mark.rename(mark.with_suffix(".pem"))  # a model that came before its key
+    await_line(again, "model 2 (test) is next")
+    assert "model 3" not in again.log()
+    topics.write(10)
+    eventually(lambda: topics.answered() == 20, 60)
+    assert {p["model"] for p in topics.predictions()} == {2}
+
+
+def test_a_revoked_key_leaves_the_newest_model_of_a_key_that_is_still_trusted(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    folder, stolen = Path(settings_env["TRUSTED_KEYS"]), SigningKey(Ed25519PrivateKey.generate())
+    stolen.share(folder)
+    published(topics, settings_env)
+    for _ in range(10):
+        published(topics, settings_env, stolen)
+    revoke(stolen.fingerprint, folder)
+    predictor = start("predictor")
+    await_line(predictor, "model 1 (test) is next")
+    assert predictor.log().count("not signed by a trusted key") == 1
