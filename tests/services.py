@@ -38,16 +38,16 @@ class Services:
         self._folder = folder
         self.processes: list[Process] = []
 
-    def __call__(self, service: str, **env: str) -> Process:
+    def __call__(self, service: str, python: str = sys.executable, **env: str) -> Process:
         """Start ``python -m <service>.app`` with further settings."""
-        return self.run(service, f"{service}.app", **env)
+        return self.run(service, f"{service}.app", python=python, **env)
 
-    def run(self, name: str, *module: str, **env: str) -> Process:
+    def run(self, name: str, *module: str, python: str = sys.executable, **env: str) -> Process:
         """Start ``python -m <module>`` with its arguments and further settings."""
         name = f"{name}-{len(self.processes) + 1}"
         process = Process(
             name,
-            [sys.executable, "-m", *module],
+            [python, "-m", *module],
             self._folder / f"{name}.log",
             env=self.env | env,
             cwd=ROOT,

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from kafka import TopicPartition
 
 from local.process import Process
 from modelgenerator.publication import publish
@@ -47,21 +47,21 @@ def published(topics: Topics, env: dict[str, str], key: SigningKey | None = None
 
 def on_the_topic(topics: Topics) -> list[Message]:
     """The records of the model topic, as anyone can read and write them again."""
-    place = clients.TopicPartition(topics.settings.model_topic, 0)
+    place = TopicPartition(topics.settings.model_topic, 0)
     found = clients.read_range(topics.consumer, place, 0, place_end(topics), Stop())
     return [Message(record.value, list(record.headers)) for record in found]
 
 
 def place_end(topics: Topics) -> int:
-    place = clients.TopicPartition(topics.settings.model_topic, 0)
+    place = TopicPartition(topics.settings.model_topic, 0)
     return clients.bounds(topics.consumer, place)[1]
 
 
-def large(version: int, after: int) -> list[Any]:
+def large(version: int, topics: Topics) -> list[Message]:
     """A model in three parts."""
     model = regression()
     model.padding = os.urandom(1_300_000)
-    return [envelope(version, after=after), pickled(model)]
+    return list(pack(envelope(version, after=place_end(topics)), pickled(model), topics.key))
 
 
 def flipped(message: Message, index: int) -> Message:
@@ -106,8 +106,8 @@ def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
     topics.send(history * 5)
     topics.send([Message(b"garbage", [])] * 2_000)
     # A model is still put together between all that, and from its own parts alone.
-    parts = list(pack(*large(4, place_end(topics)), topics.key))
-    others = list(pack(*large(5, 0), topics.key))
+    parts = large(4, topics)
+    others = large(5, topics)
     topics.send([parts[0], *forged[:5], parts[1], history[0], *forged[5:10], parts[2]])
     await_line(predictor, "model 4 (test) is next")
     topics.send([others[0], parts[1], others[2]])
