@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--predictions",
         type=_count,
         metavar="N",
-        help="count the N newest predictions of each partition only, 0 for none; all by default",
+        help="count those among the N newest offsets of each partition, 0 for none; all by default",
     )
     add("show", _show, "print what a model is, and its parameters")
     export = add("export", _export, "write a model to a file, for joblib.load")
