@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test test-faults test-compose soak check lock
+.PHONY: help setup demo kafka test test-faults test-compose soak bench-model-load check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,9 @@ test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak
+
+bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, 3 minutes
+	@$(VENV)/python -m benchmarks.model_load_latency
 
 check: setup ## formatting, lint, types and import rules
 	$(VENV)/ruff format --check .

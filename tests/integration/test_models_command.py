@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import joblib
+import orjson
+import pytest
+from kafka import TopicPartition
+
+from modelgenerator.models import main
+from stream.models import pack
+from tests.services import Services, eventually
+from tests.topics import Topics
+from tests.unit.classifiers import Sign, envelope, pickled
+from tests.unit.test_catalogue import STRANGER
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    with Topics(settings_env) as found:
+        yield found
+
+
+def models(env: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command; return its exit status, standard output and standard error."""
+    output, errors = StringIO(), StringIO()
+    with patch.dict(os.environ, env), redirect_stdout(output), redirect_stderr(errors):
+        status = main(arguments)
+    return status, output.getvalue(), errors.getvalue()
+
+
+def listed(env: dict[str, str], *arguments: str) -> dict[int, dict[str, Any]]:
+    status, output, errors = models(env, "--json", *arguments)
+    assert status == 0, errors
+    return {row["version"]: row for row in orjson.loads(output)}
+
+
+def await_version(topics: Topics, version: int) -> None:
+    def serves() -> bool:
+        topics.write(10)
+        return any(s["version"] == version and s["status"] == "serving" for s in topics.statuses())
+
+    eventually(serves, 60)
+    eventually(lambda: topics.answered() == topics.written(), 60)
+
+
+def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    start("predictor")
+    await_version(topics, 1)
+    topics.publish(2, Sign(raises_above=5.0))
+    topics.publish(3, features=3)
+    topics.send(pack(envelope(4), b"garbage", STRANGER))
+
+    def fallen() -> set[int]:
+        topics.write(20, scale=100.0)
+        return {s["version"] for s in topics.statuses() if s["status"] in ("barred", "refused")}
+
+    eventually(lambda: fallen() == {2, 3}, 60)
+    topics.publish(5)
+    await_version(topics, 5)
+    topics.publish(6, recipe="later")
+
+    rows = listed(settings_env)
+    assert {version: row["status"] for version, row in rows.items() if version != 6} == {
+        1: "replaced",
+        2: "barred",
+        3: "refused",
+        4: "refused",
+        5: "serving",
+    }
+    assert rows[6]["recipe"] == "later"
+    assert rows[4]["key"] == "not trusted"
+    assert rows[1]["key"] == rows[5]["key"] == topics.key.fingerprint
+    assert "ArithmeticError" in rows[2]["why"]
+    assert "features: the stream has 2, the model 3" in rows[3]["why"]
+    predictions = topics.predictions()
+    for version in (1, 5):
+        served = [p for p in predictions if p["model"] == version]
+        right = [p["prediction"] == p["label"] for p in served]
+        assert rows[version]["records"] == rows[version]["counted"] == len(served)
+        assert rows[version]["accuracy"] == sum(right) / len(right)
+        assert rows[version]["since"] == {"0": served[0]["source"][1]}
+
+    newest = listed(settings_env, "--last", "2", "--predictions", "10")
+    assert list(newest) == [5, 6]
+    assert 0 < newest[5]["records"] + newest[6]["records"] <= 10  # marks of transactions count
+    status, output, errors = models(settings_env, "--predictions", "0")
+    assert (status, errors) == (0, "")  # no progress bar where nobody looks
+    assert [line.split()[0] for line in output.splitlines()[1:]] == list("123456")
+
+
+def test_a_model_is_shown_exported_restored_and_unpinned(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    topics.publish(1, trained_to={"0": 7})
+    topics.publish(2)
+    start("predictor")
+    await_version(topics, 2)
+
+    status, output, errors = models(settings_env, "show", "1")
+    assert status == 0, errors
+    assert "max_iter" in output
+    assert topics.key.fingerprint in output
+
+    path = tmp_path / "model.joblib"
+    assert models(settings_env, "export", "1", str(path))[0] == 0
+    assert joblib.load(path).predict([[1.0, 0.0], [-1.0, 0.0]]).tolist() == [1, 0]
+    status, _, errors = models(settings_env, "export", "1", str(path))
+    assert (status, "exists already" in errors) == (1, True)
+
+    status, output, errors = models(settings_env, "rollback", "1")
+    assert (status, "model 3 restores 1" in output) == (0, True), errors
+    await_version(topics, 3)
+    old, _, again = topics.models()
+    assert again["restores"] == 1
+    assert again["pinned"]
+    for same in ("pickle", "sha256", "trained_to", "recipe", "sklearn"):
+        assert again[same] == old[same]
+    assert listed(settings_env)[3]["pinned"]
+
+    status, output, errors = models(settings_env, "unpin")
+    assert (status, "model 4" in output) == (0, True), errors
+    assert not any(row["pinned"] for row in listed(settings_env).values())
+
+
+def test_what_must_not_be_restored_is_refused_in_one_line(
+    topics: Topics, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    marker = tmp_path / "malicious code ran"
+    topics.publish(1)
+    topics.publish(2)
+    topics.producer.send(
+        topics.settings.status_topic,
+        b'{"version":2,"status":"barred","since":{},"reason":"it raises","replica":"r"}',
+        partition=0,
+    )
+    for version, key in ((3, None), (4, STRANGER)):
+        topics.send(pack(envelope(version), pickled(Touching(marker)), key))
+    topics.admin.delete_records({TopicPartition(topics.settings.model_topic, 0): 1})
+    topics.producer.flush(30)
+    expected = {
+        "1": "no model 1; it has 2 to 4",
+        "2": "model 2 is barred: it raises (r); --force takes it anyway",
+        "3": "not signed by a trusted key",
+        "4": "not signed by a trusted key",
+        "9": "no model 9",
+    }
+    for given, reason in expected.items():
+        status, output, errors = models(settings_env, "rollback", given)
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert reason in errors
+    for command in (["show", "4"], ["export", "4", str(tmp_path / "file")]):
+        status, _, errors = models(settings_env, *command)
+        assert (status, "not signed by a trusted key" in errors) == (1, True)
+    assert not marker.exists()
+    assert not (tmp_path / "file").exists()
+    assert models(settings_env, "rollback", "2", "--force")[0] == 0
+
+
+class Touching:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, "no broker answers at 127.0.0.1:1"),
+        ({"MODEL_TOPIC": "no-such-topic"}, "no topic no-such-topic"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(
+    settings_env: dict[str, str], changed: dict[str, str], said: str
+) -> None:
+    for command in ([], ["show", "1"], ["rollback", "1"]):
+        status, output, errors = models(settings_env | changed, *command)
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert said in errors
