@@ -79,6 +79,7 @@ class ModelFeed:
         self._next_look = 0.0
         self._swap = threading.Lock()
         self._search_again = False
+        self._searched = False
         self._failure: BaseException | None = None
         self._producer: KafkaProducer | None = None
         self._thread = threading.Thread(target=self._run, name="model feed", daemon=True)
@@ -101,11 +102,16 @@ class ModelFeed:
     def serve(self) -> Model | None:
         """Return the model to predict the next unit with, ``None`` while there is none.
 
+        The first call waits until the topic was searched: a replica that joined the group before
+        it has loaded its model would take partitions from others that predict them meanwhile.
+
         Raises
         ------
         Fatal
             When the thread that reads the models has ended.
         """
+        while not (self._searched or self._failure):
+            self._stop.wait(0.05)
         if isinstance(self._failure, Fatal):
             raise self._failure
         if self._failure:
@@ -195,6 +201,7 @@ class ModelFeed:
             self._look_at_keys()
             self._search_again = False  # what those who barred or trusted ask for comes now
             self._find_newest(consumer, places[2], ends[places[2]])
+            self._searched = True
             consumer.assign(places)
             for place, end in ends.items():
                 consumer.seek(place, end)
