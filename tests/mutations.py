@@ -1,0 +1,220 @@
+"""Deliberate faults: each a small change of the code, and the test that has to notice it.
+
+`apply` makes the change in a copy of the tree. The old text of a change stands in the file exactly
+once; where the code has moved on, the change has to be written anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PREDICTOR = "tests/integration/test_predictor.py::test_"
+UNITS = "tests/faults/test_units.py::test_"
+
+
+class StaleError(Exception):
+    """The old text of a change is no longer there; the message names file and text."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A text to be replaced.
+
+    Attributes
+    ----------
+    file : str
+    old, new : str
+        `old` stands in the file exactly once.
+    """
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A deliberate fault.
+
+    Attributes
+    ----------
+    name : str
+        What the code now does wrong.
+    changes : tuple of Change
+    test : str
+        The test that has to fail, as pytest names it.
+    finding : str
+        Regular expression of what it has to say.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    test: str
+    finding: str
+
+
+def apply(mutation: Mutation, root: Path) -> None:
+    """Change the files under `root`.
+
+    Raises
+    ------
+    StaleError
+        When an old text is not there exactly once.
+    """
+    for change in mutation.changes:
+        path = root / change.file
+        text = path.read_text()
+        if text.count(change.old) != 1:
+            raise StaleError(
+                f"{mutation.name}: {change.file} holds {change.old!r} {text.count(change.old)}"
+                " times; write this change anew"
+            )
+        path.write_text(text.replace(change.old, change.new))
+
+
+MUTATIONS = [
+    Mutation(
+        "offsets are committed outside the transaction",
+        (
+            Change(
+                "predictor/units.py",
+                "producer.send_offsets_to_transaction(",
+                "(lambda offsets, _: self._consumer.commit(offsets))(",
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "answers; there are",
+    ),
+    Mutation(
+        "the tally is not reset after an abort",
+        (
+            Change(
+                "predictor/units.py",
+                "offsets = {consumed.partition: consumed.offset + 1 for consumed in unit.records}",
+                "offsets = {consumed.partition: consumed.offset + 1 for consumed in unit.records}\n"
+                "        self.tallies.update(outcome.tallies)",
+            ),
+            Change(
+                "predictor/units.py",
+                "        self.tallies = {}\n        positions: dict",
+                "        kept = self.tallies\n        positions: dict",
+            ),
+            Change(
+                "predictor/units.py",
+                "self.tallies = {partition: position.tally for"
+                " partition, position in positions.items()}",
+                "self.tallies = {p: kept.get(p, found.tally) for p, found in positions.items()}",
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "I2 prediction partition 0",
+    ),
+    Mutation(
+        "a commit does not carry the group membership",
+        (
+            Change(
+                "predictor/units.py",
+                "return Unit(records, membership)",
+                "return Unit(records, ConsumerGroupMetadata(membership.group_id, -1, '', None))",
+            ),
+        ),
+        UNITS + "woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_read",
+        "I[12] prediction partition 0",
+    ),
+    Mutation(
+        "each producer has a transactional id of its own",
+        (
+            Change(
+                "predictor/units.py",
+                "transactional_id=self._transactional_id,",
+                'transactional_id=f"{self._transactional_id}-{time.time_ns()}",',
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "answers; there are",
+    ),
+    Mutation(
+        "offsets are committed automatically",
+        (Change("stream/clients.py", '"enable_auto_commit": False', '"enable_auto_commit": True'),),
+        UNITS + "with_nothing_to_predict_the_committed_tally_stays_as_it_is",
+        "I3 data partition 0 offset 100: no metadata",
+    ),
+    Mutation(
+        "the tally is not taken from the committed metadata",
+        (
+            Change(
+                "predictor/units.py",
+                "tally = Tally.from_metadata(committed.metadata)",
+                "tally = Tally()",
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "I2 prediction partition 0",
+    ),
+    Mutation(
+        "it goes on one record before the committed offset",
+        (
+            Change(
+                "predictor/units.py",
+                "seek(place, positions[place.partition].offset)",
+                "seek(place, max(0, positions[place.partition].offset - 1))",
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "I[12] prediction partition 0",
+    ),
+    Mutation(
+        "it goes on one record after the committed offset",
+        (
+            Change(
+                "predictor/units.py",
+                "seek(place, positions[place.partition].offset)",
+                "seek(place, positions[place.partition].offset + 1)",
+            ),
+        ),
+        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        "answers; there are",
+    ),
+    Mutation(
+        "a model is swapped in the middle of a unit",
+        (
+            Change(
+                "predictor/model_feed.py",
+                "            self.current = model\n",
+                "            if self.current:\n"
+                "                vars(self.current).update(vars(model))\n"
+                "            else:\n"
+                "                self.current = model\n",
+            ),
+        ),
+        UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
+        "assert .*== {2, 3}|I6 prediction partition 0",
+    ),
+    Mutation(
+        "what a model was trained on is counted",
+        (
+            Change(
+                "predictor/predictor.py",
+                "seen = model.envelope.trained_on_record(*source)",
+                "seen = False",
+            ),
+        ),
+        PREDICTOR
+        + "unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is_counted",
+        "assert .*True",
+    ),
+    Mutation(
+        "the label is looked at before the record is predicted",
+        (
+            Change(
+                "predictor/predictor.py",
+                "        label, probability = answer\n",
+                "        label, probability = answer\n"
+                "        label = label if record.label is None else record.label\n",
+            ),
+        ),
+        UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
+        "I6 prediction partition 0",
+    ),
+]
