@@ -111,6 +111,20 @@ MUTATIONS = [
         "I2 prediction partition 0",
     ),
     Mutation(
+        "the log is written before the commit",
+        (
+            Change(
+                "predictor/app.py",
+                "            if units.commit(unit, outcome):",
+                "            accuracy_log.append(outcome.counted)\n"
+                "            if units.commit(unit, outcome):",
+            ),
+        ),
+        UNITS + "killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed"
+        "[commit_transaction]",
+        "I4: the log is ahead of the topic|I4: a log ahead of the topic was set aside",
+    ),
+    Mutation(
         "a commit does not carry the group membership",
         (
             Change(

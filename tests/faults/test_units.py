@@ -61,6 +61,7 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
     start("predictor", REPLICA="one")
     await_answered(topics)
     eventually(lambda: log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
+    assert not [*tmp_path.glob("*.old")], "I4: a log ahead of the topic was set aside"
     check(settings_env, [log])
 
 
