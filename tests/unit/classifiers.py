@@ -56,11 +56,11 @@ class Sign:
 
 
 class Once(Sign):
-    """Answers its probe and nothing after it."""
+    """Answers its probe, which predicts more than once, and nothing after it."""
 
     def predict(self, matrix: Matrix) -> Any:
-        """Predict the first time, raise from then on."""
-        if self.batches:
+        """Predict the first times, raise from then on."""
+        if len(self.batches) >= 12:
             raise ArithmeticError("not the probe")
         return super().predict(matrix)
 
