@@ -304,7 +304,7 @@ def _check_committed(
 
 def _check_log(log: Path, published: dict[int, dict[int, Published]]) -> int:
     """I4."""
-    older = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
+    older = sorted(log.parent.glob(f"{log.name}.[0-9]*"), key=lambda path: -int(path.suffix[1:]))
     text = "".join(path.read_text() for path in (*older, log))
     last: dict[int, int] = {}
     lines = text.split("\n")[:-1]  # what follows the last newline is torn
