@@ -124,11 +124,12 @@ def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predict
         recoveries.add("model that fails after its probe", load.recovery(PATIENCE_SECONDS, begun))
         publisher.publish(version + 1)
         served_next(predictor.log, version + 1)
+        load.recovery(PATIENCE_SECONDS)
     load.finish()
     assert [s["version"] for s in publisher.statuses() if s["status"] == "barred"] == [2, 4, 6]
     report = check(settings_env, [tmp_path / "predictor.log"])
     assert (report.n, report.rejected) == (load.topics.written(), 0)
-    assert report.models == {1, 3, 5, 7}
+    assert report.models - {2, 4, 6} == {1, 3, 5, 7}  # those may have predicted before they failed
 
 
 def served_next(log: Callable[[], str], version: int) -> None:
