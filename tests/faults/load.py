@@ -16,6 +16,8 @@ from tests.services import eventually
 from tests.topics import Topics
 
 TICK_SECONDS = 0.05
+STILL_SECONDS = 2.0
+"""Twenty times as long as a unit of work takes."""
 START_SECONDS = 120.0
 
 
@@ -122,6 +124,19 @@ class Load:
     def under_way(self) -> None:
         """Wait until predictors that were just started have answered what there is."""
         self.recovery(START_SECONDS)
+
+    def stands_still(self) -> None:
+        """Wait until nothing was committed for two seconds."""
+        last, since = self.committed(), time.monotonic()
+
+        def still() -> bool:
+            nonlocal last, since
+            found = self.committed()
+            if found != last:
+                last, since = found, time.monotonic()
+            return time.monotonic() - since > STILL_SECONDS
+
+        eventually(still, message="nothing more is committed")
 
     def finish(self, seconds: float = 60.0) -> None:
         """Write no more, and wait until every record is answered."""

@@ -222,7 +222,7 @@ def test_started_in_any_order_without_topics_each_waits_for_what_it_needs(
     comes_to = {
         "datagenerator": "first_id=0 partitions=3",
         "modelgenerator": "partition=2 from offset=0",
-        "predictor": "waiting for a model",
+        "predictor": "partitions 0@0 n=0 1@0 n=0 2@0 n=0",
     }
 
     def waits(process: Process, line: str) -> None:

@@ -86,7 +86,7 @@ def test_an_older_model_published_again_is_pinned_and_names_what_it_restores(
     topics.publish(2)
     assert publish_again(settings, 1, topics.key, Stop()) == 3
     first, _, third = topics.models()
-    changed = {"version": 3, "reason": "rollback", "restores": 1, "pinned": True}
+    changed = {"version": 3, "reason": "rollback", "restores": 1, "pinned": True, "after": 2}
     assert third == first | changed | {"created": third["created"]}
 
 
