@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import select
 import signal
 import socket
@@ -225,7 +226,7 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     logging.basicConfig(
         stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO"
     )
-    stop = Stop()
+    stop, status = Stop(), 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
     try:
@@ -237,12 +238,14 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
         stop.beat_on(found.health_file)
         main(found, stop)
     except Stopped:
-        pass
+        log.info("stopped")
     except SettingsError as error:
         log.error("%s", error)
-        sys.exit(2)
+        status = 2
     except Fatal as error:
         log.error("%s", error)
-        sys.exit(1)
-    log.info("stopped")
-    sys.exit(0)
+        status = 1
+    logging.shutdown()
+    # At once: a call that was given up, such as a fit, may be in compiled code still, which aborts
+    # where Python takes itself apart beneath it.
+    os._exit(status)
