@@ -119,19 +119,21 @@ def publish(
     settings, stop = settings or read(Settings), Stop()
     consumer = clients.consumer(settings)
     try:
-        checked = _checked(
-            model,
-            sklearn.__version__,
-            _stream(consumer, settings, stop),
-            settings,
-            stop,
-            threshold=threshold,
-            recipe=recipe,
-            reason=reason,
-            trained_on=trained_on,
-            trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
-            pinned=pin,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of feature names, which arrays do not have
+            checked = _checked(
+                model,
+                sklearn.__version__,
+                _stream(consumer, settings, stop),
+                settings,
+                stop,
+                threshold=threshold,
+                recipe=recipe,
+                reason=reason,
+                trained_on=trained_on,
+                trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
+                pinned=pin,
+            )
     finally:
         clients.close(consumer)
     return publication.publish(settings, *checked, own_key(settings), stop)
