@@ -124,8 +124,15 @@ def test_committed_waits_while_a_killed_transaction_over_the_offset_is_pending(
     killed.begin_transaction()
     offsets = {place: OffsetAndMetadata(1, "tally", -1)}
     killed.send_offsets_to_transaction(offsets, reader.group_metadata())
-    with pytest.raises(KafkaTimeoutError):
-        reader.committed(place, timeout_ms=1_000)
+
+    def waits() -> bool:
+        try:
+            reader.committed(place, timeout_ms=1_000)
+        except KafkaTimeoutError:
+            return True
+        return False  # what was sent is still on its way
+
+    eventually(waits)
     # Its successor of the same name ends the transaction at once.
     successor = transactional(topics, f"{topics.group}-killed")
     assert eventually(lambda: [reader.committed(place, timeout_ms=5_000)]) == [None]
