@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -9,13 +11,15 @@ from typing import Any
 from unittest.mock import patch
 
 import joblib
+import numpy as np
 import orjson
 import pytest
 from kafka import TopicPartition
 
 from modelgenerator.models import main
+from stream import clients
 from stream.models import pack
-from tests.services import Services, eventually
+from tests.services import ROOT, Services, eventually
 from tests.topics import Topics
 from tests.unit.classifiers import Sign, envelope, pickled
 from tests.unit.test_catalogue import STRANGER
@@ -188,3 +192,71 @@ def test_what_is_missing_is_named_in_one_line(
         status, output, errors = models(settings_env | changed, *command)
         assert (status, output, len(errors.splitlines())) == (1, "", 1)
         assert said in errors
+
+
+def large() -> Sign:
+    """Return a classifier of more than 50 MB that does not get smaller when it is compressed."""
+    model = Sign()
+    vars(model)["ballast"] = np.random.default_rng(0).bytes(51_000_000)
+    return model
+
+
+PUBLISH = """
+import logging, sys
+from modelgenerator.publication import publish
+from modelgenerator.settings import Settings
+from stream.keys import signing_key
+from stream.service import Stop
+from tests.unit.classifiers import envelope
+from pathlib import Path
+settings = Settings()
+key = signing_key(settings.signing_key)
+print(publish(settings, envelope(1), Path(sys.argv[1]).read_bytes(), key, Stop()))
+"""
+
+
+def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothing(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    pickle = tmp_path / "large.joblib"
+    pickle.write_bytes(pickled(large()))
+    assert pickle.stat().st_size > 50e6
+    topics.publish(1)
+    predictor = start("predictor")
+    await_version(topics, 1)
+    place = TopicPartition(topics.settings.model_topic, 0)
+
+    def written() -> int:
+        """Where the topic ends for those who see what is not committed, too."""
+        with clients.consumer(topics.settings, isolation_level="read_uncommitted") as consumer:
+            return clients.bounds(consumer, place)[1]
+
+    def publisher() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PUBLISH, str(pickle)]
+        return subprocess.Popen(
+            command, env=settings_env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+
+    killed = publisher()
+    eventually(lambda: written() > 5, 60)
+    killed.kill()
+    killed.wait()
+    half = written()
+    assert 5 < half < 80, "it was killed too late for this test"
+    topics.write(50)
+    eventually(lambda: topics.answered() == topics.written(), 60)
+
+    again = publisher()
+    assert (again.communicate(timeout=120)[0], again.returncode) == ("2\n", 0)
+    assert written() > half + 80
+    await_version(topics, 2)
+    assert "WARNING" not in predictor.log()
+    rows = listed(settings_env, "--predictions", "0")
+    assert {version: row["status"] for version, row in rows.items()} == {
+        1: "replaced",
+        2: "serving",
+    }
+    assert rows[2]["bytes"] == pickle.stat().st_size
+    exported = tmp_path / "exported"
+    assert models(settings_env, "export", "2", str(exported))[0] == 0
+    assert exported.read_bytes() == pickle.read_bytes()
