@@ -12,7 +12,12 @@ from kafka import KafkaConsumer, TopicPartition
 
 from predictor.tally import Tally
 from stream import clients
-from stream.records import RecordError, decode_prediction, decode_rejected
+from stream.records import (
+    Prediction,
+    RecordError,
+    decode_prediction,
+    decode_rejected,
+)
 from stream.service import Stop
 from stream.settings import StreamSettings
 
@@ -69,12 +74,7 @@ def from_outputs(
     Position or None
         ``None`` when nothing was ever published of this partition.
     """
-    prediction = clients.newest(
-        reader,
-        TopicPartition(settings.prediction_topic, partition),
-        partial(_last, decode_prediction),
-        stop,
-    )
+    prediction = _newest_prediction(reader, settings, partition, stop)
     rejected = clients.newest(
         reader,
         TopicPartition(settings.rejected_topic, partition),
@@ -93,6 +93,26 @@ def from_outputs(
         tally = replace(tally, model=prediction.content.model, carried=(n, correct))
     bounds = clients.bounds(reader, TopicPartition(settings.data_topic, partition))
     return on_the_topic(bounds, last.content.source[1] + 1, tally, incarnation)
+
+
+def predicted_beyond(
+    reader: KafkaConsumer,
+    settings: StreamSettings,
+    partition: int,
+    incarnation: str | None,
+    offset: int,
+    stop: Stop,
+) -> int | None:
+    """Return the offset of the record predicted last if it is not below the committed `offset`.
+
+    Both are committed together, so there is none unless a broker kept only half of a commit.
+    Predictions alone tell: the topic of rejected records may be shared with other groups.
+    """
+    last = _newest_prediction(reader, settings, partition, stop)
+    if last is None or last.incarnation is None or last.incarnation != incarnation:
+        return None
+    source = last.content.source[1]
+    return source if source >= offset else None
 
 
 def on_the_topic(
@@ -126,6 +146,17 @@ def on_the_topic(
 class _Output(NamedTuple, Generic[T]):
     content: T
     incarnation: str | None
+
+
+def _newest_prediction(
+    reader: KafkaConsumer, settings: StreamSettings, partition: int, stop: Stop
+) -> _Output[Prediction] | None:
+    return clients.newest(
+        reader,
+        TopicPartition(settings.prediction_topic, partition),
+        partial(_last, decode_prediction),
+        stop,
+    )
 
 
 def _last(decode: Callable[[bytes | None], T], records: list[Any]) -> _Output[T] | None:

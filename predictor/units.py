@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import (
     InvalidProducerEpochError,
     KafkaError,
+    KafkaTimeoutError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     ProducerFencedError,
@@ -25,7 +27,13 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from predictor.fallback import INCARNATION, Position, from_outputs, on_the_topic
+from predictor.fallback import (
+    INCARNATION,
+    Position,
+    from_outputs,
+    on_the_topic,
+    predicted_beyond,
+)
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
@@ -42,10 +50,14 @@ SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
 FENCED_TWICE_SECONDS = 60.0
 JOIN_SECONDS = 20.0
+SETTLE_SECONDS = 60.0
+"""How long the offsets of a transaction may stay undecided; a broker ends each that was left open
+well before."""
 LOOK_SECONDS = 5.0
 """How often it is looked whether the data topic has got more partitions or was made again."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
+_AS_THEY_STAND = "read_uncommitted"
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 
@@ -112,7 +124,6 @@ class Units:
         self._connect(self._ensure_topics)
         self._reader = self._connect(lambda: clients.consumer(settings))
         self._group: KafkaConsumer = None
-        self._new_group()
         self._consumer: KafkaConsumer = None
         self._new_consumer()
 
@@ -302,6 +313,8 @@ class Units:
         self._connect(self._ensure_topics)
         self.tallies = {}
         positions: dict[int, Position] = {}
+        self._new_group()
+        patience = self._clock() + SETTLE_SECONDS
         while True:
             self._join()
             places = self._consumer.assignment()
@@ -314,7 +327,7 @@ class Units:
                 clients.give_up_if_refused(error, self._settings)
                 # A transaction over them is being ended; meanwhile, others may join or leave.
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
-                self._new_group()
+                self._new_group("read_committed" if self._clock() < patience else _AS_THEY_STAND)
                 self._stop.wait(0.2)
                 continue
             if not self._listener.changed:
@@ -370,16 +383,24 @@ class Units:
         )
         self._consumer.subscribe([settings.data_topic], listener=self._listener)
 
-    def _new_group(self) -> None:
+    def _new_group(self, isolation_level: str = "read_committed") -> None:
         """Make the client that reads what the group has committed, without taking part in it.
 
         Seen with 3.0.12: an answer that comes when its time is up is kept, and given to the next
         call that asks the same, however much was committed since. So a client that was too late is
         not asked again, nor the one that takes part, which asks by itself.
+
+        Seen with Kafka 4.3.1: of a broker killed within a commit, offsets may stay undecided for
+        ever, though the outputs of the same transaction are committed or aborted. They are then
+        read as they stand, without those of that transaction; its outputs tell the rest.
         """
         clients.close(self._group)
         settings = self._settings
-        self._group = self._connect(lambda: clients.consumer(settings, group_id=settings.group_id))
+        self._group = self._connect(
+            lambda: clients.consumer(
+                settings, group_id=settings.group_id, isolation_level=isolation_level
+            )
+        )
 
     def _ensure_topics(self) -> None:
         clients.ensure_topics(self._admin, self._settings, self._log)
@@ -430,35 +451,66 @@ class Units:
     def _position(self, place: TopicPartition) -> Position:
         partition, incarnation = place.partition, self._incarnation
         committed = self._group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+        if self._group.config["isolation_level"] == _AS_THEY_STAND:
+            self._check_outputs_decided(partition)
         bounds = clients.bounds(self._reader, place)
+        reason = "no tally is committed"
         if committed is not None and committed.metadata:
             try:
                 tally = Tally.from_metadata(committed.metadata)
             except RecordError as error:
                 self._log.warning("partition %d: committed metadata: %s", partition, error)
             else:
-                position = on_the_topic(bounds, committed.offset, tally, incarnation)
-                if position.offset != committed.offset or position.remark:
-                    self._log.warning(
-                        "partition %d: the committed offset %d is no longer on the topic; %s",
-                        partition,
-                        committed.offset,
-                        position,
-                    )
-                return position
+                offset = committed.offset
+                beyond = predicted_beyond(
+                    self._reader, self._settings, partition, incarnation, offset, self._stop
+                )
+                if beyond is None:
+                    return self._at_the_commit(partition, bounds, offset, tally)
+                reason = f"offset {beyond} is predicted, though only those before {offset} count"
         fallback = from_outputs(self._reader, self._settings, partition, incarnation, self._stop)
         if fallback is None:
             return Position(bounds[0], Tally(incarnation=incarnation), 0)
         self._log.warning(
-            "partition %d: no tally is committed; going on from the last prediction,"
-            " n=%d correct=%d model=%d; %s",
+            "partition %d: %s; going on from the last prediction, n=%d correct=%d model=%d; %s",
             partition,
+            reason,
             fallback.tally.n,
             fallback.tally.correct,
             fallback.tally.model,
             fallback,
         )
         return fallback
+
+    def _at_the_commit(
+        self, partition: int, bounds: tuple[int, int], offset: int, tally: Tally
+    ) -> Position:
+        position = on_the_topic(bounds, offset, tally, self._incarnation)
+        if position.offset != offset or position.remark:
+            self._log.warning(
+                "partition %d: the committed offset %d is no longer on the topic; %s",
+                partition,
+                offset,
+                position,
+            )
+        return position
+
+    def _check_outputs_decided(self, partition: int) -> None:
+        """Check that no transaction over a partition's outputs is open, whoever began it.
+
+        Raises
+        ------
+        KafkaTimeoutError
+        """
+        settings = self._settings
+        for topic in (settings.prediction_topic, settings.rejected_topic):
+            place = TopicPartition(topic, partition)
+            end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
+            decided = clients.bounds(self._reader, place)[1]
+            if decided < end:
+                raise KafkaTimeoutError(
+                    f"{topic} partition {partition}: a transaction is open at {decided}"
+                )
 
     def _connect(self, make: Callable[[], Any]) -> Any:
         return clients.connect(make, self._settings, self._stop, self._log)

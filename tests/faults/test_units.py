@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from kafka import TopicPartition
+from kafka.protocol.producer.transaction import WriteTxnMarkersRequest
 
 from local.process import Process
+from predictor.units import SETTLE_SECONDS
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
@@ -26,10 +29,10 @@ def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
         yield found
 
 
-def await_answered(topics: Topics) -> None:
+def await_answered(topics: Topics, seconds: float = WAIT_SECONDS) -> None:
     eventually(
         lambda: topics.answered() >= topics.written(),
-        WAIT_SECONDS,
+        seconds,
         lambda: f"{topics.written()} answers; there are {topics.answered()}",
     )
 
@@ -42,6 +45,33 @@ def write_until_struck(topics: Topics, predictor: Process) -> None:
         return "struck" in predictor.log()
 
     eventually(is_struck, STRUCK_SECONDS, lambda: f"struck: {predictor.tail()}")
+
+
+def commit_predictions_alone(topics: Topics) -> None:
+    """End the transaction that is open on the prediction topic there, and nowhere else."""
+    place = TopicPartition(topics.settings.prediction_topic, 0)
+    (state,) = topics.admin.describe_producers([place]).values()
+    (open_one,) = [p for p in state.active_producers if p.current_transaction_start_offset >= 0]
+    marker = WriteTxnMarkersRequest.WritableTxnMarker
+    request = WriteTxnMarkersRequest(
+        markers=[
+            marker(
+                producer_id=open_one.producer_id,
+                producer_epoch=open_one.producer_epoch,
+                transaction_result=True,
+                topics=[marker.WritableTxnMarkerTopic(name=place.topic, partition_indexes=[0])],
+                coordinator_epoch=open_one.coordinator_epoch,
+            )
+        ]
+    )
+
+    async def send() -> None:
+        (leader,) = await topics.admin._async_get_leader_for_partitions([place])
+        response = await topics.admin._manager.send(request, node_id=leader)
+        (result,) = response.markers
+        assert [p.error_code for t in result.topics for p in t.partitions] == [0]
+
+    topics.admin._manager.run(send)
 
 
 def _younger(file: Path, than: float) -> bool:
@@ -63,6 +93,32 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
     eventually(lambda: log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
     assert not [*tmp_path.glob("*.old")], "I4: a log ahead of the topic was set aside"
     check(settings_env, [log])
+
+
+@pytest.mark.parametrize("successor", ["one", "two"])
+def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path, successor: str
+) -> None:
+    logs = {name: tmp_path / f"{name}.log" for name in ("one", "two")}
+    env = {name: {"REPLICA": name, "LOG_FILE": str(log)} for name, log in logs.items()}
+    one = start.run("predictor", STEP, "commit_transaction", "3", "kill", **env["one"])
+    write_until_struck(topics, one)
+    one.wait(10)
+    before = topics.answered()
+    commit_predictions_alone(topics)
+    half = topics.answered()
+    assert half > before
+    # The one of the same name ends what was open on the offsets; to another, it stays open.
+    after = start("predictor", **env[successor])
+    await_answered(topics, SETTLE_SECONDS + WAIT_SECONDS)
+    assert f"offset {half - 1} is predicted, though only" in after.log()
+    topics.write(100)
+    await_answered(topics)
+    if successor == "two":
+        assert after.stop() == 0
+        one = start("predictor", **env["one"])
+        eventually(lambda: "partitions 0@" in one.log(), WAIT_SECONDS)
+    check(settings_env, [logs[successor]])
 
 
 def test_a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it(
