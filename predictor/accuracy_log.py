@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from stream.records import Prediction
@@ -87,14 +88,13 @@ class AccuracyLog:
             if self._last is None:
                 self._last = self._read()
             for partition, n, found in due:
-                last = self._last.get(partition)
-                if last is not None and n < last:
+                last = self._last.get(partition, 0)
+                if n < last:
                     self._set_aside(partition, n, last)
-                    last = None
-                first = next(iter(found))[0].n if found else None
-                if first is None or last is None or first != last + EVERY:
-                    found = self._missing(partition, last or 0, n - n % EVERY)
-                self._write(found)
+                    last = 0
+                new = [each for each in found if each[0].n > last]
+                before = new[0][0].n - EVERY if new else n - n % EVERY
+                self._write(chain(self._missing(partition, last, before), new))
         except OSError as error:
             # What is on disk is not known any more: read it again before the next line.
             self._last = None

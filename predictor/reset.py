@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import CoordinatorNotAvailableError
 
 from predictor.settings import PredictorSettings
 from stream import clients
@@ -22,6 +25,9 @@ from stream.command import command
 from stream.service import Fatal
 
 _TO_THE_END = -1
+
+COORDINATOR_SECONDS = 15.0
+"""How long a cluster may take to name the broker that keeps a group."""
 
 
 def reset(
@@ -66,13 +72,25 @@ def reset(
 
 
 def _refuse_members(client: KafkaAdminClient, group: str, consequence: str) -> None:
-    members = client.describe_groups([group])[group]["members"]
+    members = _members(client, group)
     if members:
         hosts = ", ".join(sorted({member["client_host"].lstrip("/") for member in members}))
         raise Fatal(
             f"group {group} has {len(members)} members ({hosts}): stop every predictor first;"
             f" {consequence}"
         )
+
+
+def _members(client: KafkaAdminClient, group: str) -> list[dict[str, Any]]:
+    end = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            return client.describe_groups([group])[group]["members"]  # type: ignore[no-any-return] # kafka-python carries no types
+        except CoordinatorNotAvailableError:
+            # A cluster makes the topic of the groups when one is asked for first.
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def ask(what: str) -> bool:

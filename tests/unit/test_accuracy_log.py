@@ -46,6 +46,22 @@ def test_a_line_stands_at_every_tenth_counted_prediction(tmp_path: Path) -> None
     assert counts(tmp_path / "predictor.log") == [10, 20]
 
 
+def test_the_lines_of_a_commit_do_not_wait_until_a_reader_of_the_topic_sees_it(
+    tmp_path: Path,
+) -> None:
+    def lagging(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+        yield from topic(partition, after, min(upto, 60))
+
+    log = make(tmp_path, lagging)
+    log.append([prediction(n) for n in range(61, 86)])
+    assert counts(tmp_path / "predictor.log") == [10, 20, 30, 40, 50, 60, 70, 80]
+
+
+def test_the_first_lines_of_all_are_written_without_reading_the_topic(tmp_path: Path) -> None:
+    make(tmp_path, no_topic).append([prediction(n) for n in range(1, 26)])
+    assert counts(tmp_path / "predictor.log") == [10, 20]
+
+
 def test_lines_that_follow_on_are_written_without_reading_the_topic(tmp_path: Path) -> None:
     make(tmp_path).fill_in({0: 20})
     log = make(tmp_path, no_topic)
