@@ -20,7 +20,7 @@ from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
 from datagenerator.settings import Settings
 from datagenerator.sources import Source, SourceError, open_source
 from datagenerator.topics import prepare
-from stream.clients import close, connect, give_up_if_refused, producer
+from stream.clients import admin, close, connect, give_up_if_refused, producer
 from stream.records import encode_record
 from stream.service import Backoff, Fatal, Stop, Warnings, run
 
@@ -37,11 +37,13 @@ def main(settings: Settings, stop: Stop) -> None:
         raise Fatal(str(error)) from None
     if s.repeat and source.size:
         LOG.info("REPEAT=1: records from id %d on are repeats, that is, seen data", source.size)
+    # The producer tries for ever, even where the broker refuses it or its certificate is refused.
+    reach = partial(connect, lambda: close(admin(s)), s, stop, LOG)
     while True:
         # Only a send to a topic that vanished waits, and SIGTERM must not wait with it for long.
         client = connect(lambda: producer(s, max_block_ms=1_000), s, stop, LOG)
         try:
-            send(s, source, Outbox(client, stop, LOG), stop)
+            send(s, source, Outbox(client, stop, LOG, reach), stop)
             stop.wait(threading.TIMEOUT_MAX)
         except MessageSizeTooLargeError as error:
             raise Fatal(f"{s.data_topic}: the broker refuses records: {error}") from None

@@ -24,6 +24,8 @@ class Outbox:
         Or anything whose ``send`` returns a future alike.
     stop : Stop
     log : logging.Logger
+    stalled : callable
+        Called when nothing was acknowledged for long; may raise to end the service.
     clock : callable
         Monotonic seconds.
     """
@@ -33,11 +35,13 @@ class Outbox:
         producer: Any,
         stop: Stop,
         log: logging.Logger,
+        stalled: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._producer = producer
         self._stop = stop
         self._log = log
+        self._stalled = stalled
         self._warnings = Warnings(log, clock)
         self._clock = clock
         self._futures: deque[Any] = deque()
@@ -97,6 +101,7 @@ class Outbox:
                 " takes them",
                 *(now - self._progress, len(futures)),
             )
+            self._stalled()
 
     def _stands(self, record: Any) -> None:
         """Take note of where a record stands, and warn when somebody else's stand before it."""

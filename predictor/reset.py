@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedError
 
 from predictor.settings import PredictorSettings
 from stream import clients
@@ -62,6 +62,8 @@ def reset(
     # The group first: if deleting the records fails, counting goes on from the last prediction,
     # and nothing is lost.
     outcome = client.delete_groups([settings.group_id])[settings.group_id]
+    if outcome == GroupAuthorizationFailedError.__name__:
+        raise GroupAuthorizationFailedError(settings.group_id, "Delete")
     if outcome not in ("OK", "GroupIdNotFoundError"):
         raise Fatal(f"group {settings.group_id}: {outcome}; nothing was deleted")
     places = [TopicPartition(topic, p) for topic, count in outputs.items() for p in range(count)]

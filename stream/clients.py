@@ -138,13 +138,13 @@ def refusal(
 def _right(
     error: AuthorizationError, settings: StreamSettings, right: str, transaction: str
 ) -> str:
+    topics, *more = error.args or ("",)
     if isinstance(error, GroupAuthorizationFailedError):
-        return f"Read the group {getattr(settings, 'group_id', '')}"
+        return f"{more[0] if more else 'Read'} the group {getattr(settings, 'group_id', '')}"
     if isinstance(error, TransactionalIdAuthorizationFailedError):
         return f"Write under the transactional id {transaction}"
     if isinstance(error, ClusterAuthorizationFailedError):
         return "IdempotentWrite on the cluster"
-    topics, *more = error.args or ("",)
     names = [topics] if isinstance(topics, str) else sorted(topics)
     return f"{more[0] if more else right} the topic {', '.join(names)}"
 

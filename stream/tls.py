@@ -98,7 +98,7 @@ class Tls:
                 variable, path = "KAFKA_SSL_CIPHERS", s.kafka_ssl_ciphers
                 context.set_ciphers(path)
         except OSError as error:  # ssl.SSLError is one
-            self.problem = f"{variable}: {path}: {error.strerror or error}"
+            self.problem = f"{variable}: {path}: {error.strerror or error.args[0]}"
             raise
         return context
 

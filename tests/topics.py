@@ -115,8 +115,8 @@ class Topics:
 
     def _read(self, topic: str, partition: int) -> Records:
         place = TopicPartition(topic, partition)
-        end = clients.bounds(self.consumer, place)[1]
-        start, rows = self._read_so_far.get(place, (0, []))
+        beginning, end = clients.bounds(self.consumer, place)
+        start, rows = self._read_so_far.get(place, (beginning, []))
         found = clients.read_range(self.consumer, place, start, end, Stop())
         rows = rows + [orjson.loads(record.value) for record in found]
         self._read_so_far[place] = (end, rows)

@@ -94,11 +94,11 @@ def test_wrong_models_are_refused_while_the_old_one_serves_and_their_code_never_
     load.recovery(PATIENCE_SECONDS)
     publisher.publish(30)
     served_next(predictor.log, 30)
+    eventually(lambda: f"model=30 swaps=1 refused={len(refused)} " in predictor.log())
     load.finish()
     for reason in refused:
         assert predictor.log().count(reason) == 1, reason
     assert predictor.log().count("WARNING") == len(refused)
-    assert f" refused={len(refused)} " in predictor.log()
     assert not marker.exists()
     statuses = Counter((s["version"], s["status"]) for s in publisher.statuses())
     assert {v for v, status in statuses if status == "refused"} == {4, 5, 6, 7, 8, 9, 10, 20, 21}

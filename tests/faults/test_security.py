@@ -459,5 +459,5 @@ def test_a_command_says_in_one_line_that_it_is_refused(
     assert foreign.stderr.startswith("localhost: the broker's certificate is refused: ")
     denied = command(settings_env | kafka.user("verifier"), "predictor.reset", "--yes")
     assert denied.returncode == 1
-    assert "verifier lacks the right to " in denied.stderr
+    assert "user verifier lacks the right to Delete the group secured;" in denied.stderr
     assert (wrong.stderr + foreign.stderr + denied.stderr).count("\n") == 3

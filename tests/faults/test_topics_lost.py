@@ -120,7 +120,8 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
         # Twice, if the first was still on its way when the topic was made again.
         assert {s["version"] for s in three.statuses() if s["status"] == "barred"} == {3}
     report = check(settings_env)
-    assert (report.n, report.models) == (three.written(), {1, 2})
+    assert report.n == three.written()
+    assert report.models - {3} == {1, 2}  # the barred one may have predicted before it failed
 
 
 def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_versions(

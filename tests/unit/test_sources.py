@@ -440,7 +440,7 @@ def test_a_broker_that_is_away_is_warned_of_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker, clock = Broker(), Clock()
-    outbox = Outbox(broker, Stop(), logging.getLogger("test"), clock)
+    outbox = Outbox(broker, Stop(), logging.getLogger("test"), clock=clock)
     clock.now = 100.0
     outbox.look()
     outbox.send("t", b"", 0)
@@ -460,7 +460,7 @@ def test_records_of_somebody_else_between_its_own_are_warned_of_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Broker()
-    outbox = Outbox(broker, Stop(), logging.getLogger("test"), Clock())
+    outbox = Outbox(broker, Stop(), logging.getLogger("test"), clock=Clock())
     broker.offset = 40
     for _ in range(3):
         for _ in range(10):
