@@ -18,7 +18,7 @@ from typing import Any
 import joblib
 import numpy as np
 import sklearn
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from modelgenerator.model_topic import last_version, newest_envelope, settled_end
@@ -29,6 +29,7 @@ from stream.keys import SigningKey, TrustedKeys
 from stream.models import Envelope, now, pack
 from stream.records import Schema
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+from stream.transactions import initialize
 
 log = logging.getLogger("modelgenerator")
 
@@ -282,7 +283,11 @@ def _transaction(
     tried: set[int],
 ) -> int:
     # From here on no earlier publisher can commit, so the last version stays the last.
-    producer.init_transactions()
+    client = clients.admin(settings)
+    try:
+        initialize(client, producer, [TopicPartition(settings.model_topic, 0)], log)
+    finally:
+        clients.close(client)
     trusted = TrustedKeys(settings.trusted_keys)
     if key.fingerprint not in trusted.fingerprints():  # versions would be given twice
         raise Fatal(f"key {key.fingerprint} signs, but is not {trusted}")

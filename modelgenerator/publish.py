@@ -56,6 +56,9 @@ BACKTEST_RECORDS = 2_000
 LOOKED_AT = 200
 """Latest records of each partition whose commonest width is the stream's."""
 
+LACKED = 100
+"""First features that a model is tried without, one at a time."""
+
 MESSAGE_BYTES = 1_000_000
 """What a broker takes as one message by default, with some room."""
 
@@ -63,10 +66,15 @@ BATCH = 5_000
 
 
 class Stream(NamedTuple):
-    """What a model has to fit."""
+    """What a model has to fit: the schema, and the newest records."""
 
     schema: Schema | None
-    width: int | None
+    newest: list[Found]
+
+    @property
+    def width(self) -> int | None:
+        """The commonest number of features."""
+        return width(self.newest)
 
 
 def publish(
@@ -148,7 +156,7 @@ def _stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stream:
             " start the services first"
         )
     schema = read_schema(consumer, settings, stop)
-    return Stream(schema, width(newest_records(consumer, settings, LOOKED_AT, stop)))
+    return Stream(schema, newest_records(consumer, settings, LOOKED_AT, stop))
 
 
 def _checked(
@@ -169,6 +177,8 @@ def _checked(
     if said["threshold"] is None:
         said["threshold"] = _own_threshold(model)
     envelope = replace(describe(model, features=int(features), **said), sklearn=made_with)
+    if not _answers(model, envelope):
+        envelope = _tried_on_a_record(model, envelope, stream.newest)
     try:
         pickle = pickled(model)
         foreign = any(a == "__main__" for _, a, _ in pickletools.genops(pickles.dumps(model)))
@@ -182,10 +192,33 @@ def _checked(
     (message,) = pack(replace(envelope, version=1), b"", None)
     unpack(message.value)  # what a reader demands of the fields
     if len(message.value) + 4 * PART_BYTES // 3 > MESSAGE_BYTES:  # the share is in base64
-        raise ModelError(f"feature_names: {len(message.value)} bytes, too many for a message")
+        raise ModelError(f"envelope: {len(message.value)} bytes, too many for a message")
     classifier.check(envelope, stream.schema, stream.width)
     classifier.load_within(settings, stop, envelope, pickle)
     return envelope, pickle
+
+
+def _answers(model: Any, envelope: Envelope) -> bool:
+    try:
+        Model(envelope, model).predict(classifier.probe(envelope))
+    except ModelError:
+        return False
+    return True
+
+
+def _tried_on_a_record(model: Any, envelope: Envelope, newest: Sequence[Found]) -> Envelope:
+    """Have the model tried on the newest record that it answers, if there is one.
+
+    Nulls are accepted where it answers that record without one of its features.
+    """
+    rows = (each.record.features for each in reversed(newest))
+    for row in (row for row in rows if len(row) == envelope.features):
+        tried = replace(envelope, probe=list(row))
+        if _answers(model, tried):
+            lacking = ([*row[:i], None, *row[i + 1 :]] for i in range(min(len(row), LACKED)))
+            missing = any(_answers(model, replace(envelope, probe=each)) for each in lacking)
+            return replace(tried, accepts_missing=missing)
+    return envelope
 
 
 def _own_threshold(model: Any) -> float | None:

@@ -40,6 +40,7 @@ from predictor.tally import Tally
 from stream import clients
 from stream.records import RecordError, encode_prediction, encode_rejected
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+from stream.transactions import initialize
 
 MAX_RECORDS = 5_000
 MAX_BYTES = 32 * 2**20
@@ -309,8 +310,8 @@ class Units:
 
     def _restore(self) -> None:
         """Begin again from what is committed, in the one order that is safe."""
-        self._producer = self._new_producer()
         self._connect(self._ensure_topics)
+        self._producer = self._new_producer()
         self.tallies = {}
         positions: dict[int, Position] = {}
         self._new_group()
@@ -355,8 +356,16 @@ class Units:
                 transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                 linger_ms=5,
             )
+            outputs = [
+                TopicPartition(topic, partition)
+                for topic in (settings.prediction_topic, settings.rejected_topic)
+                for partition in range(self._partitions)
+            ]
+            begin = partial(
+                initialize, self._admin, producer, outputs, self._log, settings.group_id
+            )
             try:
-                self._stop.deadline(COMMIT_SECONDS, producer.init_transactions)
+                self._stop.deadline(COMMIT_SECONDS, begin)
             except DeadlineExceeded as error:
                 clients.close(producer)
                 raise TimeoutError(str(error)) from None

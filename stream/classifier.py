@@ -112,6 +112,8 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
     if envelope.classes != [0, 1]:
         raise ModelError(f"classes: expected [0, 1], got {str(envelope.classes)[:100]}")
     names = envelope.feature_names
+    if envelope.probe is not None and len(envelope.probe) != envelope.features:
+        raise ModelError(f"features: {envelope.features}, but a probe of {len(envelope.probe)}")
     if names is not None and len(names) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but {len(names)} feature_names")
     expected = len(schema.feature_names) if schema else features
@@ -215,14 +217,27 @@ def load(
     if envelope.threshold is not None and not hasattr(classifier, "predict_proba"):
         raise ModelError(f"threshold: a {type(classifier).__name__} gives no probabilities")
     model = Model(envelope, classifier)
-    rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
-    rows[0] = 0.0
-    if envelope.accepts_missing:
-        rows[1] = np.nan
+    rows = probe(envelope)
     model.predict(rows)
     if math.isfinite(max_microseconds):
         _check_speed(model, rows, max_microseconds)
     return model
+
+
+def probe(envelope: Envelope) -> Matrix:
+    """Return what a model is tried on: its envelope's probe, else random numbers.
+
+    Returns
+    -------
+    ndarray of shape (8, features)
+    """
+    if envelope.probe is not None:
+        return np.tile(np.array(envelope.probe, dtype=np.float64), (_PROBE_ROWS, 1))
+    rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
+    rows[0] = 0.0
+    if envelope.accepts_missing:
+        rows[1] = np.nan
+    return rows
 
 
 def _check_unpacked(pickle: bytes, max_bytes: int) -> None:

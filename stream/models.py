@@ -83,6 +83,9 @@ class Envelope:
     after : int or None
         Where the model topic ended when this was published, so that a replayed record tells by
         itself that it stood elsewhere first. Absent in records of old.
+    probe : list of float or None, or None
+        Features that it is tried on before it serves, where it answers no random numbers: an
+        encoder may raise on categories that it has not seen. Absent in records of old.
     """
 
     version: int
@@ -105,6 +108,7 @@ class Envelope:
     threshold: float | None = None
     pinned: bool = False
     after: int | None = None
+    probe: list[float | None] | None = None
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
         """Whether the model was trained on the record at this place of the data topic."""
@@ -308,13 +312,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "threshold": (float, int, type(None)),
     "pinned": (bool,),
     "after": (int, type(None)),
+    "probe": (list, type(None)),
     "part": (int,),
     "parts": (int,),
     "pickle": (str,),
 }
 
 
-_ADDED: dict[str, Any] = {"threshold": None, "pinned": False, "after": None}
+_ADDED: dict[str, Any] = {"threshold": None, "pinned": False, "after": None, "probe": None}
 """Fields that came later, with what their absence means."""
 
 
@@ -339,6 +344,8 @@ def _field(found: dict[str, Any], name: str) -> Any:
         raise ModelError("feature_names: expected names")
     if name == "classes" and not set(map(type, value)) <= {int}:
         raise ModelError("classes: expected integers")
+    if name == "probe" and value and not set(map(type, value)) <= {int, float, type(None)}:
+        raise ModelError("probe: expected numbers or null")
     if type(value) is str and name != "pickle" and len(value) > TEXT_LIMIT:
         raise ModelError(f"{name}: at most {TEXT_LIMIT} characters, got {len(value)}")
     return value

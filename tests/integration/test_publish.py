@@ -62,12 +62,12 @@ def write(topics: Topics, found: pd.DataFrame, labels: pd.Series) -> None:
     topics.producer.flush(30)
 
 
-def by_names() -> Any:
+def by_names(handle_unknown: str) -> Any:
     return make_pipeline(
         ColumnTransformer(
             [
                 ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["hours", "age"]),
-                ("zone", OneHotEncoder(handle_unknown="ignore"), ["zone"]),
+                ("zone", OneHotEncoder(handle_unknown=handle_unknown), ["zone"]),
             ]
         ),
         SelectKBest(k=4),
@@ -76,7 +76,8 @@ def by_names() -> Any:
 
 
 PIPELINES: dict[str, Callable[[], Any]] = {
-    "columns by their names": by_names,
+    "columns by their names": lambda: by_names("ignore"),
+    "an encoder that raises on what it has not seen": lambda: by_names("error"),
     "imputer, scaler": lambda: make_pipeline(
         SimpleImputer(), StandardScaler(), RandomForestClassifier(20, random_state=0)
     ),
@@ -107,6 +108,26 @@ def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
     assert check(settings_env).recomputed == 300
     assert topics.models()[0]["feature_names"] in (NAMES, None)
     assert topics.models()[0]["accepts_missing"] is True
+
+
+def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    found, labels = frame(100)
+    model = by_names("error").fit(found, labels)
+    topics.describe(Schema(NAMES, "label", "1"))
+    with pytest.raises(ModelError, match="unknown categories"):
+        publish.publish(model)
+    write(topics, found, labels)
+    assert publish.publish(model) == 1
+    topics.write_values(
+        [b'{"id":100,"features":[40,1,77],"label":1}', b'{"id":101,"features":[40,1,null]}']
+    )
+    start("predictor")
+    eventually(lambda: topics.answered() == 102, 90)
+    assert len(topics.predictions()) == 100
+    assert ["unknown categories" in r["reason"] for r in topics.rejected()] == [True, True]
+    check(settings_env)
 
 
 def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
@@ -215,7 +236,7 @@ def test_what_a_predictor_would_refuse_is_not_published_and_one_line_says_why(
 def test_features_in_another_order_than_the_schema_are_refused_by_name(topics: Topics) -> None:
     found, labels = frame(100)
     topics.describe(Schema(NAMES, "label", "1"))
-    turned = by_names().fit(found[["hours", "age", "zone"]], labels)
+    turned = by_names("ignore").fit(found[["hours", "age", "zone"]], labels)
     with pytest.raises(ModelError, match="feature 0 of the stream is 'age', of the model 'hours'"):
         publish.publish(turned)
     with pytest.raises(ModelError, match="the stream has 3, the model 2"):

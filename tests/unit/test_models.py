@@ -253,6 +253,9 @@ def test_the_signature_of_one_part_does_not_fit_another(trusted: TrustedKeys) ->
         ("threshold", 30),
         ("pinned", 1),
         ("pinned", None),
+        ("probe", 1.0),
+        ("probe", [1.0, "2"]),
+        ("probe", [True, 1.0]),
         ("sha256", None),
         ("part", 0),
         ("part", 2),
@@ -269,7 +272,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
         unpack(orjson.dumps({**fields, field: value}))
 
 
-ADDED = {"threshold", "pinned", "after"}
+ADDED = {"threshold", "pinned", "after", "probe"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
@@ -326,6 +329,7 @@ OTHERS: dict[str, Any] = {
     "threshold": 0.3,
     "pinned": True,
     "after": 5,
+    "probe": [0.5, None],
     "part": 2,
     "parts": 2,
     "pickle": base64.b64encode(b"other").decode(),
