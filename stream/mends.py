@@ -1,4 +1,7 @@
-"""What kafka-python 3.0.12 means to do when it is refused, and does not; imported, it is mended.
+"""What kafka-python 3.0.12 does otherwise than it means to; imported, it is mended.
+
+Waiting for a transaction: it has no end when the producer is closed meanwhile. Who was given up
+there, a thread and all that the producer holds, would be kept for ever.
 
 A wrong password: the client means to raise the broker's answer. But the answer comes together with
 the end of the connection and is dropped then, and a connection keeps it to itself anyhow, so the
@@ -12,11 +15,16 @@ from typing import Any
 
 from kafka.errors import (
     IllegalSaslStateError,
+    KafkaTimeoutError,
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
 )
 from kafka.net.connection import KafkaConnection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.producer.transaction_manager import TransactionalRequestResult
+
+LONGEST_WAIT_MS = 120_000
+"""Longer than any transaction of the services may take."""
 
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
 
@@ -45,6 +53,15 @@ async def _initialize(connection: Any, timeout_at: float | None = None) -> None:
         raise SaslAuthenticationFailedError(*connection.refusal.args or (connection.refusal,))
 
 
+def _wait(result: Any, timeout_ms: float | None = None) -> bool:
+    done = _client_wait(result, LONGEST_WAIT_MS if timeout_ms is None else timeout_ms)
+    if timeout_ms is None and not done:
+        raise KafkaTimeoutError(f"no answer within {LONGEST_WAIT_MS / 1_000:g} s")
+    return bool(done)
+
+
+_client_wait = TransactionalRequestResult.wait
+TransactionalRequestResult.wait = _wait
 _client_authenticate = KafkaConnection._sasl_authenticate
 _client_initialize = KafkaConnection.initialize
 KafkaConnection._sasl_authenticate = _authenticate

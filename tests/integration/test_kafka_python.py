@@ -24,9 +24,10 @@ from kafka.errors import (
     NoOffsetForPartitionError,
     ProducerFencedError,
 )
+from kafka.producer.transaction_manager import TransactionalRequestResult
 from kafka.structs import OffsetAndMetadata
 
-from stream import clients
+from stream import clients, mends
 from stream.service import DeadlineExceeded, Stop
 from tests.services import eventually
 from tests.topics import Topics
@@ -51,6 +52,14 @@ def transactional(topics: Topics, name: str, **options: Any) -> KafkaProducer:
     producer = clients.producer(topics.settings, transactional_id=name, **options)
     producer.init_transactions()
     return producer
+
+
+def test_who_waits_for_a_transaction_of_a_producer_that_was_closed_is_let_go_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mends, "LONGEST_WAIT_MS", 50)
+    with pytest.raises(KafkaTimeoutError, match=r"no answer within 0\.05 s"):
+        TransactionalRequestResult().wait()
 
 
 def test_a_plain_commit_wipes_the_metadata_of_the_offset(

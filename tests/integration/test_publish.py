@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Any, list[str], str]] = {
     "no probabilities": (fitted(LinearSVC()), ["--threshold", "0.3"], "gives no probabilities"),
     "percent": (fitted(LogisticRegression()), ["--threshold", "30"], "expected 0 to 1, got 30"),
     "unknown category": (
-        fitted(make_pipeline(OneHotEncoder(), LogisticRegression())),
+        make_pipeline(OneHotEncoder(), LogisticRegression()).fit([[5, 6], [7, 8]], [0, 1]),
         [],
         "unknown categories",
     ),
