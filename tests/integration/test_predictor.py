@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from stream.records import Schema
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, assert_exactly_once, regression
-from tests.unit.classifiers import Sign, envelope, pickled
+from tests.unit.classifiers import Hanging, Sign, Slow, envelope, pickled
 from tests.unit.test_classifier import Malicious
 
 RECOVERY_SECONDS = 2 * 15.0
@@ -334,6 +335,38 @@ def test_models_that_cannot_be_trusted_are_refused_in_one_line_and_the_old_one_k
     await_answered(topics, 20)
     refused = [s["version"] for s in topics.statuses() if s["status"] == "refused"]
     assert refused == [4, 5, 6, 7, 8, 9, 10]
+    check(settings_env)
+
+
+def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a_good_one_follows(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1)
+    predictor = start("predictor", MODEL_MAX_MICROSECONDS="500", MODEL_LOAD_SECONDS="5")
+    await_line(predictor, "model 1 (test) is next")
+    topics.publish(2, Slow(0.001))
+    topics.publish(3, Hanging())
+    topics.publish(4, Slow(3_600))
+    answered: list[int] = []
+
+    def all_are_refused() -> bool:
+        topics.write(10)
+        await_answered(topics, topics.written(), RECOVERY_SECONDS)
+        answered.append(topics.predictions()[-1]["model"])
+        return predictor.log().count("refused model") == 3
+
+    eventually(all_are_refused, 90)
+    assert set(answered) == {1}
+    slow, hanging, stuck = (s["reason"] for s in topics.statuses() if s["status"] == "refused")
+    assert re.match(r"too slow: \d+ µs a record .*MODEL_MAX_MICROSECONDS=500", slow)
+    assert hanging == stuck == "not loaded and probed within MODEL_LOAD_SECONDS=5"
+    topics.publish(5)
+    await_line(predictor, "model 5 (test) is next")
+    topics.write(1)  # the unit under way when it came may be that of the one before
+    await_answered(topics, topics.written())
+    topics.write(10)
+    await_answered(topics, topics.written())
+    assert {p["model"] for p in topics.predictions()[-10:]} == {5}
     check(settings_env)
 
 

@@ -65,6 +65,26 @@ class Once(Sign):
         return super().predict(matrix)
 
 
+class Slow(Sign):
+    """Takes so many seconds for each record."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict slowly."""
+        time.sleep(self.seconds * len(matrix))
+        return super().predict(matrix)
+
+
+class Hanging(Sign):
+    """Is not unpickled within an hour."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (3_600.0,)
+
+
 class Held:
     """Predicts 0 for every record, once the file `go` is there.
 
