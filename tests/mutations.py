@@ -11,6 +11,7 @@ from pathlib import Path
 
 PREDICTOR = "tests/integration/test_predictor.py::test_"
 UNITS = "tests/faults/test_units.py::test_"
+TRANSACTIONS = "tests/faults/test_transactions.py::test_"
 
 
 class StaleError(Exception):
@@ -230,5 +231,35 @@ MUTATIONS = [
         ),
         UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
         "I6 prediction partition 0",
+    ),
+    Mutation(
+        "what a killed broker left open is not ended",
+        (Change("stream/transactions.py", "    if not left and (", "    if True or ("),),
+        TRANSACTIONS + "a_predictor_ends_what_its_killed_broker_left_open_and_repeats_nothing",
+        "not within|the broker had left",
+    ),
+    Mutation(
+        "what a killed broker left open is committed with the next commit",
+        (
+            Change(
+                "stream/transactions.py",
+                "commit = state in _TO_BE_COMMITTED",
+                "commit = True",
+            ),
+        ),
+        TRANSACTIONS + "a_model_that_a_killed_broker_left_open_never_comes_to_light",
+        "JSONDecodeError|unexpected character|assert",
+    ),
+    Mutation(
+        "predictions beyond the committed offset do not count",
+        (
+            Change(
+                "predictor/fallback.py",
+                "return source if source >= offset else None",
+                "return None",
+            ),
+        ),
+        UNITS + "half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again[one]",
+        "I[12] prediction partition 0|is predicted, though only",
     ),
 ]
