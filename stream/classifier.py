@@ -30,6 +30,7 @@ _TIMED_ROWS = 500
 _TIMED_NUMBERS = 2_000_000
 _TIMED_RUNS = 5
 _CHUNK_BYTES = 2**20
+_SLICE_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -246,14 +247,19 @@ def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
     if pickle[:1] == b"\x80":
         size = len(pickle)
     else:
-        unpacker, packed = zlib.decompressobj(), pickle
+        unpacker, read = zlib.decompressobj(), 0
         try:
-            while packed and size <= max_bytes:
-                size += len(unpacker.decompress(packed, _CHUNK_BYTES))
-                packed = unpacker.unconsumed_tail
+            while read < len(pickle) and size <= max_bytes and not unpacker.eof:
+                # In slices: a call copies what it leaves over of its input.
+                packed = pickle[read : read + _SLICE_BYTES]
+                read += len(packed)
+                while packed and size <= max_bytes:
+                    size += len(unpacker.decompress(packed, _CHUNK_BYTES))
+                    packed = unpacker.unconsumed_tail
         except zlib.error:
             raise ModelError("cannot be unpickled: neither plain nor packed with zlib") from None
-        if unpacker.unused_data:  # joblib would unpack that as well
+        more = unpacker.unused_data or read < len(pickle)
+        if unpacker.eof and more:  # joblib would unpack that as well
             raise ModelError("cannot be unpickled: something follows after its end")
     if size > max_bytes:
         raise ModelError(f"larger than {max_bytes} bytes when unpacked")
