@@ -23,7 +23,7 @@ from tests.checker import Report, check
 from tests.faults.recoveries import Recoveries
 from tests.services import ROOT, Services
 from tests.soak.faults import Faults
-from tests.soak.memory import Memory, flat, thirds
+from tests.soak.memory import Memory, thirds, verdict
 from tests.soak.plan import Fault, plan
 from tests.soak.suite import Failed, Suite
 
@@ -160,10 +160,10 @@ def tables(soak: Soak) -> list[str]:
     growing = []
     for service, samples in soak.memory.longest().items():
         first, middle, last = thirds(samples)
-        verdict = "flat" if flat(samples) else "growing"
-        growing += [service] * (verdict == "growing")
+        found = verdict(samples)
+        growing += [service] * (found == "growing")
         lived = f"{service} | {len(samples)}"
-        print(f"| {lived} | {first:.1f} MiB | {middle:.1f} MiB | {last:.1f} MiB | {verdict} |")
+        print(f"| {lived} | {first:.1f} MiB | {middle:.1f} MiB | {last:.1f} MiB | {found} |")
     print(flush=True)
     return growing
 

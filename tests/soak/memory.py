@@ -12,6 +12,8 @@ from local.process import Process
 EVERY_SECONDS = 1.0
 ALLOWED_SHARE = 1.05
 ALLOWED_MIB = 5.0
+LEAST_SECONDS = 200
+"""A shorter life is mostly warming up, and tells nothing."""
 
 
 class Memory:
@@ -58,6 +60,13 @@ class Memory:
             service = name.split()[0]
             found[service] = max(found.get(service, []), samples, key=len)
         return found
+
+
+def verdict(samples: list[float]) -> str:
+    """Tell in a word or two what memory does over a life."""
+    if len(samples) * EVERY_SECONDS < LEAST_SECONDS:
+        return "too short to tell"
+    return "flat" if flat(samples) else "growing"
 
 
 def flat(samples: list[float]) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from tests.soak.memory import flat
+from tests.soak.memory import verdict
 from tests.soak.plan import SPARED, plan
 
 ROUND = 14
@@ -42,5 +42,6 @@ def test_whoever_leaves_joins_next() -> None:
 def test_memory_that_warms_up_and_stays_is_flat_and_one_that_keeps_growing_is_not() -> None:
     warming = [100 + min(second, 100) / 2 for second in range(300)]
     growing = [100 + second / 15 for second in range(300)]
-    assert flat(warming)
-    assert not flat(growing)
+    assert verdict(warming) == "flat"
+    assert verdict(growing) == "growing"
+    assert verdict(growing[:199]) == "too short to tell"
