@@ -29,7 +29,7 @@ from stream.keys import SigningKey, TrustedKeys
 from stream.models import Envelope, now, pack
 from stream.records import Schema
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
-from stream.transactions import initialize
+from stream.transactions import Transactions
 
 log = logging.getLogger("modelgenerator")
 
@@ -167,13 +167,14 @@ def publish(
     """
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     tried: set[int] = set()
-    problems, transaction = Warnings(log), f"{settings.model_topic}-publisher"
+    problems, name = Warnings(log), f"{settings.model_topic}-publisher"
+    transactions = Transactions(settings, name, log)
     make_topics = partial(clients.make_topics, settings, log)
     while True:
         producer = clients.connect(
             lambda: clients.producer(
                 settings,
-                transactional_id=transaction,
+                transactional_id=name,
                 transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
                 linger_ms=0,
             ),
@@ -185,12 +186,21 @@ def publish(
             return stop.deadline(
                 TRANSACTION_SECONDS + 30,
                 partial(
-                    _transaction, producer, settings, envelope, pickle, key, stop, allowed, tried
+                    _transaction,
+                    producer,
+                    transactions,
+                    settings,
+                    envelope,
+                    pickle,
+                    key,
+                    stop,
+                    allowed,
+                    tried,
                 ),
             )
         except (KafkaError, DeadlineExceeded, OSError) as error:
             stop.check()
-            clients.give_up_if_refused(error, settings, "Write", transaction)
+            clients.give_up_if_refused(error, settings, "Write", name)
             # The client raises what went wrong, or a KafkaError that carries it.
             if any(isinstance(e, _FENCED) for e in (error, *error.args)):
                 problems.warn("fenced", "another publisher came between; publishing again")
@@ -274,6 +284,7 @@ class Announcer:
 
 def _transaction(
     producer: KafkaProducer,
+    transactions: Transactions,
     settings: Settings,
     envelope: Envelope,
     pickle: bytes,
@@ -283,11 +294,7 @@ def _transaction(
     tried: set[int],
 ) -> int:
     # From here on no earlier publisher can commit, so the last version stays the last.
-    client = clients.admin(settings)
-    try:
-        initialize(client, producer, [TopicPartition(settings.model_topic, 0)], log)
-    finally:
-        clients.close(client)
+    transactions.initialize(producer, [TopicPartition(settings.model_topic, 0)])
     trusted = TrustedKeys(settings.trusted_keys)
     if key.fingerprint not in trusted.fingerprints():  # versions would be given twice
         raise Fatal(f"key {key.fingerprint} signs, but is not {trusted}")

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ from stream.settings import read
 
 BACKTEST_RECORDS = 2_000
 LOOKED_AT = 200
-"""Latest records of each partition whose commonest width is the stream's."""
+"""Latest records of each partition whose commonest width is the stream's, and how many of all of
+them a model is tried on at most."""
 
 LACKED = 100
 """First features that a model is tried without, one at a time."""
@@ -212,7 +214,7 @@ def _tried_on_a_record(model: Any, envelope: Envelope, newest: Sequence[Found]) 
     Nulls are accepted where it answers that record without one of its features.
     """
     rows = (each.record.features for each in reversed(newest))
-    for row in (row for row in rows if len(row) == envelope.features):
+    for row in islice((row for row in rows if len(row) == envelope.features), LOOKED_AT):
         tried = replace(envelope, probe=list(row))
         if _answers(model, tried):
             lacking = ([*row[:i], None, *row[i + 1 :]] for i in range(min(len(row), LACKED)))

@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
 from stream.records import Prediction
@@ -94,7 +93,10 @@ class AccuracyLog:
                     last = 0
                 new = [each for each in found if each[0].n > last]
                 before = new[0][0].n - EVERY if new else n - n % EVERY
-                self._write(chain(self._missing(partition, last, before), new))
+                missing = list(self._missing(partition, last, before))
+                # Where the topic does not show all of them yet, the new ones come from there too.
+                caught_up = before <= last or (missing and missing[-1][0].n == before)
+                self._write(missing + new if caught_up else missing)
         except OSError as error:
             # What is on disk is not known any more: read it again before the next line.
             self._last = None

@@ -10,21 +10,28 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 
+from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients
 from stream.records import (
     Prediction,
     RecordError,
+    Rejected,
     decode_prediction,
     decode_rejected,
 )
 from stream.service import Stop
-from stream.settings import StreamSettings
 
 T = TypeVar("T")
 
 INCARNATION = "incarnation"
 """Header of the last output of each partition in a unit: the id of the data topic it came from."""
+
+GROUP = "group"
+"""Header beside it: whose output it is; the topic of rejected records may be several groups'."""
+
+LOOKED_BACK = 10_000
+"""Rejected records among which one's own beyond the committed offset is looked for."""
 
 
 class Position(NamedTuple):
@@ -53,7 +60,7 @@ class Position(NamedTuple):
 
 def from_outputs(
     reader: KafkaConsumer,
-    settings: StreamSettings,
+    settings: PredictorSettings,
     partition: int,
     incarnation: str | None,
     stop: Stop,
@@ -63,7 +70,7 @@ def from_outputs(
     Parameters
     ----------
     reader : KafkaConsumer
-    settings : StreamSettings
+    settings : PredictorSettings
     partition : int
     incarnation : str or None
         Id of the data topic as it is now.
@@ -75,12 +82,7 @@ def from_outputs(
         ``None`` when nothing was ever published of this partition.
     """
     prediction = _newest_prediction(reader, settings, partition, stop)
-    rejected = clients.newest(
-        reader,
-        TopicPartition(settings.rejected_topic, partition),
-        partial(_last, decode_rejected),
-        stop,
-    )
+    rejected = _newest_rejected(reader, settings, partition, stop)
     outputs = [found for found in (prediction, rejected) if found is not None]
     if not outputs:
         return None
@@ -95,24 +97,27 @@ def from_outputs(
     return on_the_topic(bounds, last.content.source[1] + 1, tally, incarnation)
 
 
-def predicted_beyond(
+def answered_beyond(
     reader: KafkaConsumer,
-    settings: StreamSettings,
+    settings: PredictorSettings,
     partition: int,
     incarnation: str | None,
     offset: int,
     stop: Stop,
 ) -> int | None:
-    """Return the offset of the record predicted last if it is not below the committed `offset`.
+    """Return the offset of the record answered last if it is not below the committed `offset`.
 
     Both are committed together, so there is none unless a broker kept only half of a commit.
-    Predictions alone tell: the topic of rejected records may be shared with other groups.
     """
-    last = _newest_prediction(reader, settings, partition, stop)
-    if last is None or last.incarnation is None or last.incarnation != incarnation:
-        return None
-    source = last.content.source[1]
-    return source if source >= offset else None
+    prediction = _newest_prediction(reader, settings, partition, stop)
+    rejected = _newest_rejected(reader, settings, partition, stop, LOOKED_BACK)
+    sources = [
+        found.content.source[1]
+        for found in (prediction, rejected)
+        if found is not None and found.incarnation is not None and found.incarnation == incarnation
+    ]
+    last = max(sources, default=-1)
+    return last if last >= offset else None
 
 
 def on_the_topic(
@@ -149,20 +154,38 @@ class _Output(NamedTuple, Generic[T]):
 
 
 def _newest_prediction(
-    reader: KafkaConsumer, settings: StreamSettings, partition: int, stop: Stop
+    reader: KafkaConsumer, settings: PredictorSettings, partition: int, stop: Stop
 ) -> _Output[Prediction] | None:
+    place = TopicPartition(settings.prediction_topic, partition)
+    return clients.newest(reader, place, partial(_last, decode_prediction, settings.group_id), stop)
+
+
+def _newest_rejected(
+    reader: KafkaConsumer,
+    settings: PredictorSettings,
+    partition: int,
+    stop: Stop,
+    most: int | None = None,
+) -> _Output[Rejected] | None:
+    place = TopicPartition(settings.rejected_topic, partition)
     return clients.newest(
-        reader,
-        TopicPartition(settings.prediction_topic, partition),
-        partial(_last, decode_prediction),
-        stop,
+        reader, place, partial(_last, decode_rejected, settings.group_id), stop, most
     )
 
 
-def _last(decode: Callable[[bytes | None], T], records: list[Any]) -> _Output[T] | None:
-    """Return the last record that can be decoded."""
+def _last(decode: Callable[[bytes | None], T], group: str, records: list[Any]) -> _Output[T] | None:
+    """Return the last record of this group that can be decoded.
+
+    Those without a mark belong to the next that has one.
+    """
+    own = True
     for record in reversed(records):
+        headers = dict(record.headers)
+        if GROUP in headers:
+            own = headers[GROUP] == group.encode()
+        if not own:
+            continue
         with suppress(RecordError):  # somebody else's record
-            found = dict(record.headers).get(INCARNATION)
+            found = headers.get(INCARNATION)
             return _Output(decode(record.value), found.decode() if found else None)
     return None

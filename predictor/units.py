@@ -8,6 +8,7 @@ producer, which ends the transaction left open, then position and tally from wha
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,11 +29,12 @@ from kafka.errors import (
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from predictor.fallback import (
+    GROUP,
     INCARNATION,
     Position,
+    answered_beyond,
     from_outputs,
     on_the_topic,
-    predicted_beyond,
 )
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
@@ -40,7 +42,7 @@ from predictor.tally import Tally
 from stream import clients
 from stream.records import RecordError, encode_prediction, encode_rejected
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
-from stream.transactions import initialize
+from stream.transactions import Transactions
 
 MAX_RECORDS = 5_000
 MAX_BYTES = 32 * 2**20
@@ -108,6 +110,9 @@ class Units:
         self.tallies: dict[int, Tally] = {}
         self._settings = settings
         self._transactional_id = f"{settings.group_id}-{settings.replica}"
+        self._transactions = Transactions(
+            settings, self._transactional_id, log, group=settings.group_id
+        )
         self._stop = stop
         self._log = log
         self._restored = restored
@@ -247,7 +252,9 @@ class Units:
             for rejected in outcome.rejected
         ]
         last = {(topic, partition): i for i, (topic, partition, *_) in enumerate(outputs)}
-        mark = [(INCARNATION, self._incarnation.encode())] if self._incarnation else None
+        mark = [(GROUP, settings.group_id.encode())]
+        if self._incarnation:
+            mark.append((INCARNATION, self._incarnation.encode()))
         sent = [
             producer.send(
                 topic,
@@ -310,15 +317,17 @@ class Units:
 
     def _restore(self) -> None:
         """Begin again from what is committed, in the one order that is safe."""
-        self._connect(self._ensure_topics)
         self._producer = self._new_producer()
         self.tallies = {}
         positions: dict[int, Position] = {}
         self._new_group()
-        patience = self._clock() + SETTLE_SECONDS
+        asked: set[TopicPartition] = set()
+        undecided_since = math.inf
         while True:
             self._join()
             places = self._consumer.assignment()
+            if places != asked:
+                asked, undecided_since = set(places), math.inf
             try:
                 positions = {
                     place.partition: self._stop.heeded(partial(self._position, place))
@@ -328,7 +337,12 @@ class Units:
                 clients.give_up_if_refused(error, self._settings)
                 # A transaction over them is being ended; meanwhile, others may join or leave.
                 self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
-                self._new_group("read_committed" if self._clock() < patience else _AS_THEY_STAND)
+                now = self._clock()
+                undecided = isinstance(error, _UndecidedError)
+                undecided_since = min(undecided_since, now) if undecided else math.inf
+                overdue = now - undecided_since > SETTLE_SECONDS
+                self._connect(self._ensure_topics)
+                self._new_group(_AS_THEY_STAND if overdue else "read_committed")
                 self._stop.wait(0.2)
                 continue
             if not self._listener.changed:
@@ -350,6 +364,7 @@ class Units:
         settings = self._settings
 
         def make() -> KafkaProducer:
+            self._ensure_topics()
             producer = clients.producer(
                 settings,
                 transactional_id=self._transactional_id,
@@ -361,9 +376,7 @@ class Units:
                 for topic in (settings.prediction_topic, settings.rejected_topic)
                 for partition in range(self._partitions)
             ]
-            begin = partial(
-                initialize, self._admin, producer, outputs, self._log, settings.group_id
-            )
+            begin = partial(self._transactions.initialize, producer, outputs)
             try:
                 self._stop.deadline(COMMIT_SECONDS, begin)
             except DeadlineExceeded as error:
@@ -459,10 +472,15 @@ class Units:
 
     def _position(self, place: TopicPartition) -> Position:
         partition, incarnation = place.partition, self._incarnation
-        committed = self._group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+        bounds = clients.bounds(self._reader, place)  # first: without a broker, nothing is decided
+        try:
+            committed = self._group.committed(
+                place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
+            )
+        except KafkaTimeoutError:
+            raise _UndecidedError(f"partition {partition}: a transaction has not ended") from None
         if self._group.config["isolation_level"] == _AS_THEY_STAND:
             self._check_outputs_decided(partition)
-        bounds = clients.bounds(self._reader, place)
         reason = "no tally is committed"
         if committed is not None and committed.metadata:
             try:
@@ -471,12 +489,12 @@ class Units:
                 self._log.warning("partition %d: committed metadata: %s", partition, error)
             else:
                 offset = committed.offset
-                beyond = predicted_beyond(
+                beyond = answered_beyond(
                     self._reader, self._settings, partition, incarnation, offset, self._stop
                 )
                 if beyond is None:
                     return self._at_the_commit(partition, bounds, offset, tally)
-                reason = f"offset {beyond} is predicted, though only those before {offset} count"
+                reason = f"offset {beyond} is answered, though only those before {offset} count"
         fallback = from_outputs(self._reader, self._settings, partition, incarnation, self._stop)
         if fallback is None:
             return Position(bounds[0], Tally(incarnation=incarnation), 0)
@@ -509,7 +527,7 @@ class Units:
 
         Raises
         ------
-        KafkaTimeoutError
+        _UndecidedError
         """
         settings = self._settings
         for topic in (settings.prediction_topic, settings.rejected_topic):
@@ -517,12 +535,16 @@ class Units:
             end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
             decided = clients.bounds(self._reader, place)[1]
             if decided < end:
-                raise KafkaTimeoutError(
+                raise _UndecidedError(
                     f"{topic} partition {partition}: a transaction is open at {decided}"
                 )
 
     def _connect(self, make: Callable[[], Any]) -> Any:
         return clients.connect(make, self._settings, self._stop, self._log)
+
+
+class _UndecidedError(KafkaTimeoutError):  # type: ignore[misc] # kafka-python carries no types
+    """The brokers answer, but a transaction over offsets or outputs has not ended."""
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python carries no types

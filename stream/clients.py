@@ -325,6 +325,7 @@ def newest(
     partition: TopicPartition,
     choose: Callable[[list[Any]], T | None],
     stop: Stop,
+    most: int | None = None,
 ) -> T | None:
     """Look back from the end of a partition, further and further, until `choose` finds something.
 
@@ -337,13 +338,16 @@ def newest(
         Given the records of a growing stretch before the end, oldest first; returns what it
         looked for, or ``None`` to look further back.
     stop : Stop
+    most : int, optional
+        Offsets that are looked back at most.
 
     Returns
     -------
     object or None
-        ``None`` when the whole partition holds nothing of the kind.
+        ``None`` when all that was looked at holds nothing of the kind.
     """
     start, end = bounds(client, partition)
+    start = start if most is None else max(start, end - most)
     length = 8
     while end > start:
         first = max(start, end - length)

@@ -3,6 +3,8 @@
 Waiting for a transaction: it has no end when the producer is closed meanwhile. Who was given up
 there, a thread and all that the producer holds, would be kept for ever.
 
+A client that finds no broker when it is made: it raises, and leaves its thread and its connections.
+
 A wrong password: the client means to raise the broker's answer. But the answer comes together with
 the end of the connection and is dropped then, and a connection keeps it to itself anyhow, so the
 client tries again for ever.
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import (
     IllegalSaslStateError,
     KafkaTimeoutError,
@@ -27,6 +30,19 @@ LONGEST_WAIT_MS = 120_000
 """Longer than any transaction of the services may take."""
 
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+
+
+def _clean(initialize: Callable[..., None]) -> Callable[..., None]:
+    def initialize_or_close(client: Any, *topics: str, **options: Any) -> None:
+        try:
+            initialize(client, *topics, **options)
+        except BaseException:
+            if hasattr(client, "_net"):
+                client._client.close()
+                client._net.close()
+            raise
+
+    return initialize_or_close
 
 
 def _data_first(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
@@ -60,6 +76,8 @@ def _wait(result: Any, timeout_ms: float | None = None) -> bool:
     return bool(done)
 
 
+for _class in (KafkaConsumer, KafkaAdminClient):
+    _class.__init__ = _clean(_class.__init__)
 _client_wait = TransactionalRequestResult.wait
 TransactionalRequestResult.wait = _wait
 _client_authenticate = KafkaConnection._sasl_authenticate

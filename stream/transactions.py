@@ -17,72 +17,101 @@ from kafka.admin import TransactionState
 from kafka.errors import (
     KafkaTimeoutError,
     RetriableError,
+    TopicAuthorizationFailedError,
     TransactionalIdNotFoundError,
     UnsupportedVersionError,
 )
 
-_TO_BE_COMMITTED = (TransactionState.PREPARE_COMMIT, TransactionState.COMPLETE_COMMIT)
+from stream import clients
+from stream.settings import StreamSettings
+
+_COMMITTED = (TransactionState.PREPARE_COMMIT, TransactionState.COMPLETE_COMMIT)
 _WAIT_SECONDS = 5.0
 
 
-def initialize(
-    client: KafkaAdminClient,
-    producer: KafkaProducer,
-    places: Collection[TopicPartition],
-    log: logging.Logger,
-    group: str | None = None,
-) -> None:
-    """Do what `init_transactions` does, then end what is left of the last transaction of that name.
-
-    It is committed where the broker had decided so, else aborted: the transaction that does it
-    adds nothing, and its end is the end of whatever the same producer left open.
+class Transactions:
+    """Begins the transactions of a name, after the end of the last one.
 
     Parameters
     ----------
-    client : KafkaAdminClient
-    producer : KafkaProducer
-    places : collection of TopicPartition
-        All that transactions of that name may write to.
+    settings : StreamSettings
+    name : str
+        The transactional id.
     log : logging.Logger
-        Where it is said that something was left.
+        Where it is said that something was left open.
     group : str, optional
-        The consumer group whose offsets they may commit.
-
-    Raises
-    ------
-    KafkaError
+        The consumer group whose offsets they commit.
     """
-    name = producer.config["transactional_id"]
-    state = _state(client, name)
-    producer.init_transactions()
-    left = _left_open(client, producer, places)
-    if not left and (group is None or state is TransactionState.EMPTY):
-        return
-    commit = state in _TO_BE_COMMITTED
-    producer.begin_transaction()
-    _add(producer, left)
-    if group is not None:
-        producer.send_offsets_to_transaction({}, group)
-    if commit:
-        producer.commit_transaction()
-    else:
-        producer.abort_transaction()
-    if left:
-        log.warning(
-            "the broker had left the last transaction of %s open on %s; it is %s now",
-            name,
-            ", ".join(f"{place.topic} partition {place.partition}" for place in left),
-            "committed" if commit else "aborted",
-        )
+
+    def __init__(
+        self, settings: StreamSettings, name: str, log: logging.Logger, group: str | None = None
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._log = log
+        self._group = group
+        self._commit: bool | None = None
+
+    def initialize(self, producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
+        """Do what `init_transactions` does, then end what is left of the last transaction.
+
+        It is committed where the broker had decided so, else aborted: the transaction that does it
+        adds nothing, and its end is the end of whatever the same producer left open. What the
+        broker had decided it no longer tells after the first step; it is kept until all is done.
+
+        Parameters
+        ----------
+        producer : KafkaProducer
+            Of this name.
+        places : collection of TopicPartition
+            All that transactions of this name may write to.
+
+        Raises
+        ------
+        KafkaError
+        """
+        client = clients.admin(self._settings)
+        try:
+            state = _state(client, self._name)
+            if state is not None and state is not TransactionState.EMPTY:
+                self._commit = state in _COMMITTED
+            producer.init_transactions()
+            if state is not None:
+                self._end_the_last(producer, _left_open(client, producer, places))
+            self._commit = None
+        finally:
+            clients.close(client)
+
+    def _end_the_last(self, producer: KafkaProducer, left: Collection[TopicPartition]) -> None:
+        if not left and (self._group is None or self._commit is None):
+            return
+        producer.begin_transaction()
+        _add(producer, left)
+        if self._group is not None:
+            producer.send_offsets_to_transaction({}, self._group)
+        if self._commit:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+        if left:
+            self._log.warning(
+                "the broker had left the last transaction of %s open on %s; it is %s now",
+                self._name,
+                ", ".join(f"{place.topic} partition {place.partition}" for place in left),
+                "committed" if self._commit else "aborted",
+            )
 
 
-def _state(client: KafkaAdminClient, name: str) -> TransactionState:
+def _state(client: KafkaAdminClient, name: str) -> TransactionState | None:
+    """Return the state of the last transaction of a name, ``None`` where a broker cannot tell."""
     end = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
             return client.describe_transactions([name])[name].state
-        except (TransactionalIdNotFoundError, UnsupportedVersionError):  # of a broker before 3.0
+        except TransactionalIdNotFoundError:
             return TransactionState.EMPTY
+        except UnsupportedVersionError:  # before 3.0
+            return None
         except RetriableError:  # a cluster that is new makes the topic of transactions first
             if time.monotonic() > end:
                 raise
@@ -95,8 +124,9 @@ def _left_open(
     own = producer._transaction_manager.producer_id_and_epoch.producer_id
     try:
         found = client.describe_producers(places)
-    except UnsupportedVersionError:
-        return []
+    except TopicAuthorizationFailedError:  # its own text is no topic
+        topics = sorted({place.topic for place in places})
+        raise TopicAuthorizationFailedError(topics, "Read") from None
     return [
         place
         for place, state in sorted(found.items())
@@ -113,6 +143,8 @@ def _add(producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
     producer._sender.wakeup()
     end = time.monotonic() + _WAIT_SECONDS
     while not all(transaction.is_partition_added(place) for place in places):
+        if transaction.last_error:
+            raise transaction.last_error
         if time.monotonic() > end:
             raise KafkaTimeoutError("partitions were not added to the transaction")
         time.sleep(0.005)

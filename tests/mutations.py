@@ -234,7 +234,7 @@ MUTATIONS = [
     ),
     Mutation(
         "what a killed broker left open is not ended",
-        (Change("stream/transactions.py", "    if not left and (", "    if True or ("),),
+        (Change("stream/transactions.py", "        if not left and (", "        if True or ("),),
         TRANSACTIONS + "a_predictor_ends_what_its_killed_broker_left_open_and_repeats_nothing",
         "not within|the broker had left",
     ),
@@ -243,23 +243,23 @@ MUTATIONS = [
         (
             Change(
                 "stream/transactions.py",
-                "commit = state in _TO_BE_COMMITTED",
-                "commit = True",
+                "self._commit = state in _COMMITTED",
+                "self._commit = True",
             ),
         ),
         TRANSACTIONS + "a_model_that_a_killed_broker_left_open_never_comes_to_light",
         "JSONDecodeError|unexpected character|assert",
     ),
     Mutation(
-        "predictions beyond the committed offset do not count",
+        "answers beyond the committed offset do not count",
         (
             Change(
                 "predictor/fallback.py",
-                "return source if source >= offset else None",
+                "return last if last >= offset else None",
                 "return None",
             ),
         ),
         UNITS + "half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again[one]",
-        "I[12] prediction partition 0|is predicted, though only",
+        "I[12] prediction partition 0|is answered, though only",
     ),
 ]

@@ -282,6 +282,7 @@ def own(kafka: SecuredKafka, env: dict[str, str]) -> Iterator[dict[str, str]]:
         ("datagenerator", WRITE, "topic", ".data"),
         ("datagenerator", READ, "topic", ".data.schema"),
         ("modelgenerator", READ, "topic", ".data"),
+        ("modelgenerator", READ, "topic", ".model"),
         ("modelgenerator", WRITE, "topic", ".model"),
         ("modelgenerator", WRITE, "transactional_id", ".model-publisher"),
         ("predictor", READ, "topic", ".data"),

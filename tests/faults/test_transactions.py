@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.admin import TransactionState
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from local.kafka import LocalKafka
 from modelgenerator.publication import publish
 from modelgenerator.settings import Settings
 from stream import clients
 from stream.service import Stop
-from stream.transactions import initialize
+from stream.transactions import Transactions
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
@@ -129,8 +129,8 @@ def test_a_model_that_a_killed_broker_left_open_never_comes_to_light(
     assert [model["version"] for model in topics.models()] == [1, 2]
 
 
-def test_what_was_to_be_committed_is_committed_with_its_offsets(
-    broker: LocalKafka, topics: Topics
+def test_what_was_to_be_committed_is_committed_with_its_offsets_though_a_first_try_fails(
+    broker: LocalKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, name = topics.settings, f"{topics.group}-one"
     place, data = (
@@ -146,18 +146,21 @@ def test_what_was_to_be_committed_is_committed_with_its_offsets(
     assert left_open(topics, broker, place, name)
     clients.close(producer)
 
-    class Decided:
-        """The broker as it is, but for what it says it had decided, which cannot be had at will."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(topics.admin, name)
-
-        def describe_transactions(self, names: list[str]) -> dict[str, Any]:
-            state = SimpleNamespace(state=TransactionState.COMPLETE_COMMIT)
-            return dict.fromkeys(names, state)
-
+    # What the broker had decided cannot be had at will, so it is put into its answer.
+    decided = SimpleNamespace(state=TransactionState.COMPLETE_COMMIT)
+    monkeypatch.setattr(
+        KafkaAdminClient, "describe_transactions", lambda _, names: dict.fromkeys(names, decided)
+    )
+    transactions = Transactions(settings, name, logging.getLogger("test"), topics.group)
+    failing = transactional(topics, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaAdminClient, "describe_producers", Mock(side_effect=KafkaTimeoutError))
+        with pytest.raises(KafkaTimeoutError):
+            transactions.initialize(failing, [place])
+    clients.close(failing)
+    decided.state = TransactionState.EMPTY  # as it is after a try that failed half-way
     successor = transactional(topics, name)
-    initialize(Decided(), successor, [place], logging.getLogger("test"), topics.group)
+    transactions.initialize(successor, [place])
     clients.close(successor)
     eventually(lambda: topics.predictions() == [{}])
     group = clients.consumer(settings, group_id=topics.group)

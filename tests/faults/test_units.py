@@ -111,7 +111,7 @@ def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
     # The one of the same name ends what was open on the offsets; to another, it stays open.
     after = start("predictor", **env[successor])
     await_answered(topics, SETTLE_SECONDS + WAIT_SECONDS)
-    assert f"offset {half - 1} is predicted, though only" in after.log()
+    assert f"offset {half - 1} is answered, though only" in after.log()
     topics.write(100)
     await_answered(topics)
     if successor == "two":

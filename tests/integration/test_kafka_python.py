@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any
 
 import kafka.errors
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     InvalidProducerEpochError,
     KafkaTimeoutError,
@@ -60,6 +61,14 @@ def test_who_waits_for_a_transaction_of_a_producer_that_was_closed_is_let_go_in_
     monkeypatch.setattr(mends, "LONGEST_WAIT_MS", 50)
     with pytest.raises(KafkaTimeoutError, match=r"no answer within 0\.05 s"):
         TransactionalRequestResult().wait()
+
+
+@pytest.mark.parametrize("kind", [KafkaConsumer, KafkaAdminClient])
+def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any) -> None:
+    before = threading.active_count()
+    with pytest.raises(KafkaTimeoutError):
+        kind(bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=300)
+    assert threading.active_count() == before
 
 
 def test_a_plain_commit_wipes_the_metadata_of_the_offset(

@@ -57,6 +57,23 @@ def test_the_lines_of_a_commit_do_not_wait_until_a_reader_of_the_topic_sees_it(
     assert counts(tmp_path / "predictor.log") == [10, 20, 30, 40, 50, 60, 70, 80]
 
 
+def test_no_line_is_left_out_where_the_topic_does_not_show_all_of_the_missing_ones_yet(
+    tmp_path: Path,
+) -> None:
+    shown = 100
+
+    def lagging(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+        yield from topic(partition, after, min(upto, shown))
+
+    log = make(tmp_path, lagging)
+    log.fill_in({0: 150})
+    log.append([prediction(n) for n in range(151, 161)])
+    assert counts(tmp_path / "predictor.log") == list(range(10, 101, 10))
+    shown = 160
+    log.append([prediction(n) for n in range(161, 171)])
+    assert counts(tmp_path / "predictor.log") == list(range(10, 171, 10))
+
+
 def test_the_first_lines_of_all_are_written_without_reading_the_topic(tmp_path: Path) -> None:
     make(tmp_path, no_topic).append([prediction(n) for n in range(1, 26)])
     assert counts(tmp_path / "predictor.log") == [10, 20]
