@@ -23,7 +23,7 @@ test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_S
 	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
 
 test-faults: setup ## each fault caused on real brokers under load, 20 minutes
-	$(VENV)/python -m pytest -n 2 tests/faults
+	$(VENV)/python -m pytest -n 3 tests/faults
 
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }

@@ -124,7 +124,7 @@ def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predict
         recoveries.add("model that fails after its probe", load.recovery(PATIENCE_SECONDS, begun))
         publisher.publish(version + 1)
         served_next(predictor.log, version + 1)
-        load.recovery(PATIENCE_SECONDS)
+        serving(publisher, version + 1)
     load.finish()
     assert [s["version"] for s in publisher.statuses() if s["status"] == "barred"] == [2, 4, 6]
     report = check(settings_env, [tmp_path / "predictor.log"])
@@ -134,6 +134,16 @@ def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predict
 
 def served_next(log: Callable[[], str], version: int) -> None:
     eventually(lambda: f"model {version} (test) is next" in log(), PATIENCE_SECONDS, log)
+
+
+def serving(topics: Topics, version: int) -> None:
+    """Wait until a predictor says that a version has predicted."""
+    eventually(
+        lambda: any(
+            s["version"] == version and s["status"] == "serving" for s in topics.statuses()
+        ),
+        PATIENCE_SECONDS,
+    )
 
 
 def barred_in(log: Callable[[], str], version: int) -> None:
