@@ -32,7 +32,7 @@ test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak
 
-bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, 3 minutes
+bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, a minute
 	@$(VENV)/python -m benchmarks.model_load_latency
 
 check: setup ## formatting, lint, types and import rules
