@@ -47,8 +47,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
     try:
         while True:
             stop.check()
-            for recipe in statuses.poll():
-                trainer.sit_out(recipe)
+            heed(statuses, trainer)
             found = trainer.observe(feed.poll())
             while publication := stop.heeded(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
@@ -56,9 +55,16 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
                     version = announcer.announce(publication, schema)
                     if version:
                         statuses.watch(version, publication.recipe)
+                heed(statuses, trainer)  # many models may come of what was read at once
     finally:
         feed.close()
         statuses.close()
+
+
+def heed(statuses: StatusFeed, trainer: Trainer) -> None:
+    """Have recipes sit out whose models predictors refused or barred."""
+    for recipe in statuses.poll():
+        trainer.sit_out(recipe)
 
 
 def own_key(settings: Settings) -> SigningKey:

@@ -8,7 +8,6 @@ producer, which ends the transaction left open, then position and tally from wha
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +15,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import OffsetSpec
 from kafka.errors import (
     InvalidProducerEpochError,
     KafkaError,
-    KafkaTimeoutError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     ProducerFencedError,
@@ -28,19 +25,13 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from predictor.fallback import (
-    GROUP,
-    INCARNATION,
-    Position,
-    answered_beyond,
-    from_outputs,
-    on_the_topic,
-)
+from predictor.fallback import GROUP, INCARNATION
+from predictor.positions import Positions
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients
-from stream.records import RecordError, encode_prediction, encode_rejected
+from stream.records import encode_prediction, encode_rejected
 from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
 from stream.transactions import Transactions
 
@@ -53,14 +44,9 @@ SESSION_TIMEOUT_MS = 6_000
 TRANSACTION_TIMEOUT_MS = 10_000
 FENCED_TWICE_SECONDS = 60.0
 JOIN_SECONDS = 20.0
-SETTLE_SECONDS = 60.0
-"""How long the offsets of a transaction may stay undecided; a broker ends each that was left open
-well before."""
 LOOK_SECONDS = 5.0
 """How often it is looked whether the data topic has got more partitions or was made again."""
 
-_COMMITTED_TIMEOUT_MS = 1_000
-_AS_THEY_STAND = "read_uncommitted"
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
 
 
@@ -128,8 +114,7 @@ class Units:
         self._next_look = 0.0
         self._admin = self._connect(lambda: clients.admin(settings))
         self._connect(self._ensure_topics)
-        self._reader = self._connect(lambda: clients.consumer(settings))
-        self._group: KafkaConsumer = None
+        self._positions = Positions(settings, self._admin, stop, log, clock)
         self._consumer: KafkaConsumer = None
         self._new_consumer()
 
@@ -138,7 +123,7 @@ class Units:
 
     def __exit__(self, *_: object) -> None:
         # A transaction still open is aborted by whoever comes next, or by its timeout.
-        clients.close(self._producer, self._consumer, self._group, self._reader, self._admin)
+        clients.close(self._producer, self._consumer, *self._positions.clients, self._admin)
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``.
@@ -319,30 +304,13 @@ class Units:
         """Begin again from what is committed, in the one order that is safe."""
         self._producer = self._new_producer()
         self.tallies = {}
-        positions: dict[int, Position] = {}
-        self._new_group()
-        asked: set[TopicPartition] = set()
-        undecided_since = math.inf
+        self._positions.begin()
         while True:
             self._join()
             places = self._consumer.assignment()
-            if places != asked:
-                asked, undecided_since = set(places), math.inf
-            try:
-                positions = {
-                    place.partition: self._stop.heeded(partial(self._position, place))
-                    for place in sorted(places)
-                }
-            except KafkaError as error:
-                clients.give_up_if_refused(error, self._settings)
-                # A transaction over them is being ended; meanwhile, others may join or leave.
-                self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
-                now = self._clock()
-                undecided = isinstance(error, _UndecidedError)
-                undecided_since = min(undecided_since, now) if undecided else math.inf
-                overdue = now - undecided_since > SETTLE_SECONDS
+            positions = self._positions.read(places, self._incarnation)
+            if positions is None:
                 self._connect(self._ensure_topics)
-                self._new_group(_AS_THEY_STAND if overdue else "read_committed")
                 self._stop.wait(0.2)
                 continue
             if not self._listener.changed:
@@ -405,25 +373,6 @@ class Units:
         )
         self._consumer.subscribe([settings.data_topic], listener=self._listener)
 
-    def _new_group(self, isolation_level: str = "read_committed") -> None:
-        """Make the client that reads what the group has committed, without taking part in it.
-
-        Seen with 3.0.12: an answer that comes when its time is up is kept, and given to the next
-        call that asks the same, however much was committed since. So a client that was too late is
-        not asked again, nor the one that takes part, which asks by itself.
-
-        Seen with Kafka 4.3.1: of a broker killed within a commit, offsets may stay undecided for
-        ever, though the outputs of the same transaction are committed or aborted. They are then
-        read as they stand, without those of that transaction; its outputs tell the rest.
-        """
-        clients.close(self._group)
-        settings = self._settings
-        self._group = self._connect(
-            lambda: clients.consumer(
-                settings, group_id=settings.group_id, isolation_level=isolation_level
-            )
-        )
-
     def _ensure_topics(self) -> None:
         clients.ensure_topics(self._admin, self._settings, self._log)
         self._incarnation, self._partitions = self._describe()
@@ -470,81 +419,8 @@ class Units:
             if self._listener.assigned and not self._listener.changed:
                 return
 
-    def _position(self, place: TopicPartition) -> Position:
-        partition, incarnation = place.partition, self._incarnation
-        bounds = clients.bounds(self._reader, place)  # first: without a broker, nothing is decided
-        try:
-            committed = self._group.committed(
-                place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
-            )
-        except KafkaTimeoutError:
-            raise _UndecidedError(f"partition {partition}: a transaction has not ended") from None
-        if self._group.config["isolation_level"] == _AS_THEY_STAND:
-            self._check_outputs_decided(partition)
-        reason = "no tally is committed"
-        if committed is not None and committed.metadata:
-            try:
-                tally = Tally.from_metadata(committed.metadata)
-            except RecordError as error:
-                self._log.warning("partition %d: committed metadata: %s", partition, error)
-            else:
-                offset = committed.offset
-                beyond = answered_beyond(
-                    self._reader, self._settings, partition, incarnation, offset, self._stop
-                )
-                if beyond is None:
-                    return self._at_the_commit(partition, bounds, offset, tally)
-                reason = f"offset {beyond} is answered, though only those before {offset} count"
-        fallback = from_outputs(self._reader, self._settings, partition, incarnation, self._stop)
-        if fallback is None:
-            return Position(bounds[0], Tally(incarnation=incarnation), 0)
-        self._log.warning(
-            "partition %d: %s; going on from the last prediction, n=%d correct=%d model=%d; %s",
-            partition,
-            reason,
-            fallback.tally.n,
-            fallback.tally.correct,
-            fallback.tally.model,
-            fallback,
-        )
-        return fallback
-
-    def _at_the_commit(
-        self, partition: int, bounds: tuple[int, int], offset: int, tally: Tally
-    ) -> Position:
-        position = on_the_topic(bounds, offset, tally, self._incarnation)
-        if position.offset != offset or position.remark:
-            self._log.warning(
-                "partition %d: the committed offset %d is no longer on the topic; %s",
-                partition,
-                offset,
-                position,
-            )
-        return position
-
-    def _check_outputs_decided(self, partition: int) -> None:
-        """Check that no transaction over a partition's outputs is open, whoever began it.
-
-        Raises
-        ------
-        _UndecidedError
-        """
-        settings = self._settings
-        for topic in (settings.prediction_topic, settings.rejected_topic):
-            place = TopicPartition(topic, partition)
-            end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
-            decided = clients.bounds(self._reader, place)[1]
-            if decided < end:
-                raise _UndecidedError(
-                    f"{topic} partition {partition}: a transaction is open at {decided}"
-                )
-
     def _connect(self, make: Callable[[], Any]) -> Any:
         return clients.connect(make, self._settings, self._stop, self._log)
-
-
-class _UndecidedError(KafkaTimeoutError):  # type: ignore[misc] # kafka-python carries no types
-    """The brokers answer, but a transaction over offsets or outputs has not ended."""
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python carries no types

@@ -98,8 +98,8 @@ MUTATIONS = [
             ),
             Change(
                 "predictor/units.py",
-                "        self.tallies = {}\n        positions: dict",
-                "        kept = self.tallies\n        positions: dict",
+                "        self.tallies = {}\n        self._positions.begin()",
+                "        kept = self.tallies\n        self._positions.begin()",
             ),
             Change(
                 "predictor/units.py",
@@ -159,7 +159,7 @@ MUTATIONS = [
         "the tally is not taken from the committed metadata",
         (
             Change(
-                "predictor/units.py",
+                "predictor/positions.py",
                 "tally = Tally.from_metadata(committed.metadata)",
                 "tally = Tally()",
             ),

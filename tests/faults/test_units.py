@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka.protocol.producer.transaction import WriteTxnMarkersRequest
 
 from local.process import Process
-from predictor.units import SETTLE_SECONDS
+from predictor.positions import SETTLE_SECONDS
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
