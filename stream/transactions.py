@@ -57,7 +57,8 @@ class Transactions:
 
         It is committed where the broker had decided so, else aborted: the transaction that does it
         adds nothing, and its end is the end of whatever the same producer left open. What the
-        broker had decided it no longer tells after the first step; it is kept until all is done.
+        broker had decided it no longer tells after the first step; it is kept until all is done,
+        over as many tries as that takes.
 
         Parameters
         ----------
@@ -73,7 +74,7 @@ class Transactions:
         client = clients.admin(self._settings)
         try:
             state = _state(client, self._name)
-            if state is not None and state is not TransactionState.EMPTY:
+            if self._commit is None and state not in (None, TransactionState.EMPTY):
                 self._commit = state in _COMMITTED
             producer.init_transactions()
             if state is not None:
@@ -86,9 +87,10 @@ class Transactions:
         if not left and (self._group is None or self._commit is None):
             return
         producer.begin_transaction()
-        _add(producer, left)
         if self._group is not None:
             producer.send_offsets_to_transaction({}, self._group)
+        # Last: should this transaction be cut short from here on, the broker aborts what was left.
+        _add(producer, left)
         if self._commit:
             producer.commit_transaction()
         else:
