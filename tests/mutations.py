@@ -233,13 +233,13 @@ MUTATIONS = [
         "I6 prediction partition 0",
     ),
     Mutation(
-        "what a killed broker left open is not ended",
+        "what a broker left open is not ended",
         (Change("stream/transactions.py", "        if not left and (", "        if True or ("),),
-        TRANSACTIONS + "a_predictor_ends_what_its_killed_broker_left_open_and_repeats_nothing",
+        TRANSACTIONS + "a_predictor_aborts_what_was_left_open_and_repeats_nothing",
         "not within|the broker had left",
     ),
     Mutation(
-        "what a killed broker left open is committed with the next commit",
+        "what a broker left open is committed",
         (
             Change(
                 "stream/transactions.py",
@@ -247,8 +247,14 @@ MUTATIONS = [
                 "self._commit = True",
             ),
         ),
-        TRANSACTIONS + "a_model_that_a_killed_broker_left_open_never_comes_to_light",
+        TRANSACTIONS + "a_model_that_was_left_open_never_comes_to_light",
         "JSONDecodeError|unexpected character|assert",
+    ),
+    Mutation(
+        "what the broker had decided is taken from each try anew",
+        (Change("stream/transactions.py", "if self._commit is None and state", "if state"),),
+        TRANSACTIONS + "what_was_to_be_committed_is_committed_though_tries_fail_half_way",
+        "not within",
     ),
     Mutation(
         "answers beyond the committed offset do not count",

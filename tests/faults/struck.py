@@ -52,7 +52,7 @@ def main(step: str, number: str, how: str) -> None:
     setattr(KafkaProducer, name, method)
     # What is left open shows only if nothing sweeps it first, and what commits by itself only if
     # it comes to that.
-    units.TRANSACTION_TIMEOUT_MS = int(os.environ.get("TRANSACTION_TIMEOUT_MS", "600000"))
+    units.TRANSACTION_TIMEOUT_MS = 600_000
     KafkaConsumer.DEFAULT_CONFIG["auto_commit_interval_ms"] = 100
     runpy.run_module("predictor.app", run_name="__main__", alter_sys=True)
 
