@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 from stream.classifier import Model, check, load
 from stream.models import ModelError
 from stream.records import Schema
-from tests.unit.classifiers import envelope, pickled
+from tests.unit.classifiers import Slow, envelope, pickled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 2))
@@ -123,6 +123,7 @@ SCHEMA = Schema(["age", "hours"], "income", ">50K")
         ({"feature_names": ["age", "height"]}, "feature 1 of the stream is 'hours'"),
         ({"feature_names": ["hours", "age"]}, "feature 0 of the stream is 'age'"),
         ({"feature_names": ["age"]}, "2, but 1 feature_names"),
+        ({"probe": [1.0, None, 3.0]}, "2, but a probe of 3"),
     ],
 )
 def test_a_model_that_does_not_fit_the_stream_is_refused(
@@ -170,7 +171,30 @@ def test_a_compression_bomb_is_refused_before_it_is_unpickled(tmp_path: Path) ->
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("length", [0, 65_510, 65_536, 200_000])
+class Picky(NotFinite):
+    """Answers nothing but one record."""
+
+    def predict_proba(self, matrix: Any) -> Any:
+        if not (matrix == [7.0, 8.0]).all():
+            raise ValueError("unknown categories")
+        return np.full((len(matrix), 2), 0.5)
+
+
+def test_a_model_that_answers_no_random_numbers_is_tried_on_its_probe() -> None:
+    with pytest.raises(ModelError, match="unknown categories"):
+        load(envelope(), pickled(Picky()))
+    load(envelope(probe=[7, 8.0]), pickled(Picky()), max_microseconds=1e6)
+    with pytest.raises(ModelError, match="unknown categories"):
+        load(envelope(probe=[7.0, None]), pickled(Picky()))
+
+
+def test_a_model_slower_than_it_may_be_is_refused() -> None:
+    load(envelope(), pickled(Slow(0.0)), max_microseconds=1_000)
+    with pytest.raises(ModelError, match=r"too slow: \d+ µs a record"):
+        load(envelope(), pickled(Slow(1e-4)), max_microseconds=50)
+
+
+@pytest.mark.parametrize("length", [0, 65_514, 65_515, 65_516, 200_000])
 def test_a_second_stream_behind_the_first_hides_no_bomb(length: int, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     code = pickle.dumps((np.random.default_rng(0).bytes(length), Malicious(marker)))
