@@ -97,7 +97,7 @@ def test_a_model_that_was_left_open_never_comes_to_light(
     for version in (2, 3):
         found = publish(settings, envelope(), pickled(regression()), topics.key, Stop())
         assert found == version
-    assert [model["version"] for model in topics.models()] == [1, 2, 3]
+    eventually(lambda: [model["version"] for model in topics.models()] == [1, 2, 3])
 
 
 def test_what_was_to_be_committed_is_committed_though_tries_fail_half_way(
