@@ -22,7 +22,7 @@ kafka: setup ## run a local Kafka on port 9092, data under .kafka/
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
 	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
 
-test-faults: setup ## each fault caused on real brokers under load, 20 minutes
+test-faults: setup ## each fault caused on real brokers under load, 15 minutes
 	$(VENV)/python -m pytest -n 3 tests/faults
 
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
