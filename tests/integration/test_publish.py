@@ -28,6 +28,7 @@ from stream.records import Record, Schema, encode_record
 from tests.checker import check
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, regression
+from tests.unit.classifiers import Hanging, Sign
 
 NAMES = ["age", "hours", "zone"]
 
@@ -245,19 +246,30 @@ def test_features_in_another_order_than_the_schema_are_refused_by_name(topics: T
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "message"),
+    ("setting", "value", "model", "message"),
     [
-        ("MODEL_MAX_BYTES", "1000", "larger than 1000 bytes when unpacked"),
-        ("MODEL_MAX_MICROSECONDS", "0.001", "too slow: .* µs a record in batches of 500"),
-        ("MODEL_LOAD_SECONDS", "0.000001", "not loaded and probed within"),
+        (
+            "MODEL_MAX_BYTES",
+            "1000",
+            fitted(RandomForestClassifier(20)),
+            "larger than 1000 bytes when unpacked",
+        ),
+        ("MODEL_MAX_MICROSECONDS", "0.001", Sign(), "too slow: .* µs a record in batches of 500"),
+        ("MODEL_LOAD_SECONDS", "0.1", Hanging(), "not loaded and probed within"),
     ],
 )
 def test_a_model_that_costs_more_than_a_predictor_allows_is_refused(
-    topics: Topics, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, message: str
+    topics: Topics,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: str,
+    model: Any,
+    message: str,
 ) -> None:
+    topics.write(1)  # what tells how many features there are
     monkeypatch.setenv(setting, value)
     with pytest.raises(ModelError, match=message):
-        publish.publish(fitted(RandomForestClassifier(20)))
+        publish.publish(model)
 
 
 def test_code_of_the_notebook_itself_is_refused(
