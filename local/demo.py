@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
@@ -107,7 +107,9 @@ class Run:
             [TopicPartition(topic, number) for number in range(counts[topic])] for topic in topics
         )
         self._data = data
-        self._consumer: KafkaConsumer = clients.consumer(self._settings)
+        self._consumer: KafkaConsumer = clients.connect(
+            lambda: clients.consumer(self._settings), self._settings, Stop(), log
+        )
         self._consumer.assign(prediction + rejected)
         self._consumer.seek_to_beginning()
         try:
@@ -184,7 +186,8 @@ class Run:
         first = self.figures.model is not None and not self._served
         if first or now - self._shown >= (0.5 if self._live else 5.0):
             self._served = self.figures.model is not None
-            self._count_data()
+            with suppress(KafkaError):  # a broker that is slow now leaves the figures as they were
+                self._count_data()
             self._show(now, "" if self._live else "\n")
 
     def _count_data(self) -> None:

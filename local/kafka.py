@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -24,7 +25,9 @@ from kafka.errors import KafkaError
 from local.fetch import BrokerError, fetch
 from local.process import Process
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+
+_given_ports: set[int] = set()
 
 _JVM = (
     "-Xmx512m",
@@ -105,8 +108,8 @@ class LocalKafka:
         Raises
         ------
         BrokerError
-            When it cannot be fetched, ends, or does not answer within a minute; with the end of
-            its log.
+            When it cannot be fetched, ends, or does not answer within three minutes; with the end
+            of its log.
         """
         if self.running:
             return
@@ -205,16 +208,21 @@ def answers(bootstrap_servers: str) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on.
+    """Return a port of 127.0.0.1 that nobody listens on, never the same one twice.
 
     It lies below the range from which systems choose ports for outgoing connections: there, a
     client that keeps trying to reach a stopped broker would sooner or later connect to itself and
-    hold the port that the broker needs to come back.
+    hold the port that the broker needs to come back. Processes next to one another choose from
+    ports of their own: between this choice and the broker's start nobody holds the port.
     """
+    first = 20_000 + os.getpid() % 12 * 1_000
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(first, first + 1_000)
+        if port in _given_ports:
+            continue
         with socket.socket() as candidate, suppress(OSError):
             candidate.bind(("127.0.0.1", port))
+            _given_ports.add(port)
             return port
 
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 10_000
 CLOSE_SECONDS = 1.5
-BOOTSTRAP_TIMEOUT_MS = 2_000
+BOOTSTRAP_TIMEOUT_MS = 5_000
 MAX_MESSAGE_BYTES = 64 * 2**20
 """What a consumer fetches of one partition at a time; larger messages still come, one by one."""
 

@@ -80,10 +80,11 @@ def eventually(
     """
     end = time.monotonic() + seconds
     while True:
+        last = time.monotonic() >= end  # an answer from before the end says nothing of the end
         found = condition()
         if found:
             return found
-        if time.monotonic() >= end:
+        if last:
             what = message() if callable(message) else message
             pytest.fail(f"not within {seconds:g} s: {what or condition}")
         time.sleep(0.05)

@@ -19,4 +19,5 @@ def _engine() -> None:
         if not shutil.which(command[0]) or subprocess.run(command, capture_output=True).returncode:
             pytest.exit(f"tests/compose need a Docker engine: `{' '.join(command)}` fails", 1)
     for compose in (V1, V2):
+        run(*compose, "build", seconds=600, status=None)  # a download may fail once
         run(*compose, "build", seconds=600)

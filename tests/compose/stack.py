@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ NETWORK = "kafka-network"
 def run(
     *command: str,
     env: Mapping[str, str] | None = None,
-    seconds: float = 120.0,
+    seconds: float = 300.0,
     status: int | None = 0,
 ) -> str:
     """Run a command in the repository's root; return all it wrote."""
@@ -63,7 +64,7 @@ def surroundings() -> dict[str, str]:
     """Return the environment without the settings that a developer's shell may carry."""
     settings = {name for service in SETTINGS.values() for name in service.model_fields}
     kept = {name: value for name, value in os.environ.items() if name.lower() not in settings}
-    return kept | {"COMPOSE_PROJECT_NAME": PROJECT}
+    return kept | {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_HTTP_TIMEOUT": "300"}
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -111,12 +112,13 @@ class Stack:
         self._servers = servers
         self._kafka = kafka
         self._reader: KafkaConsumer | None = None
+        self._seen = 0
 
     def __call__(
         self,
         *arguments: str,
         env: Mapping[str, str] | None = None,
-        seconds: float = 120.0,
+        seconds: float = 300.0,
         status: int | None = 0,
     ) -> str:
         """Run a command of compose on the services."""
@@ -124,7 +126,7 @@ class Stack:
             _remember_volumes()
         return run(*self._compose, *arguments, env=env, seconds=seconds, status=status)
 
-    def kafka(self, *arguments: str, seconds: float = 120.0, status: int | None = 0) -> str:
+    def kafka(self, *arguments: str, seconds: float = 300.0, status: int | None = 0) -> str:
         """Run a command of compose on the brokers."""
         return self(*self._kafka, *arguments, seconds=seconds, status=status)
 
@@ -143,18 +145,20 @@ class Stack:
         """Wait until the health check of a service's only container says so."""
         eventually(
             lambda: inspect(self.container(service))["State"]["Health"]["Status"] == status,
-            90,
+            120,
             f"{service} is {status}",
         )
 
     def signal(self, service: str, number: signal.Signals) -> None:
         """Send a signal to the process of a service's only container."""
-        os.kill(inspect(self.container(service))["State"]["Pid"], number)
+        # A container that is being started again has the process 0 for a moment.
+        pid: int = eventually(lambda: inspect(self.container(service))["State"]["Pid"], 60)
+        os.kill(pid, number)
 
     def consume(self, topic: str, messages: int = 3) -> list[dict[str, Any]]:
         """Read the first records of a topic with the console consumer, as a user does."""
         command = "kafka-console-consumer --bootstrap-server localhost:9092 --from-beginning"
-        options = ("--topic", topic, "--max-messages", str(messages), "--timeout-ms", "30000")
+        options = ("--topic", topic, "--max-messages", str(messages), "--timeout-ms", "90000")
         output = self.kafka("exec", "-T", "broker", *command.split(), *options)
         found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
         assert len(found) == messages, output
@@ -185,22 +189,23 @@ class Stack:
             for place, end in ends.items():
                 reader.assign([place])
                 reader.seek_to_beginning(place)
-                while reader.position(place) < end:
+                while (reader.position(place) or 0) < end:  # None where no broker answers
                     for record in reader.poll(timeout_ms=200).get(place, ()):
                         found.append(orjson.loads(record.value))
         return found
 
-    def await_more(self, records: int = 200, seconds: float = 90.0) -> int:
-        """Wait for so many more predictions; return how many offsets there are."""
-        goal = self.ends("streaming.prediction") + records
+    def await_more(self, records: int = 200, seconds: float = 180.0) -> None:
+        """Wait for so many more predictions."""
+        # A broker that has just started may not know the topic yet.
+        self._seen = max(self._seen, self.ends("streaming.prediction"))
+        goal = self._seen + records
         eventually(
             lambda: self.ends("streaming.prediction") >= goal,
             seconds,
             lambda: f"{goal} predictions\n{self('logs', '--tail=15', status=None)}",
         )
-        return self.ends("streaming.prediction")
 
-    def check(self, seconds: float = 60.0) -> Report:
+    def check(self, seconds: float = 120.0) -> Report:
         """End the stream, wait until all of it is predicted, and check every invariant."""
         self("stop", "datagenerator")
         eventually(self._settled, seconds, "everything is predicted and committed")
@@ -220,9 +225,16 @@ class Stack:
         return report
 
     def logs(self) -> list[Path]:
-        """Copy the log file out of each replica of the predictor."""
+        """Copy the log file out of each replica of the predictor, once it is there."""
+
+        def copied(container: str) -> Path | None:
+            target = self._copy(
+                container, "/usr/app/predictor.log", f"{container[:12]}.log", status=None
+            )
+            return target if target.exists() else None
+
         return [
-            self._copy(container, "/usr/app/predictor.log", f"{container[:12]}.log")
+            eventually(partial(copied, container), 60, f"{container} has a log")
             for container in self.containers("predictor")
         ]
 
@@ -231,10 +243,10 @@ class Stack:
         if self._reader:
             self._reader.close(autocommit=False)
 
-    def _copy(self, container: str, source: str, name: str) -> Path:
+    def _copy(self, container: str, source: str, name: str, status: int | None = 0) -> Path:
         target = self._folder / name
         run("rm", "-rf", str(target))
-        run("docker", "cp", f"{container}:{source}", str(target))
+        run("docker", "cp", f"{container}:{source}", str(target), status=status)
         return target
 
     def _offsets(self, topic: str) -> dict[int, int] | None:
@@ -291,7 +303,7 @@ def clean_engine() -> Iterator[None]:
     finally:
         _sweep()
         if made:
-            run("docker", "network", "rm", NETWORK)
+            run("docker", "network", "rm", NETWORK, status=None)
 
 
 def _sweep() -> None:

@@ -32,6 +32,7 @@ def typed(command: str, folder: Path = ROOT) -> pexpect.spawn[str]:
 def ended(terminal: pexpect.spawn[str], status: int | None = 0) -> str:
     """Wait until the command in a terminal has ended, and return what it wrote since."""
     terminal.expect(pexpect.EOF)
+    terminal.wait()
     terminal.close()
     written = str(terminal.before)
     assert status is None or terminal.exitstatus == status, written
