@@ -93,7 +93,7 @@ class Process:
         self._release()
         return status
 
-    def stop(self, seconds: float = 10.0) -> int:
+    def stop(self, seconds: float = 30.0) -> int:
         """End it by SIGTERM, by SIGKILL after so many seconds; return the exit status."""
         return stop([self], seconds)[0]
 
@@ -109,7 +109,7 @@ class Process:
             self._popen.stdin.close()
 
 
-def stop(processes: Sequence[Process], seconds: float = 10.0) -> list[int]:
+def stop(processes: Sequence[Process], seconds: float = 30.0) -> list[int]:
     """End processes together by SIGTERM, those left after so many seconds by SIGKILL.
 
     Returns

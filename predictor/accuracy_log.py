@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from stream.service import Warnings
 
 EVERY = 10
 OLDER_FILES = 3
+RETRY_SECONDS = 5.0
 
 _LINE = re.compile(rb"^\S+ partition=(\d{1,10}) n=(\d{1,18}) accuracy=\S+ model=\d+$")
 
@@ -47,6 +49,8 @@ class AccuracyLog:
         self._log = log
         self._warnings = Warnings(log)
         self._last: dict[int, int] | None = None
+        self._due: dict[int, int] = {}
+        self._next_try = 0.0
 
     def fill_in(self, n: dict[int, int]) -> None:
         """Write the lines that are missing up to the given counts.
@@ -82,7 +86,17 @@ class AccuracyLog:
                 lines.setdefault(prediction.source[0], []).append((prediction, now))
         self._project((partition, found[-1][0].n, found) for partition, found in lines.items())
 
+    def catch_up(self) -> None:
+        """Write lines that are still missing, though no further prediction comes."""
+        last = self._last or {}
+        missing = {p: n for p, n in self._due.items() if last.get(p, 0) < n}
+        if missing and time.monotonic() >= self._next_try:
+            self.fill_in(missing)
+
     def _project(self, due: Iterable[tuple[int, int, Iterable[tuple[Prediction, int]]]]) -> None:
+        due = list(due)
+        self._due |= {partition: n - n % EVERY for partition, n, _ in due}
+        self._next_try = time.monotonic() + RETRY_SECONDS
         try:
             if self._last is None:
                 self._last = self._read()

@@ -39,6 +39,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
             model = feed.serve()
             unit = units.poll(model.version if model else 0, feed.barred)
             if unit is None or model is None:
+                stop.heeded(accuracy_log.catch_up)
                 continue
             try:
                 outcome = predict_unit(unit.records, model, feed.previous, units.tallies)

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from kafka import KafkaConsumer, TopicPartition
 
-READ_SECONDS = 60
+READ_SECONDS = 150
+"""Longer than a transaction stays open whose producer is gone."""
 
 T = TypeVar("T")
 

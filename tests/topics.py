@@ -18,6 +18,7 @@ from stream.models import Message, pack
 from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
 from stream.settings import StreamSettings
+from tests.services import eventually
 from tests.unit.classifiers import envelope, pickled
 
 Records = list[dict[str, Any]]
@@ -53,10 +54,10 @@ class Topics:
     def __exit__(self, *_: object) -> None:
         clients.close(self.producer, self.consumer, self.admin)
 
-    def write(self, count: int, label: bool = True, scale: float = 1.0) -> None:
+    def write(self, count: int, label: bool = True, mean: float = 0.0) -> None:
         """Write records of two features, whose label tells whether the first is positive."""
         rng = np.random.default_rng(self._next_id)
-        for features in rng.normal(scale=scale, size=(count, 2)).tolist():
+        for features in rng.normal(mean, size=(count, 2)).tolist():
             record = Record(self._next_id, features, int(features[0] > 0) if label else None)
             self.producer.send(
                 self.settings.data_topic,
@@ -89,6 +90,16 @@ class Topics:
             )
         self.producer.flush(30)
 
+    def delete(self, *topics: str) -> None:
+        """Delete topics, and wait until the broker knows them no more, or others of their names."""
+        before = self._ids_of(topics)
+        self.admin.delete_topics(list(topics))
+        eventually(lambda: not before & self._ids_of(topics), 60)
+
+    def _ids_of(self, topics: Iterable[str]) -> set[Any]:
+        found = self.admin.describe_topics(list(topics))
+        return {topic["topic_id"] for topic in found if not topic["error_code"]}
+
     def predictions(self, partition: int = 0) -> Records:
         """Read the predictions of a partition."""
         return self._read(self.settings.prediction_topic, partition)
@@ -102,7 +113,8 @@ class Topics:
         return self._read(self.settings.status_topic, 0)
 
     def models(self) -> Records:
-        """Read the model topic."""
+        """Read the model topic, once all that was written to it is committed or aborted."""
+        await_decided(self.settings, self.consumer)
         return self._read(self.settings.model_topic, 0)
 
     def written(self) -> int:
@@ -121,6 +133,22 @@ class Topics:
         rows = rows + [orjson.loads(record.value) for record in found]
         self._read_so_far[place] = (end, rows)
         return rows
+
+
+def await_no_members(topics: Topics) -> None:
+    """Wait until the broker has seen the predictors leave: only then an operator may change it."""
+    eventually(lambda: not topics.admin.describe_groups([topics.group])[topics.group]["members"])
+
+
+def await_decided(settings: StreamSettings, consumer: KafkaConsumer) -> None:
+    """Wait until a reader of committed models sees all that is on their topic now.
+
+    A publisher goes on once its commit is decided, which readers see a moment later.
+    """
+    place = TopicPartition(settings.model_topic, 0)
+    with clients.consumer(settings, isolation_level="read_uncommitted") as all_seeing:
+        end = clients.bounds(all_seeing, place)[1]
+    eventually(lambda: clients.bounds(consumer, place)[1] >= end, 90)
 
 
 def regression() -> LogisticRegression:

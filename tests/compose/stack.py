@@ -227,16 +227,15 @@ class Stack:
     def logs(self) -> list[Path]:
         """Copy the log file out of each replica of the predictor, once it is there."""
 
-        def copied(container: str) -> Path | None:
-            target = self._copy(
-                container, "/usr/app/predictor.log", f"{container[:12]}.log", status=None
-            )
-            return target if target.exists() else None
+        def copied(container: str) -> bool:
+            name = f"{container[:12]}.log"
+            found.append(self._copy(container, "/usr/app/predictor.log", name, status=None))
+            return found[-1].exists() or not found.pop()
 
-        return [
+        found: list[Path] = []
+        for container in self.containers("predictor"):
             eventually(partial(copied, container), 60, f"{container} has a log")
-            for container in self.containers("predictor")
-        ]
+        return found
 
     def close(self) -> None:
         """Disconnect from the brokers."""

@@ -115,10 +115,14 @@ class Load:
             Seconds since the fault.
         """
         since = since or time.monotonic()
-        ends = {partition: max(1, end) for partition, end in self.ends().items()}
-        eventually(
-            lambda: self.answered(ends), seconds, lambda: f"{ends}; committed {self.committed()}"
-        )
+        ends: dict[int, int] = {}
+
+        def recovered() -> bool:
+            with suppress(KafkaError):  # the brokers do not answer yet
+                ends.update(ends or self.ends())
+            return bool(ends) and self.answered({p: max(1, end) for p, end in ends.items()})
+
+        eventually(recovered, seconds, lambda: f"{ends}; committed {self.committed()}")
         return time.monotonic() - since
 
     def under_way(self) -> None:
@@ -127,12 +131,15 @@ class Load:
 
     def stands_still(self) -> None:
         """Wait until nothing was committed for two seconds."""
-        last, since = self.committed(), time.monotonic()
+        last: dict[int, int] = {}
+        since = time.monotonic()
 
         def still() -> bool:
             nonlocal last, since
-            found = self.committed()
-            if found != last:
+            found: dict[int, int] = {}
+            with suppress(KafkaError):
+                found = self.committed()
+            if not found or found != last:
                 last, since = found, time.monotonic()
             return time.monotonic() - since > STILL_SECONDS
 

@@ -86,6 +86,11 @@ class Proxy:
             self._strike = strike
         return strike
 
+    def give_back(self, strike: Strike) -> None:
+        """Arm a strike that could not happen again, unless there is another one by now."""
+        with self._lock:
+            self._strike = self._strike or strike
+
     def cut(self) -> None:
         """Reset every connection now."""
         with self._lock:
@@ -176,6 +181,8 @@ class _Link:
                     self._at_answer = None
                 if not self.stalled:
                     self._client.sendall(answer)
+        if self._at_answer:  # the connection ended before the answer came
+            self._proxy.give_back(self._at_answer)
         self.cut()
 
 

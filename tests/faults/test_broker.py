@@ -143,6 +143,7 @@ def test_one_of_three_lost_for_good_under_load_loses_nothing(
         cluster_env = {"KAFKA_BOOTSTRAP_SERVERS": servers, "REPLICATION_FACTOR": "3"}
         settings_env |= cluster_env | {"DATA_PARTITIONS": "3"}
         with Topics(settings_env, partitions=3) as topics, Load(topics, rate=500) as load:
+            begun = time.monotonic()
             predictor = start("predictor", **settings_env)
             load.recovery(PATIENCE_SECONDS)
             # The one that has most to do with it: it leads the predictor's group or a partition.
@@ -154,7 +155,7 @@ def test_one_of_three_lost_for_good_under_load_loses_nothing(
                 "one of three brokers lost", load.recovery(PATIENCE_SECONDS, since=killed)
             )
             load.finish()
-            assert_at_most_one_line_a_minute([predictor], time.monotonic() - killed)
+            assert_at_most_one_line_a_minute([predictor], time.monotonic() - begun)
             # Each record that the brokers have taken, once.
             found = sorted(itertools.chain.from_iterable(ids(topics).values()))
             assert found == list(range(topics.written()))
@@ -221,7 +222,7 @@ def test_started_in_any_order_without_topics_each_waits_for_what_it_needs(
     broker.start()
     comes_to = {
         "datagenerator": "first_id=0 partitions=3",
-        "modelgenerator": "partition=2 from offset=0",
+        "modelgenerator": "partition=2 from offset=",
         "predictor": "partitions 0@0 n=0 1@0 n=0 2@0 n=0",
     }
 

@@ -14,7 +14,7 @@ from tests.mutations import MUTATIONS, Change, Mutation, StaleError, apply
 from tests.services import ROOT, Services
 
 COPIED = ("datagenerator", "modelgenerator", "predictor", "stream", "local", "tests")
-SECONDS = 300
+SECONDS = 1800
 
 
 def copy(folder: Path) -> Path:

@@ -36,12 +36,14 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
     tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
-    log, kept = tmp_path / "predictor.log", tmp_path / "kept"
+    log, kept, pipe = (tmp_path / name for name in ("predictor.log", "kept", "pipe"))
     for _ in range(3):
         predictor = start("predictor", REPLICA="one")
         load.under_way()
-        log.rename(kept)
-        os.mkfifo(log)  # opened to be written, it waits for a reader: the write never comes
+        eventually(log.exists)
+        os.link(log, kept)
+        os.mkfifo(pipe)
+        pipe.replace(log)  # opened to be written, it waits for a reader: the write never comes
         load.stands_still()
         predictor.kill()
         kept.replace(log)

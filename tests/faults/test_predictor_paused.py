@@ -17,7 +17,7 @@ def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_
     eventually(lambda: three.answered() == 3_000, 60.0)
     three.write(600)
     predictor.send(signal.SIGSTOP)  # for less than its session: it will still be in the group
-    three.admin.delete_topics([three.settings.data_topic])
+    three.delete(three.settings.data_topic)
     with Topics(settings_env, partitions=3) as again:
         again.write(6_000)
         predictor.send(signal.SIGCONT)

@@ -16,7 +16,7 @@ from local.kafka import LocalKafka
 from stream import clients
 from tests.checker import check
 from tests.services import Services, eventually
-from tests.topics import Topics
+from tests.topics import Topics, await_no_members
 
 PATIENCE_SECONDS = 120.0
 PADDING = "x" * 5_000
@@ -77,7 +77,8 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     else:
         assert predictor.stop() == 0
     if state == "it is down and its group is deleted":
-        topics.admin.delete_groups([topics.group])
+        await_no_members(topics)
+        assert topics.admin.delete_groups([topics.group]) == {topics.group: "OK"}
     write_until_expired(topics, 500)
     if state == "it is paused":
         predictor.send(signal.SIGCONT)
@@ -89,8 +90,10 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     found = re.findall(r"going on at (\d+), (\d+) records never seen", predictor.log())
     sources = [prediction["source"][1] for prediction in topics.predictions()]
     gaps = [(to, to - last - 1) for last, to in pairwise(sources) if to != last + 1]
+    named = [(int(offset), int(never_seen)) for offset, never_seen in found]
     assert gaps
-    assert gaps == [(int(offset), int(never_seen)) for offset, never_seen in found]
+    assert set(gaps) <= set(named)  # retention may have gone on after it had looked
+    assert gaps[-1] == named[-1]
     assert topics.predictions()[-1]["n"] == topics.answered()
     assert ("no tally is committed" in predictor.log()) == ("group" in state)
     check(settings_env, [tmp_path / "predictor.log"])

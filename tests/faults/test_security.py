@@ -375,7 +375,9 @@ def test_a_broker_that_comes_back_with_a_foreign_certificate_ends_the_services(
     ]
     running = ("first_id=", "from offset=", "partitions 0@")
     eventually(lambda: all(line in s.log() for s, line in zip(services, running, strict=True)), 120)
-    authority.write_bytes(kafka.foreign.path.read_bytes())
+    foreign = tmp_path / "foreign.pem"
+    foreign.write_bytes(kafka.foreign.path.read_bytes())
+    foreign.replace(authority)  # at once: half a file would be another fault
     kafka.broker.kill()
     kafka.broker.start()
     for service in services:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
     log = tmp_path / "predictor.log"
     predictor = start.run("predictor", STEP, step, "3", "kill", REPLICA="one")
     write_until_struck(topics, predictor)
-    predictor.wait(10)
+    assert predictor.wait(WAIT_SECONDS) == -signal.SIGKILL
     logged = [int(line.split("n=")[1].split()[0]) for line in log.read_text().splitlines()]
     assert max(logged) <= topics.predictions()[-1]["n"], "I4: the log is ahead of the topic"
     start("predictor", REPLICA="one")
@@ -103,14 +104,15 @@ def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
     env = {name: {"REPLICA": name, "LOG_FILE": str(log)} for name, log in logs.items()}
     one = start.run("predictor", STEP, "commit_transaction", "3", "kill", **env["one"])
     write_until_struck(topics, one)
-    one.wait(10)
+    assert one.wait(WAIT_SECONDS) == -signal.SIGKILL
     before = topics.answered()
     commit_predictions_alone(topics)
     half = topics.answered()
     assert half > before
+    topics.write(20)  # or nothing may be left to answer
     # The one of the same name ends what was open on the offsets; to another, it stays open.
     after = start("predictor", **env[successor])
-    await_answered(topics, SETTLE_SECONDS + WAIT_SECONDS)
+    await_answered(topics, 2 * SETTLE_SECONDS + WAIT_SECONDS)
     assert f"offset {half - 1} is answered, though only" in after.log()
     topics.write(100)
     await_answered(topics)
@@ -148,7 +150,7 @@ def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_rea
     eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
     topics.write(20)
     await_answered(topics)
-    check(settings_env, logs)
+    check(settings_env, [log for log in logs if log.exists()])
 
 
 def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_begun(
@@ -169,7 +171,7 @@ def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_be
     )
     one.wake()
     await_answered(topics)
-    check(settings_env, logs)
+    check(settings_env, [log for log in logs if log.exists()])
 
 
 def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predict(
@@ -194,7 +196,7 @@ def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predi
     eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
     one.wake()
     eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
-    check(settings_env, [tmp_path / name for name in names])
+    check(settings_env, [log for name in names if (log := tmp_path / name).exists()])
 
 
 def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
@@ -204,7 +206,7 @@ def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
     start.run("predictor", STEP, "commit_transaction", "0", "fail", HEALTH_FILE=str(health))
     topics.write(100)
     await_answered(topics)
-    for _ in range(2):  # each time, the loop has turned for a second
+    for _ in range(4):  # each time, the loop has turned for a second
         touched = health.stat().st_mtime
         eventually(partial(_younger, health, touched))
     check(settings_env)

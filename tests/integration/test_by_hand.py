@@ -57,6 +57,7 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
     hand = publish_pinned(topics, settings)
+    assert hand in versions(topics)
     assert [found.version for found in [pinned(settings, Stop())] if found] == [hand]
 
     said = f"model {hand} (notebook, by hand) is pinned: publishing nothing until"
@@ -69,8 +70,9 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
     assert versions(topics)[-1] == hand
 
     again = unpin(settings, topics.key, Stop())
+    models = {model["version"]: model for model in topics.models()}
+    old, new = models[hand], models[again]
     assert pinned(settings, Stop()) is None
-    (old, new) = topics.models()[-2:]
     assert (new["version"], new["restores"], new["reason"]) == (again, hand, "unpin")
     assert new["pickle"] == old["pickle"]
     await_published(topics, again + 1)
@@ -96,6 +98,7 @@ def test_a_barred_model_is_unpinned_by_the_one_before_it(
     topics.publish(1)
     topics.publish(2)
     assert publish_pinned(topics, settings) == 3
+    assert versions(topics) == [1, 2, 3]
     fell(topics, 3, "barred")
     fell(topics, 2, "refused")
     assert unpin(settings, topics.key, Stop()) == 4
@@ -132,7 +135,7 @@ def test_a_recipe_whose_model_was_refused_is_not_the_champion(
 
     def another() -> bool:
         topics.write(100)
-        return bool(topics.models()[-1]["recipe"] != first["recipe"])
+        return any(model["recipe"] != first["recipe"] for model in topics.models())
 
     eventually(another, 90)
     changed = next(m for m in topics.models() if m["recipe"] != first["recipe"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,11 @@ def ends(env: Env, topic: str) -> dict[TopicPartition, int]:
 
 def values(env: Env, topic: str) -> dict[int, list[Any]]:
     """Everything on a topic, decoded, by partition."""
+    return {p: [orjson.loads(r.value) for r in rs] for p, rs in records(env, topic).items()}
+
+
+def records(env: Env, topic: str) -> dict[int, list[Any]]:
+    """Everything on a topic, by partition."""
     end = ends(env, topic)
     consumer = KafkaConsumer(
         bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"], auto_offset_reset="earliest"
@@ -39,8 +43,8 @@ def values(env: Env, topic: str) -> dict[int, list[Any]]:
         consumer.assign(list(end))
         found: dict[int, list[Any]] = {partition.partition: [] for partition in end}
         while any(consumer.position(partition) < offset for partition, offset in end.items()):
-            for partition, records in consumer.poll(timeout_ms=500).items():
-                found[partition.partition] += [orjson.loads(record.value) for record in records]
+            for partition, batch in consumer.poll(timeout_ms=500).items():
+                found[partition.partition] += batch
         return found
     finally:
         consumer.close()
@@ -59,16 +63,14 @@ def fails(process: Process, status: int) -> str:
     """Wait until it ends with `status`; return its one line that is an error."""
     assert process.wait(30) == status, process.log()
     lines = process.log().splitlines()
-    errors = [line for line in lines if " INFO " not in line]
+    errors = [line for line in lines if " INFO " not in line and " WARNING " not in line]
     assert len(errors) == 1, process.log()
     return errors[0].partition("ERROR datagenerator: ")[2]
 
 
 def terminates(process: Process, number: int = signal.SIGTERM) -> None:
-    begin = time.monotonic()
     process.send(number)
-    assert process.wait(10) == 0, process.log()
-    assert time.monotonic() - begin < 5
+    assert process.wait(2 * 5.0) == 0, process.log()
     assert "Traceback" not in process.log()
 
 
@@ -230,13 +232,12 @@ def test_a_breast_cancer_stream_is_slow_enough_to_watch(start: Services) -> None
 def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) -> None:
     process = start("datagenerator", RATE="400")
     topic = settings_env["DATA_TOPIC"]
-    says(process, "first_id")
-    eventually(lambda: sum(ends(settings_env, topic).values()) > 100)
-    first, begin = sum(ends(settings_env, topic).values()), time.monotonic()
-    eventually(lambda: time.monotonic() - begin > 2)
-    found = (sum(ends(settings_env, topic).values()) - first) / (time.monotonic() - begin)
-    assert 300 < found < 500
+    eventually(lambda: sum(ends(settings_env, topic).values()) > 1_200)
     terminates(process)
+    (sent,) = records(settings_env, topic).values()
+    milliseconds = [record.timestamp for record in sent]
+    fastest = min(b - a for a, b in zip(milliseconds, milliseconds[400:], strict=False))
+    assert 450 < fastest < 1_100  # half a second at most is made up for
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,7 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import orjson
+from kafka import TopicPartition
 
+from stream import clients
 from tests.checker import check
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, assert_exactly_once
@@ -15,12 +17,21 @@ from tests.topics import Topics, assert_exactly_once
 def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_all_of_it_verifies(
     start: Services, settings_env: dict[str, str], tmp_path: Path
 ) -> None:
-    stream = {"STREAM": "sea", "RATE": "500", "COUNT": "5000", "DATA_PARTITIONS": "2"}
+    stream = {"STREAM": "sea", "RATE": "500", "DATA_PARTITIONS": "2"}
     services = [
         start(service, **stream) for service in ("predictor", "modelgenerator", "datagenerator")
     ]
     with Topics(settings_env, partitions=2) as topics:
-        eventually(lambda: topics.answered() == 5_000, 120, lambda: f"{topics.answered()} of 5000")
+
+        def enough() -> bool:
+            seen = topics.predictions(0) + topics.predictions(1)
+            return len(seen) >= 5_000 and len({p["model"] for p in seen}) >= 3
+
+        eventually(enough, 180, lambda: f"{topics.answered()} answers")
+        assert services[-1].stop() == 0
+        places = [TopicPartition(topics.settings.data_topic, number) for number in (0, 1)]
+        records = sum(clients.bounds(topics.consumer, place)[1] for place in places)
+        eventually(lambda: topics.answered() == records, 120, lambda: f"{records} answers")
         predictions = topics.predictions(0) + topics.predictions(1)
         assert_exactly_once(topics)
 
@@ -28,7 +39,6 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
     accuracy = sum(p["prediction"] == p["label"] for p in counted) / len(counted)
     positive = sum(p["label"] for p in counted) / len(counted)
     assert accuracy > max(positive, 1 - positive) + 0.05
-    assert len({p["model"] for p in predictions}) >= 3
     for partition in (0, 1):
         versions = [p["model"] for p in predictions if p["source"][0] == partition]
         assert all(older <= newer for older, newer in pairwise(versions))
@@ -45,6 +55,6 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
     )
     report = orjson.loads(verified.stdout)
     assert (verified.returncode, report["verified"]) == (0, True)
-    assert report["predictions"] == 5_000
-    assert [service.stop() for service in services] == [0, 0, 0]
+    assert report["predictions"] == records
+    assert [service.stop() for service in services[:2]] == [0, 0]
     assert not any("Traceback" in service.log() for service in services)

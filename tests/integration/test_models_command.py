@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
     topics.send(pack(envelope(4), b"garbage", STRANGER))
 
     def fallen() -> set[int]:
-        topics.write(20, scale=100.0)
+        topics.write(20, mean=1_000.0)
         return {s["version"] for s in topics.statuses() if s["status"] in ("barred", "refused")}
 
     eventually(lambda: fallen() == {2, 3}, 60)
@@ -133,6 +134,7 @@ def test_a_model_is_shown_exported_restored_and_unpinned(
 
     status, output, errors = models(settings_env, "unpin")
     assert (status, "model 4" in output) == (0, True), errors
+    assert topics.models()[-1]["version"] == 4
     assert not any(row["pinned"] for row in listed(settings_env).values())
 
 
@@ -202,7 +204,7 @@ def large() -> Sign:
 
 
 PUBLISH = """
-import logging, sys
+import sys
 from modelgenerator.publication import publish
 from modelgenerator.settings import Settings
 from stream.keys import signing_key
@@ -212,6 +214,19 @@ from pathlib import Path
 settings = Settings()
 key = signing_key(settings.signing_key)
 print(publish(settings, envelope(1), Path(sys.argv[1]).read_bytes(), key, Stop()))
+"""
+KILLED_WITHIN = """
+import os, signal
+from kafka import KafkaProducer
+
+send, sent = KafkaProducer.send, []
+def send_and_die(self, *args, **options):
+    if len(sent) == 40:
+        sent[30].get()
+        os.kill(os.getpid(), signal.SIGKILL)
+    sent.append(send(self, *args, **options))
+    return sent[-1]
+KafkaProducer.send = send_and_die
 """
 
 
@@ -231,26 +246,27 @@ def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothi
         with clients.consumer(topics.settings, isolation_level="read_uncommitted") as consumer:
             return clients.bounds(consumer, place)[1]
 
-    def publisher() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", PUBLISH, str(pickle)]
-        return subprocess.Popen(
-            command, env=settings_env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    def publisher(program: str) -> tuple[str, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(pickle)],
+            env=settings_env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=240,
         )
+        return done.stdout, done.returncode
 
-    killed = publisher()
-    eventually(lambda: written() > 5, 60)
-    killed.kill()
-    killed.wait()
+    assert publisher(KILLED_WITHIN + PUBLISH) == ("", -signal.SIGKILL)
     half = written()
-    assert 5 < half < 80, "it was killed too late for this test"
+    assert 30 < half < 45
     topics.write(50)
     eventually(lambda: topics.answered() == topics.written(), 60)
 
-    again = publisher()
-    assert (again.communicate(timeout=120)[0], again.returncode) == ("2\n", 0)
+    assert publisher(PUBLISH) == ("2\n", 0)
     assert written() > half + 80
     await_version(topics, 2)
-    assert "WARNING" not in predictor.log()
+    assert "WARNING predictor: refused" not in predictor.log()
     rows = listed(settings_env, "--predictions", "0")
     assert {version: row["status"] for version, row in rows.items()} == {
         1: "replaced",

@@ -23,7 +23,8 @@ from tests.topics import Topics, assert_exactly_once, regression
 from tests.unit.classifiers import Hanging, Sign, Slow, envelope, pickled
 from tests.unit.test_classifier import Malicious
 
-RECOVERY_SECONDS = 2 * 15.0
+RECOVERY_SECONDS = 60.0
+"""Twice 15 seconds, and the start of a process on a busy machine."""
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def await_answered(topics: Topics, count: int, seconds: float = 60.0) -> None:
     )
 
 
-def await_line(process: Process, text: str, seconds: float = 30.0) -> None:
-    eventually(lambda: text in process.log(), seconds, f"{text!r} in the log of {process.name}")
+def await_line(process: Process, text: str) -> None:
+    eventually(lambda: text in process.log(), 60, f"{text!r} in the log of {process.name}")
 
 
 def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_over(
@@ -92,9 +93,10 @@ def test_killed_in_the_middle_of_units_the_counts_go_on_as_if_nothing_had_happen
 ) -> None:
     three.publish(1, Slow(0.0005))  # 2 s a partition and round: no kill comes too late
     for _ in range(3):
-        predictor = start("predictor", REPLICA="one", COMMIT_INTERVAL_MS="20")
         three.write(12_000)
-        await_answered(three, three.answered() + 1, RECOVERY_SECONDS)
+        answered = three.answered()
+        predictor = start("predictor", REPLICA="one", COMMIT_INTERVAL_MS="20")
+        await_answered(three, answered + 1)
         predictor.kill()
         assert three.answered() < three.written(), "it was killed too late for this test"
     three.publish(2)
@@ -115,7 +117,7 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
     log.rename(kept)
     os.mkfifo(log)  # opening it to write waits for a reader: the write after the commit hangs
     topics.write(100)
-    await_answered(topics, 200)
+    await_answered(topics, 110)  # not all of them may be in the unit whose lines are not written
     predictor.kill()
     kept.replace(log)
     start("predictor")
@@ -147,7 +149,7 @@ def test_with_its_offsets_deleted_it_goes_on_from_the_last_prediction(
     predictor = start("predictor")
     await_answered(topics, 101)
     assert predictor.stop() == 0
-    topics.admin.delete_groups([topics.group])
+    eventually(lambda: topics.admin.delete_groups([topics.group])[topics.group] == "OK")
     # Another group on the same data topic has predictions of its own, but no rejected topic.
     foreign = encode_rejected(reject((0, 140), b"", "of another group"))
     topics.producer.send(
@@ -221,7 +223,7 @@ def test_a_barred_model_that_was_the_first_gives_way_to_the_one_before_it_on_the
 ) -> None:
     topics.publish(1)
     topics.publish(2, Sign(raises_above=5.0))
-    topics.write(100, scale=100.0)
+    topics.write(100, mean=1_000.0)
     start("predictor")
     await_answered(topics, 100)
     assert topics.rejected() == []
@@ -334,11 +336,14 @@ def test_models_that_cannot_be_trusted_are_refused_in_one_line_and_the_old_one_k
     await_line(predictor, "model 11 (test) is next")
     for reason in reasons:
         assert predictor.log().count(reason) == 1, reason
-    assert predictor.log().count("WARNING") == len(reasons)
+    assert predictor.log().count("WARNING predictor: refused") == len(reasons)
     assert not marker.exists()
     await_answered(topics, 20)
-    refused = [s["version"] for s in topics.statuses() if s["status"] == "refused"]
-    assert refused == [4, 5, 6, 7, 8, 9, 10]
+
+    def refused() -> list[int]:
+        return [s["version"] for s in topics.statuses() if s["status"] == "refused"]
+
+    eventually(lambda: refused() == [4, 5, 6, 7, 8, 9, 10], message=lambda: str(refused()))
     check(settings_env)
 
 
@@ -346,9 +351,9 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     topics.publish(1)
-    predictor = start("predictor", MODEL_MAX_MICROSECONDS="500", MODEL_LOAD_SECONDS="5")
+    predictor = start("predictor", MODEL_MAX_MICROSECONDS="100", MODEL_LOAD_SECONDS="5")
     await_line(predictor, "model 1 (test) is next")
-    topics.publish(2, Slow(0.001))
+    topics.publish(2, Slow(0.0002))
     topics.publish(3, Hanging())
     topics.publish(4, Slow(3_600))
     answered: list[int] = []
@@ -367,7 +372,7 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
         return found if len(found) == 3 else []
 
     slow, hanging, stuck = eventually(reasons)
-    assert re.match(r"too slow: \d+ µs a record .*MODEL_MAX_MICROSECONDS=500", slow)
+    assert re.match(r"too slow: \d+ µs a record .*MODEL_MAX_MICROSECONDS=100", slow)
     assert hanging == stuck == "not loaded and probed within MODEL_LOAD_SECONDS=5"
     topics.publish(5)
     await_line(predictor, "model 5 (test) is next")
@@ -403,7 +408,7 @@ def test_a_model_that_raises_on_real_records_is_barred_and_the_one_before_predic
     await_line(predictor, "model 2 (test) is next")
 
     def barred_ones() -> list[dict[str, Any]]:
-        topics.write(20, scale=100.0)
+        topics.write(20, mean=1_000.0)
         return [status for status in topics.statuses() if status["status"] == "barred"]
 
     (barred,) = eventually(barred_ones)

@@ -343,6 +343,7 @@ def test_a_backtest_leaves_out_what_either_model_was_trained_on_and_compares_the
     ]
     assert printed[2].startswith("this model   accuracy 0.9")
 
+    assert [model["version"] for model in topics.models()] == [1]
     upside_down = fitted(LogisticRegression(), 2, (1, 0))
     joblib.dump(upside_down, path)
     assert publish.main([str(path), "--backtest", "500", "--dry-run"]) == 0

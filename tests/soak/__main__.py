@@ -71,8 +71,8 @@ class Soak:
             if name not in suite.processes:
                 suite.start(name)
         suite.end("datagenerator")
+        self._until(lambda: suite.answered == suite.ends(), "the end of the data topic")
         ends = suite.ends()
-        self._until(lambda: suite.answered == ends, "the end of the data topic")
         suite.end(*list(suite.processes))
         if self._marker.exists():
             raise Failed("code of a model not to be trusted ran")

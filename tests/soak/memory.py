@@ -12,7 +12,7 @@ from local.process import Process
 EVERY_SECONDS = 1.0
 ALLOWED_SHARE = 1.05
 ALLOWED_MIB = 5.0
-LEAST_SECONDS = 200
+LEAST_SECONDS = 600
 """A shorter life is mostly warming up, and tells nothing."""
 
 

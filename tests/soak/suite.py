@@ -107,7 +107,9 @@ class Suite:
 
     def end(self, *names: str) -> None:
         """Tell processes to end, which they do in time and with status 0."""
-        for name, status in zip(names, stop([self.processes[n] for n in names]), strict=True):
+        for name, status in zip(
+            names, stop([self.processes[n] for n in names], END_SECONDS), strict=True
+        ):
             process = self.processes.pop(name)
             if status != 0:
                 raise Failed(f"{name} ended with status {status} when told to\n{process.tail()}")

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from predictor.accuracy_log import AccuracyLog
+from predictor.accuracy_log import RETRY_SECONDS, AccuracyLog
 from stream.records import Prediction
 
 LOG = logging.getLogger("test")
@@ -144,6 +145,25 @@ def test_a_file_that_cannot_be_written_is_warned_of_and_catches_up_later(
     (tmp_path / "predictor.log").rmdir()
     log.append([prediction(30)])
     assert counts(tmp_path / "predictor.log") == [10, 20, 30]
+
+
+def test_what_could_not_be_written_is_written_a_few_seconds_later_though_nothing_more_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "predictor.log").mkdir()
+    log = make(tmp_path)
+    log.append([prediction(n) for n in range(1, 26)])
+    (tmp_path / "predictor.log").rmdir()
+    log.catch_up()
+    assert not (tmp_path / "predictor.log").exists(), "it was tried just now"
+    now += RETRY_SECONDS
+    log.catch_up()
+    assert counts(tmp_path / "predictor.log") == [10, 20]
+    now += RETRY_SECONDS
+    log.catch_up()
+    assert counts(tmp_path / "predictor.log") == [10, 20]
 
 
 def test_a_file_of_counts_that_began_anew_is_set_aside_and_one_line_says_so(

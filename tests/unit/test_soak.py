@@ -40,8 +40,8 @@ def test_whoever_leaves_joins_next() -> None:
 
 
 def test_memory_that_warms_up_and_stays_is_flat_and_one_that_keeps_growing_is_not() -> None:
-    warming = [100 + min(second, 100) / 2 for second in range(300)]
-    growing = [100 + second / 15 for second in range(300)]
+    warming = [100 + min(second, 100) / 2 for second in range(900)]
+    growing = [100 + second / 15 for second in range(900)]
     assert verdict(warming) == "flat"
     assert verdict(growing) == "growing"
-    assert verdict(growing[:199]) == "too short to tell"
+    assert verdict(growing[:599]) == "too short to tell"
