@@ -64,8 +64,7 @@ class Summary:
     def __init__(self, units: Units, feed: ModelFeed) -> None:
         self._units = units
         self._feed = feed
-        self._records = 0
-        self._since = time.monotonic()
+        self._records, self._since = 0, time.monotonic()
         self._serving = 0
 
     def take(self, model: Model, unit: Unit, outcome: Outcome) -> None:
