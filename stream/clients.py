@@ -244,7 +244,20 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
             with suppress(InvalidPartitionsError), _denied("Alter", topic):
                 client.create_partitions({topic: NewPartitions(target)})
                 log.info("grew topic %s from %d to %d partitions", topic, count, target)
-    client.wait_for_topics(list(wanted))
+    _wait_for_partitions(client, {topic: o["num_partitions"] for topic, o in wanted.items()})
+
+
+def _wait_for_partitions(client: KafkaAdminClient, counts: dict[str, int]) -> None:
+    """Wait until the brokers know of all partitions: those of a grown topic come a bit later."""
+    end = time.monotonic() + REQUEST_TIMEOUT_MS / 1000
+    while True:
+        client.wait_for_topics(list(counts))
+        found = partition_counts(client, list(counts))
+        if all(found.get(topic, 0) >= count for topic, count in counts.items()):
+            return
+        if time.monotonic() > end:
+            raise KafkaTimeoutError(f"topics with too few partitions: {found}")
+        time.sleep(0.05)
 
 
 def make_topics(settings: StreamSettings, log: logging.Logger) -> None:

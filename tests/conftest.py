@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local.kafka import LocalKafka
 from local.process import stop
 from tests.services import Services
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 _BROKER: list[str] = []
 _CLEANUP = ExitStack()

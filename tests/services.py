@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 
 from local.process import Process
 
@@ -66,7 +67,7 @@ def gone(pid: int) -> bool:
 
 
 def eventually(
-    condition: Callable[[], T], seconds: float = 30.0, message: str | Callable[[], str] = ""
+    condition: Callable[[], T], seconds: float = 90.0, message: str | Callable[[], str] = ""
 ) -> T:
     """Wait until a condition holds and return what it returned; fail the test if it never does.
 
@@ -81,7 +82,12 @@ def eventually(
     end = time.monotonic() + seconds
     while True:
         last = time.monotonic() >= end  # an answer from before the end says nothing of the end
-        found = condition()
+        try:
+            found = condition()
+        except KafkaTimeoutError:  # the broker is slow, or away for a moment
+            if last:
+                raise
+            continue
         if found:
             return found
         if last:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ class Topics:
         self.partitions = partitions
         self.key = signing_key(Path(env["SIGNING_KEY"]))
         self.key.share(Path(env["TRUSTED_KEYS"]))
-        self.admin: KafkaAdminClient = clients.admin(self.settings)
-        clients.ensure_topics(self.admin, self.settings, logging.getLogger("test"))
-        self.producer: KafkaProducer = clients.producer(self.settings)
-        self.consumer: KafkaConsumer = clients.consumer(self.settings)
+        log = logging.getLogger("test")
+        connect = partial(clients.connect, settings=self.settings, stop=Stop(), log=log)
+        self.admin: KafkaAdminClient = connect(lambda: clients.admin(self.settings))
+        clients.ensure_topics(self.admin, self.settings, log)
+        self.producer: KafkaProducer = connect(lambda: clients.producer(self.settings))
+        self.consumer: KafkaConsumer = connect(lambda: clients.consumer(self.settings))
         self._next_id = 0
         self._read_so_far: dict[TopicPartition, tuple[int, Records]] = {}
 

@@ -19,11 +19,10 @@ import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
-    InvalidProducerEpochError,
+    KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     NoOffsetForPartitionError,
-    ProducerFencedError,
 )
 from kafka.producer.transaction_manager import TransactionalRequestResult
 from kafka.structs import OffsetAndMetadata
@@ -65,10 +64,10 @@ def test_who_waits_for_a_transaction_of_a_producer_that_was_closed_is_let_go_in_
 
 @pytest.mark.parametrize("kind", [KafkaConsumer, KafkaAdminClient])
 def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(KafkaTimeoutError):
         kind(bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=300)
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 def test_a_plain_commit_wipes_the_metadata_of_the_offset(
@@ -91,7 +90,7 @@ def test_without_a_committed_offset_poll_raises_and_moves_nowhere_by_itself(
     reader = consumer(topics)
     reader.assign([place])
     with pytest.raises(NoOffsetForPartitionError):
-        reader.poll(timeout_ms=5_000)
+        eventually(lambda: reader.poll(timeout_ms=5_000))
     reader.close()
 
 
@@ -193,7 +192,7 @@ def test_the_elder_of_two_producers_of_one_name_is_fenced(topics: Topics) -> Non
     transactional(topics, name).close()
     elder.begin_transaction()
     elder.send(topics.settings.data_topic, b"{}", partition=0)
-    with pytest.raises((ProducerFencedError, InvalidProducerEpochError)):
+    with pytest.raises(KafkaError, match=r"ProducerFenced|InvalidProducerEpoch"):
         elder.commit_transaction()
     clients.close(elder)
 

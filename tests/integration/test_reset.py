@@ -71,7 +71,7 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
     successor = start("predictor")
     eventually(lambda: len(kept(topics, topics.settings.prediction_topic)) == 100, 60)
     predictions = kept(topics, topics.settings.prediction_topic)
-    rejected = kept(topics, topics.settings.rejected_topic)
+    rejected = eventually(lambda: kept(topics, topics.settings.rejected_topic))
     sources = [p["source"][1] for p in predictions + rejected]
     assert sorted(sources) == list(range(101))
     assert [p["n"] for p in predictions] == list(range(1, 101))

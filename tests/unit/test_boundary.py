@@ -142,7 +142,7 @@ def test_no_literal_in_any_field_breaks_a_reader_and_what_was_read_can_be_writte
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(st.data())
 def test_a_record_with_any_fields_changed_or_left_out_is_read_or_refused(
     name: str, data: st.DataObject
@@ -158,7 +158,7 @@ def test_a_record_with_any_fields_changed_or_left_out_is_read_or_refused(
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=200), st.integers(0, 500), st.integers(0, 20))
 def test_a_record_with_bytes_overwritten_is_read_or_refused(
     name: str, junk: bytes, place: int, length: int
@@ -198,7 +198,7 @@ class Predicts:
         return [1] * len(matrix), [0.75] * len(matrix)
 
 
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.sampled_from([b'{"id":1,"features":[1,2,3],"label":1}', b"", b"{}", None])
@@ -230,7 +230,7 @@ def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_coun
         assert decode_prediction(encode_prediction(prediction)) == prediction
 
 
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.binary(max_size=30)),
@@ -251,7 +251,7 @@ def test_parts_in_any_order_never_make_a_model_that_was_not_sent_and_hold_a_boun
         assert sum(map(len, assembler._shares)) <= 60
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), st.data())
 def test_models_whose_parts_are_lost_or_repeated_come_out_whole_or_not_at_all(
     pickles: list[bytes], data: st.DataObject
@@ -274,7 +274,7 @@ def test_models_whose_parts_are_lost_or_repeated_come_out_whole_or_not_at_all(
             assert whole[1] == pickles[whole[0].version - 1]
 
 
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(st.dictionaries(st.sampled_from([f.name for f in fields(Envelope)]), json_values))
 def test_an_envelope_with_any_content_is_checked_or_refused(changes: dict[str, Any]) -> None:
     value = orjson.dumps(example("model") | changes)
@@ -288,7 +288,7 @@ def test_an_envelope_with_any_content_is_checked_or_refused(changes: dict[str, A
         assert len(message) < ERROR_LENGTH
 
 
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.binary(max_size=60)
@@ -323,7 +323,7 @@ def counted(n: int) -> Prediction:
     return found._replace(n=n, correct=n // 2, model=1, source=(0, n))
 
 
-@settings(max_examples=20, derandomize=True, deadline=None)
+@settings(max_examples=20)
 @given(
     st.dictionaries(
         st.sampled_from([name.upper() for name in StreamSettings.model_fields]),

@@ -99,4 +99,4 @@ def test_a_command_does_not_outlive_an_owner_that_is_killed() -> None:
         pid = int(owner.stdout.readline())
         assert not gone(pid)
         owner.kill()
-        eventually(lambda: gone(pid), 5, f"process {pid} is still there")
+        eventually(lambda: gone(pid), 60, f"process {pid} is still there")
