@@ -95,13 +95,7 @@ class Topics:
 
     def delete(self, *topics: str) -> None:
         """Delete topics, and wait until the broker knows them no more, or others of their names."""
-        before = self._ids_of(topics)
-        self.admin.delete_topics(list(topics))
-        eventually(lambda: not before & self._ids_of(topics), 60)
-
-    def _ids_of(self, topics: Iterable[str]) -> set[Any]:
-        found = self.admin.describe_topics(list(topics))
-        return {topic["topic_id"] for topic in found if not topic["error_code"]}
+        delete(self.admin, *topics)
 
     def predictions(self, partition: int = 0) -> Records:
         """Read the predictions of a partition."""
@@ -136,6 +130,18 @@ class Topics:
         rows = rows + [orjson.loads(record.value) for record in found]
         self._read_so_far[place] = (end, rows)
         return rows
+
+
+def delete(admin: KafkaAdminClient, *topics: str) -> None:
+    """Delete topics, and wait until the broker knows them no more, or others of their names."""
+
+    def ids() -> set[Any]:
+        found = admin.describe_topics(list(topics))
+        return {topic["topic_id"] for topic in found if not topic["error_code"]}
+
+    before = ids()
+    admin.delete_topics(list(topics))
+    eventually(lambda: not before & ids())
 
 
 def await_no_members(topics: Topics) -> None:

@@ -39,7 +39,7 @@ from stream.records import (
 )
 from stream.service import Stop
 from tests.services import ROOT, Services, eventually
-from tests.topics import await_decided
+from tests.topics import await_decided, delete
 
 LOG = logging.getLogger("test")
 
@@ -371,7 +371,7 @@ def test_versions_go_on_where_the_status_topic_knows_more_than_the_model_topic(
         topics.producer.send(topics.settings.status_topic, value, partition=0)
     topics.producer.flush(30)
     model_topic = topics.settings.model_topic
-    topics.admin.delete_topics([model_topic])
+    delete(topics.admin, model_topic)
 
     def made_again() -> bool:
         with contextlib.suppress(Exception):
@@ -390,7 +390,7 @@ def test_a_data_topic_made_again_starts_the_training_afresh(
     process = start("modelgenerator")
     topics.write(500, linear)
     eventually(lambda: topics.versions() == [1, 2, 3])
-    topics.admin.delete_topics([topics.settings.data_topic])
+    delete(topics.admin, topics.settings.data_topic)
 
     def made_again() -> bool:
         with contextlib.suppress(Exception):

@@ -192,7 +192,7 @@ def test_a_data_topic_made_again_while_it_was_away_is_predicted_from_its_beginni
     predictor = start("predictor")
     await_answered(topics, 100)
     assert predictor.stop() == 0
-    topics.admin.delete_topics([topics.settings.data_topic])
+    topics.delete(topics.settings.data_topic)
     with Topics(settings_env) as again:
         again.write(250)
         start("predictor")
@@ -209,7 +209,7 @@ def test_a_data_topic_made_again_while_it_runs_is_predicted_from_its_beginning(
     topics.write(100)
     predictor = start("predictor")
     await_answered(topics, 100)
-    topics.admin.delete_topics([topics.settings.data_topic])
+    topics.delete(topics.settings.data_topic)
     with Topics(settings_env) as again:
         again.write(250)
         await_answered(again, 350)
