@@ -32,6 +32,7 @@ from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
 from stream.transactions import Transactions
 
 log = logging.getLogger("modelgenerator")
+_warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
 
 TRANSACTION_SECONDS = 60
 OUTSTANDING_PARTS = 4
@@ -167,7 +168,7 @@ def publish(
     """
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     tried: set[int] = set()
-    problems, name = Warnings(log), f"{settings.model_topic}-publisher"
+    name = f"{settings.model_topic}-publisher"
     transactions = Transactions(settings, name, log)
     make_topics = partial(clients.make_topics, settings, log)
     while True:
@@ -203,9 +204,9 @@ def publish(
             clients.give_up_if_refused(error, settings, "Write", name)
             # The client raises what went wrong, or a KafkaError that carries it.
             if any(isinstance(e, _FENCED) for e in (error, *error.args)):
-                problems.warn("fenced", "another publisher came between; publishing again")
+                _warnings.warn("fenced", "another publisher came between; publishing again")
             else:
-                problems.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
+                _warnings.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
         finally:
             clients.close(producer)
         stop.wait(random.uniform(0.05, 0.5))
@@ -227,7 +228,6 @@ class Announcer:
         self._settings = settings
         self._key = key
         self._stop = stop
-        self._warnings = Warnings(log)
 
     def announce(self, found: Publication, schema: Schema | None) -> int | None:
         """Publish a model, and say so in one line.
@@ -263,7 +263,7 @@ class Announcer:
         try:
             version = publish(settings, envelope, pickle, self._key, self._stop, unless_pinned)
         except NotPublished as reason:
-            self._warnings.warn("pinned", str(reason))
+            _warnings.warn("pinned", str(reason))
             return None
         accuracies = " ".join(
             f"{name}={'-' if value is None else format(value, '.4f')}"

@@ -8,10 +8,10 @@ about to commit for the third time. What strikes is ``kill`` (-9), ``pause`` (SI
 from __future__ import annotations
 
 import itertools
-import os
 import runpy
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +26,10 @@ def strike(how: str) -> None:
     print(f"struck: {how}", flush=True)
     if how == "fail":
         raise KafkaError("a failure made by the test")
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}[how])
+    # To this thread: another one might take it a moment later, and the step would go on until then.
+    signal.pthread_kill(
+        threading.get_ident(), {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}[how]
+    )
 
 
 def struck(call: Callable[..., Any], number: int, how: str, after: bool) -> Callable[..., Any]:
