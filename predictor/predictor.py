@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from stream.records import (
     decode_record,
     reject,
 )
+from stream.service import DeadlineExceeded, Stop
 
 KEY_LIMIT_BYTES = 10_000
 """A longer key is rejected: with it, a prediction could outgrow what a broker takes."""
@@ -61,7 +62,7 @@ class Outcome:
 
 
 class BrokenModelError(Exception):
-    """The model raises on most of a unit: it is the model's fault, not the records'."""
+    """The model raises on most of a unit, or hangs: its own fault, not the records'."""
 
 
 def predict_unit(
@@ -124,6 +125,31 @@ def predict_unit(
         if counted:
             outcome.counted.append(prediction)
     return outcome
+
+
+def within(seconds: float, stop: Stop, predict: Callable[[], Outcome]) -> Outcome:
+    """Return what `predict` returns, unless the model hangs.
+
+    Parameters
+    ----------
+    seconds : float
+        Of the setting ``UNIT_SECONDS``.
+    stop : Stop
+    predict : callable
+        `predict_unit` with its arguments.
+
+    Raises
+    ------
+    BrokenModelError
+        When it takes longer; its thread stays behind.
+    Stopped
+    """
+    try:
+        return stop.deadline(seconds, predict)
+    except DeadlineExceeded:
+        stop.check()  # then there was less time than that
+        reason = f"model error: a unit of work took longer than UNIT_SECONDS={seconds:g}"
+        raise BrokenModelError(reason) from None
 
 
 def _decode(consumed: Consumed, model: Model) -> Record | str:

@@ -20,7 +20,7 @@ from stream.records import Schema, encode_rejected, reject
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, assert_exactly_once, regression
-from tests.unit.classifiers import Hanging, Sign, Slow, envelope, pickled
+from tests.unit.classifiers import Hanging, Held, Sign, Slow, envelope, pickled
 from tests.unit.test_classifier import Malicious
 
 RECOVERY_SECONDS = 60.0
@@ -424,6 +424,44 @@ def test_a_model_that_raises_on_real_records_is_barred_and_the_one_before_predic
     await_answered(topics, topics.written())
     assert {p["model"] for p in topics.predictions()} <= {1, 3}
     check(settings_env)
+
+
+def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predicts_the_unit(
+    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+) -> None:
+    held, never = tmp_path / "held", tmp_path / "never"
+    topics.publish(1)
+    predictor = start("predictor", UNIT_SECONDS="2")
+    topics.write(100)
+    await_answered(topics, 100)
+    topics.publish(2, Held(held, never))
+    await_line(predictor, "model 2 (test) is next")
+
+    def barred_ones() -> list[dict[str, Any]]:
+        topics.write(20)
+        return [status for status in topics.statuses() if status["status"] == "barred"]
+
+    (barred,) = eventually(barred_ones)
+    assert held.exists()
+    await_answered(topics, topics.written())
+    assert topics.rejected() == []
+    assert barred["reason"] == "model error: a unit of work took longer than UNIT_SECONDS=2"
+    assert predictor.log().count("barred model 2: ") == 1
+    assert predictor.stop() == 0
+    check(settings_env)
+
+
+def test_told_to_end_while_a_model_hangs_it_ends_and_bars_nothing(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    held, never = tmp_path / "held", tmp_path / "never"
+    topics.publish(1, Held(held, never))
+    predictor = start("predictor")
+    topics.write(100)
+    eventually(held.exists)
+    predictor.send(signal.SIGTERM)
+    assert predictor.wait(2 * 5.0) == 0
+    assert "barred" not in predictor.log()
 
 
 def test_a_predictor_without_a_model_waits_and_loses_no_record(
