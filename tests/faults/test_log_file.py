@@ -83,9 +83,8 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     eventually(lambda: WARNING in predictor.log(), START_SECONDS)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, warned)
-    log.parent.parent.unlink()
-    load.recovery(RESUMED_SECONDS)
     load.finish()
+    log.parent.parent.unlink()  # nothing more is predicted from here on
     eventually(lambda: all_lines(load, log), RESUMED_SECONDS)
     report = check(settings_env, [log])
     assert report.n == load.topics.written()
