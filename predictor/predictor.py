@@ -130,6 +130,8 @@ def predict_unit(
 def within(seconds: float, stop: Stop, predict: Callable[[], Outcome]) -> Outcome:
     """Return what `predict` returns, unless the model hangs.
 
+    It is tried twice: the first time, this process itself may have been paused.
+
     Parameters
     ----------
     seconds : float
@@ -141,15 +143,17 @@ def within(seconds: float, stop: Stop, predict: Callable[[], Outcome]) -> Outcom
     Raises
     ------
     BrokenModelError
-        When it takes longer; its thread stays behind.
+        When it takes longer both times; its threads stay behind.
     Stopped
     """
-    try:
-        return stop.deadline(seconds, predict)
-    except DeadlineExceeded:
-        stop.check()  # then there was less time than that
-        reason = f"model error: a unit of work took longer than UNIT_SECONDS={seconds:g}"
-        raise BrokenModelError(reason) from None
+    for _ in range(2):
+        try:
+            return stop.deadline(seconds, predict)
+        except DeadlineExceeded:
+            stop.check()  # then there was less time than that
+    raise BrokenModelError(
+        f"model error: a unit of work took longer than UNIT_SECONDS={seconds:g}, twice"
+    )
 
 
 def _decode(consumed: Consumed, model: Model) -> Record | str:

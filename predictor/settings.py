@@ -27,7 +27,7 @@ class PredictorSettings(ModelLimits):
     unit_seconds: float = Field(
         60.0,
         gt=0,
-        description="Longest that a model may take for a unit of work, in seconds, or it is barred",
+        description="Longest that a model may take for a unit of work, in seconds; twice bars it",
     )
     trusted_keys: Path = Field(
         Path("keys/trusted"), description="Folder of public keys whose models are served"

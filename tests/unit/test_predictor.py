@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
@@ -10,9 +11,11 @@ from predictor.predictor import (
     Consumed,
     Outcome,
     predict_unit,
+    within,
 )
 from predictor.tally import Tally
 from stream.records import Record, encode_record
+from stream.service import Stop, Stopped
 from tests.unit.classifiers import Sign, model
 
 
@@ -152,3 +155,43 @@ def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> N
     outcome = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
     assert len(outcome.rejected) == 1
     assert sign.batches == []
+
+
+def test_a_model_that_does_not_answer_in_time_is_broken_at_the_second_try() -> None:
+    release = threading.Event()
+    tries = []
+
+    def hanging() -> Outcome:
+        tries.append(release)
+        release.wait()
+        return Outcome()
+
+    with pytest.raises(BrokenModelError, match=r"longer than UNIT_SECONDS=0\.01, twice"):
+        within(0.01, Stop(), hanging)
+    release.set()
+    assert len(tries) == 2
+
+
+def test_a_pause_of_the_process_while_a_unit_is_predicted_is_not_the_model_s_fault() -> None:
+    release, outcome = threading.Event(), Outcome()
+    tries = iter([release.wait])
+
+    def paused_once() -> Outcome:
+        next(tries, lambda: True)()
+        return outcome
+
+    assert within(0.5, Stop(), paused_once) is outcome
+    release.set()
+
+
+def test_told_to_end_while_a_model_hangs_nothing_is_said_of_the_model() -> None:
+    stop, release = Stop(), threading.Event()
+
+    def told_to_end() -> Outcome:
+        stop.request()
+        release.wait()
+        return Outcome()
+
+    with pytest.raises(Stopped):
+        within(60.0, stop, told_to_end)
+    release.set()
