@@ -208,7 +208,7 @@ def answers(bootstrap_servers: str) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, never the same one twice.
+    """Return a port of 127.0.0.1 that nobody listens on, none that was given lately.
 
     It lies below the range from which systems choose ports for outgoing connections: there, a
     client that keeps trying to reach a stopped broker would sooner or later connect to itself and
@@ -222,6 +222,8 @@ def free_port() -> int:
             continue
         with socket.socket() as candidate, suppress(OSError):
             candidate.bind(("127.0.0.1", port))
+            if len(_given_ports) >= 500:  # those of long ago
+                _given_ports.clear()
             _given_ports.add(port)
             return port
 

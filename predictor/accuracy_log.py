@@ -19,6 +19,7 @@ from stream.service import Warnings
 EVERY = 10
 OLDER_FILES = 3
 RETRY_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
 
 _LINE = re.compile(rb"^\S+ partition=(\d{1,10}) n=(\d{1,18}) accuracy=\S+ model=\d+$")
 
@@ -50,7 +51,7 @@ class AccuracyLog:
         self._warnings = Warnings(log)
         self._last: dict[int, int] | None = None
         self._due: dict[int, int] = {}
-        self._next_try = 0.0
+        self._pause, self._next_try, self._unwritable_until = RETRY_SECONDS, 0.0, 0.0
 
     def fill_in(self, n: dict[int, int]) -> None:
         """Write the lines that are missing up to the given counts.
@@ -85,18 +86,26 @@ class AccuracyLog:
             if prediction.n % EVERY == 0:
                 lines.setdefault(prediction.source[0], []).append((prediction, now))
         self._project((partition, found[-1][0].n, found) for partition, found in lines.items())
+        self.catch_up()
 
     def catch_up(self) -> None:
-        """Write lines that are still missing, though no further prediction comes."""
+        """Write lines that are still missing, though no further prediction of theirs comes."""
         last = self._last or {}
         missing = {p: n for p, n in self._due.items() if last.get(p, 0) < n}
-        if missing and time.monotonic() >= self._next_try:
+        now = time.monotonic()
+        if not missing:
+            self._pause, self._next_try = RETRY_SECONDS, now + RETRY_SECONDS
+        elif now >= self._next_try:
             self.fill_in(missing)
+            if self._last is not None:  # what the topic was read for and does not hold may not come
+                self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+            self._next_try = time.monotonic() + self._pause
 
     def _project(self, due: Iterable[tuple[int, int, Iterable[tuple[Prediction, int]]]]) -> None:
         due = list(due)
         self._due |= {partition: n - n % EVERY for partition, n, _ in due}
-        self._next_try = time.monotonic() + RETRY_SECONDS
+        if time.monotonic() < self._unwritable_until:
+            return
         try:
             if self._last is None:
                 self._last = self._read()
@@ -114,6 +123,7 @@ class AccuracyLog:
         except OSError as error:
             # What is on disk is not known any more: read it again before the next line.
             self._last = None
+            self._unwritable_until = time.monotonic() + RETRY_SECONDS
             self._warnings.warn(
                 "log", f"{self._path}: {error}; predictions go on, the log catches up later"
             )

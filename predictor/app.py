@@ -32,17 +32,16 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
         Units(settings, stop, log, accuracy_log.fill_in) as units,
         ModelFeed(settings, stop, log) as feed,
     ):
-        summary = Summary(units, feed, log)
+        summary, ask = Summary(units, feed, log), within(settings.model_predict_seconds, stop)
         while True:
             stop.check()
-            model = feed.serve()
+            model, previous = feed.serve()
             unit = units.poll(model.version if model else 0, feed.barred)
             if unit is None or model is None:
                 stop.heeded(accuracy_log.catch_up)
                 continue
-            predict = partial(predict_unit, unit.records, model, feed.previous, units.tallies)
             try:
-                outcome = within(settings.unit_seconds, stop, predict)
+                outcome = predict_unit(unit.records, model, previous, units.tallies, ask)
             except BrokenModelError as error:
                 feed.bar(model, str(error))
                 units.again()

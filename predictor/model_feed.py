@@ -99,8 +99,10 @@ class ModelFeed:
     def __exit__(self, *_: object) -> None:
         clients.close(self._producer)
 
-    def serve(self) -> Model | None:
-        """Return the model to predict the next unit with, ``None`` while there is none.
+    def serve(self) -> tuple[Model | None, Model | None]:
+        """Return the model to predict the next unit with, and the one served before it.
+
+        Either is ``None`` while there is none.
 
         The first call waits until the topic was searched: a replica that joined the group before
         it has loaded its model would take partitions from others that predict them meanwhile.
@@ -116,7 +118,8 @@ class ModelFeed:
             raise self._failure
         if self._failure:
             raise Fatal(f"the model feed ended: {self._failure!r}")
-        return self.current
+        with self._swap:
+            return self.current, self.previous
 
     def bar(self, model: Model, reason: str) -> None:
         """Take a model out of service, on record, before another one predicts in its place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,11 @@ from stream.service import DeadlineExceeded, Stop
 
 KEY_LIMIT_BYTES = 10_000
 """A longer key is rejected: with it, a prediction could outgrow what a broker takes."""
+
+Answers = tuple[list[int], list[float | None]]
+"""Labels and probabilities, as of `Model.predict`."""
+
+Ask = Callable[[Model, Matrix], Answers]
 
 _Answer = tuple[int, float | None] | str
 """Label and probability, or the reason why there is none."""
@@ -70,6 +76,7 @@ def predict_unit(
     model: Model,
     previous: Model | None,
     tallies: Mapping[int, Tally],
+    ask: Ask = Model.predict,
 ) -> Outcome:
     """Predict each record before its label is looked at, then count.
 
@@ -83,6 +90,8 @@ def predict_unit(
         The one served before; judges whose fault it is when `model` raises.
     tallies : mapping of int to Tally
         The tally of each partition before the unit; left as they are.
+    ask : callable
+        Gets the predictions of a model for a matrix.
 
     Returns
     -------
@@ -91,13 +100,13 @@ def predict_unit(
     Raises
     ------
     BrokenModelError
-        When `model` raises on most records and the records are not to blame.
+        When `model` raises on most records and the records are not to blame, or hangs.
     """
     outcome = Outcome(tallies={c.partition: replace(tallies[c.partition]) for c in records})
     decoded = [_decode(consumed, model) for consumed in records]
     sound = [record for record in decoded if isinstance(record, Record)]
     matrix = np.array([record.features for record in sound], dtype=np.float64)
-    answers = iter(_predict(matrix, model, previous))
+    answers = iter(_predict(matrix, model, previous, ask))
     for consumed, record in zip(records, decoded, strict=True):
         source = (consumed.partition, consumed.offset)
         tally = outcome.tallies[consumed.partition]
@@ -127,33 +136,33 @@ def predict_unit(
     return outcome
 
 
-def within(seconds: float, stop: Stop, predict: Callable[[], Outcome]) -> Outcome:
-    """Return what `predict` returns, unless the model hangs.
-
-    It is tried twice: the first time, this process itself may have been paused.
+def within(seconds: float, stop: Stop) -> Ask:
+    """Return how to ask a model that may hang.
 
     Parameters
     ----------
     seconds : float
-        Of the setting ``UNIT_SECONDS``.
+        Longest that an answer may take, of the setting ``MODEL_PREDICT_SECONDS``.
     stop : Stop
-    predict : callable
-        `predict_unit` with its arguments.
 
-    Raises
-    ------
-    BrokenModelError
-        When it takes longer both times; its threads stay behind.
-    Stopped
+    Returns
+    -------
+    callable
+        `Model.predict`, which raises `BrokenModelError` when it takes longer, its thread left
+        behind, and `Stopped` when the service is told to end.
     """
-    for _ in range(2):
+
+    def ask(model: Model, matrix: Matrix) -> Answers:
+        stop.check()
         try:
-            return stop.deadline(seconds, predict)
+            return stop.deadline(seconds, partial(model.predict, matrix), turn=1.0)
         except DeadlineExceeded:
             stop.check()  # then there was less time than that
-    raise BrokenModelError(
-        f"model error: a unit of work took longer than UNIT_SECONDS={seconds:g}, twice"
-    )
+            raise BrokenModelError(
+                f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
+            ) from None
+
+    return ask
 
 
 def _decode(consumed: Consumed, model: Model) -> Record | str:
@@ -173,43 +182,43 @@ def _decode(consumed: Consumed, model: Model) -> Record | str:
     return record
 
 
-def _predict(matrix: Matrix, model: Model, previous: Model | None) -> list[_Answer]:
+def _predict(matrix: Matrix, model: Model, previous: Model | None, ask: Ask) -> list[_Answer]:
     if not len(matrix):
         return []
     try:
-        return list(zip(*model.predict(matrix), strict=True))
+        return list(zip(*ask(model, matrix), strict=True))
     except ModelError as error:
-        if _is_broken(matrix, model, previous):
+        if _is_broken(matrix, model, previous, ask):
             raise BrokenModelError(str(error)) from None
-        return _halve(matrix, model)
+        return _halve(matrix, model, ask)
 
 
-def _halve(matrix: Matrix, model: Model) -> list[_Answer]:
+def _halve(matrix: Matrix, model: Model, ask: Ask) -> list[_Answer]:
     """Predict what can be predicted; the rows that raise alone get the reason instead."""
     try:
-        return list(zip(*model.predict(matrix), strict=True))
+        return list(zip(*ask(model, matrix), strict=True))
     except ModelError as error:
         if len(matrix) == 1:
             return [str(error)]
         middle = len(matrix) // 2
-        return _halve(matrix[:middle], model) + _halve(matrix[middle:], model)
+        return _halve(matrix[:middle], model, ask) + _halve(matrix[middle:], model, ask)
 
 
-def _is_broken(matrix: Matrix, model: Model, previous: Model | None) -> bool:
+def _is_broken(matrix: Matrix, model: Model, previous: Model | None, ask: Ask) -> bool:
     """Tell a broken model from bad records, on a sample of rows predicted one by one."""
     step = -(-len(matrix) // _SAMPLE)
     sample = [matrix[i : i + 1] for i in range(0, len(matrix), step)]
-    failed = [row for row in sample if not _answers(model, row)]
+    failed = [row for row in sample if not _answers(model, row, ask)]
     if 2 * len(failed) <= len(sample):
         return False
     if previous is None:
         return len(sample) >= _ENOUGH_TO_BLAME_A_SOLE_MODEL
-    return any(_answers(previous, row) for row in failed)
+    return any(_answers(previous, row, ask) for row in failed)
 
 
-def _answers(model: Model, row: Matrix) -> bool:
+def _answers(model: Model, row: Matrix, ask: Ask) -> bool:
     try:
-        model.predict(row)
+        ask(model, row)
     except ModelError:
         return False
     return True

@@ -24,10 +24,11 @@ class PredictorSettings(ModelLimits):
     commit_interval_ms: int = Field(
         100, ge=1, le=5_000, description="Longest that a unit of work collects records, in ms"
     )
-    unit_seconds: float = Field(
+    model_predict_seconds: float = Field(
         60.0,
         gt=0,
-        description="Longest that a model may take for a unit of work, in seconds; twice bars it",
+        le=240,
+        description="Longest that a model may take to predict a unit, in seconds, or it is barred",
     )
     trusted_keys: Path = Field(
         Path("keys/trusted"), description="Folder of public keys whose models are served"

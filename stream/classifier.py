@@ -278,6 +278,7 @@ def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: byt
         return stop.deadline(
             seconds,
             lambda: load(envelope, pickle, limits.model_max_bytes, limits.model_max_microseconds),
+            turn=1.0,
         )
     except DeadlineExceeded:
         stop.check()  # then there was less time than that

@@ -238,7 +238,7 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
             client.create_topics({topic: options}, timeout_ms=REQUEST_TIMEOUT_MS)
             log.info("made topic %s, partitions=%d", topic, options["num_partitions"])
     client.wait_for_topics(list(wanted))
-    for topic, count in found.items():
+    for topic, count in partition_counts(client, list(wanted)).items():
         target = wanted[topic]["num_partitions"]
         if count < target:
             with suppress(InvalidPartitionsError), _denied("Alter", topic):
@@ -250,14 +250,13 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
 def _wait_for_partitions(client: KafkaAdminClient, counts: dict[str, int]) -> None:
     """Wait until the brokers know of all partitions: those of a grown topic come a bit later."""
     end = time.monotonic() + REQUEST_TIMEOUT_MS / 1000
-    while True:
-        client.wait_for_topics(list(counts))
-        found = partition_counts(client, list(counts))
-        if all(found.get(topic, 0) >= count for topic, count in counts.items()):
-            return
+    found = partition_counts(client, list(counts))
+    while any(found.get(topic, 0) < count for topic, count in counts.items()):
         if time.monotonic() > end:
             raise KafkaTimeoutError(f"topics with too few partitions: {found}")
         time.sleep(0.05)
+        found = partition_counts(client, list(counts))
+    client.wait_for_topics(list(counts))
 
 
 def make_topics(settings: StreamSettings, log: logging.Logger) -> None:

@@ -196,14 +196,17 @@ class Stack:
 
     def await_more(self, records: int = 200, seconds: float = 180.0) -> None:
         """Wait for so many more predictions."""
-        # A broker that has just started may not know the topic yet.
-        self._seen = max(self._seen, self.ends("streaming.prediction"))
-        goal = self._seen + records
+        goal = self._most_seen() + records
         eventually(
-            lambda: self.ends("streaming.prediction") >= goal,
+            lambda: self._most_seen() >= goal,
             seconds,
             lambda: f"{goal} predictions\n{self('logs', '--tail=15', status=None)}",
         )
+
+    def _most_seen(self) -> int:
+        """Return how many predictions were ever seen: a broker that starts may not know them."""
+        self._seen = max(self._seen, self.ends("streaming.prediction"))
+        return self._seen
 
     def check(self, seconds: float = 120.0) -> Report:
         """End the stream, wait until all of it is predicted, and check every invariant."""
@@ -227,14 +230,11 @@ class Stack:
     def logs(self) -> list[Path]:
         """Copy the log file out of each replica of the predictor, once it is there."""
 
-        def copied(container: str) -> bool:
-            name = f"{container[:12]}.log"
-            found.append(self._copy(container, "/usr/app/predictor.log", name, status=None))
-            return found[-1].exists() or not found.pop()
-
-        found: list[Path] = []
+        found = []
         for container in self.containers("predictor"):
-            eventually(partial(copied, container), 60, f"{container} has a log")
+            there = ("docker", "exec", container, "test", "-s", "/usr/app/predictor.log")
+            eventually(partial(_succeeds, *there), 60, f"{container} has a log")
+            found.append(self._copy(container, "/usr/app/predictor.log", f"{container[:12]}.log"))
         return found
 
     def close(self) -> None:
@@ -242,10 +242,10 @@ class Stack:
         if self._reader:
             self._reader.close(autocommit=False)
 
-    def _copy(self, container: str, source: str, name: str, status: int | None = 0) -> Path:
+    def _copy(self, container: str, source: str, name: str) -> Path:
         target = self._folder / name
         run("rm", "-rf", str(target))
-        run("docker", "cp", f"{container}:{source}", str(target), status=status)
+        run("docker", "cp", f"{container}:{source}", str(target))
         return target
 
     def _offsets(self, topic: str) -> dict[int, int] | None:
@@ -275,6 +275,10 @@ class Stack:
             if (committed or 0) < end:
                 return False
         return True
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def _consumer(servers: str, **options: Any) -> KafkaConsumer:

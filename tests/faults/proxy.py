@@ -171,7 +171,7 @@ class _Link:
                     self._proxy.carry_out(strike)
                 if not self.stalled:
                     self._broker.sendall(frame)
-        self.cut()
+        self._end()
 
     def answers(self) -> None:
         with suppress(OSError):
@@ -181,8 +181,12 @@ class _Link:
                     self._at_answer = None
                 if not self.stalled:
                     self._client.sendall(answer)
-        if self._at_answer:  # the connection ended before the answer came
-            self._proxy.give_back(self._at_answer)
+        self._end()
+
+    def _end(self) -> None:
+        strike, self._at_answer = self._at_answer, None
+        if strike:  # the connection ended before the answer came
+            self._proxy.give_back(strike)
         self.cut()
 
 

@@ -127,7 +127,7 @@ def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
         leaves.send(signal.SIGTERM)
         took.append(load.recovery(RESUMED_SECONDS, left))
         assert leaves.wait(30) == 0
-    # A member that does not leave cleanly costs every one of them a session of six seconds.
-    assert min(took) < HANDOVER_SECONDS
+    # A member that does not leave cleanly costs a session of six seconds each time.
+    assert sorted(took)[1] < HANDOVER_SECONDS
     load.finish()
     check(settings_env, replica.logs)

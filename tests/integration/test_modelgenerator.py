@@ -130,9 +130,7 @@ def published(log: str) -> list[dict[str, str]]:
     return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines]
 
 
-def test_the_first_model_comes_within_seconds_of_the_200th_record(
-    topics: Topics, start: Services
-) -> None:
+def test_the_first_model_comes_with_the_200th_record(topics: Topics, start: Services) -> None:
     process = start("modelgenerator")
     eventually(lambda: "partition=0 from offset=0" in process.log())
     topics.write(199, linear)

@@ -431,7 +431,7 @@ def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predict
 ) -> None:
     held, never = tmp_path / "held", tmp_path / "never"
     topics.publish(1)
-    predictor = start("predictor", UNIT_SECONDS="2")
+    predictor = start("predictor", MODEL_PREDICT_SECONDS="2")
     topics.write(100)
     await_answered(topics, 100)
     topics.publish(2, Held(held, never))
@@ -445,7 +445,7 @@ def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predict
     assert held.exists()
     await_answered(topics, topics.written())
     assert topics.rejected() == []
-    assert barred["reason"] == "model error: a unit of work took longer than UNIT_SECONDS=2, twice"
+    assert barred["reason"] == "model error: no answer within MODEL_PREDICT_SECONDS=2"
     assert predictor.log().count("barred model 2: ") == 1
     assert predictor.stop() == 0
     check(settings_env)

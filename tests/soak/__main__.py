@@ -155,12 +155,12 @@ def judge(suite: Suite, ends: list[int], folder: Path) -> Report:
 def tables(soak: Soak) -> list[str]:
     """Print recovery times and memory; return the services whose memory grew."""
     print("", *soak.recoveries.table(), sep="\n")
-    print("\n| longest life | seconds | first third | middle third | last third | memory |")
+    print("\n| longest life | samples | first third | middle third | last third | memory |")
     print("| --- | --- | --- | --- | --- | --- |")
     growing = []
     for service, samples in soak.memory.longest().items():
         first, middle, last = thirds(samples)
-        found = verdict(samples)
+        found = verdict(service, samples)
         growing += [service] * (found == "growing")
         lived = f"{service} | {len(samples)}"
         print(f"| {lived} | {first:.1f} MiB | {middle:.1f} MiB | {last:.1f} MiB | {found} |")

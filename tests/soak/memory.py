@@ -10,10 +10,13 @@ from statistics import median
 from local.process import Process
 
 EVERY_SECONDS = 1.0
-ALLOWED_SHARE = 1.05
+ALLOWED_SHARE = 1.03
 ALLOWED_MIB = 5.0
-LEAST_SECONDS = 600
-"""A shorter life is mostly warming up, and tells nothing."""
+WARMING_UP = {"predictor": 420, "modelgenerator": 80, "datagenerator": 80}
+"""Samples of the beginning of a life that tell nothing."""
+
+LEAST_SAMPLES = 170
+"""How many have to follow them."""
 
 
 class Memory:
@@ -62,21 +65,19 @@ class Memory:
         return found
 
 
-def verdict(samples: list[float]) -> str:
-    """Tell in a word or two what memory does over a life."""
-    if len(samples) * EVERY_SECONDS < LEAST_SECONDS:
-        return "too short to tell"
-    return "flat" if flat(samples) else "growing"
+def verdict(service: str, samples: list[float]) -> str:
+    """Tell in a word or two what memory does in the life of a service, once it has warmed up.
 
-
-def flat(samples: list[float]) -> bool:
-    """Tell whether memory no longer grows.
-
-    The first third of a life is for warming up. The median of the last third may be above that of
-    the middle third by 5 % or 5 MiB, whichever is more.
+    It is flat where the median of the second half is at most 3 % or 5 MiB, whichever is more, above
+    that of the first.
     """
-    _, middle, last = thirds(samples)
-    return last <= max(ALLOWED_SHARE * middle, middle + ALLOWED_MIB)
+    settled = samples[WARMING_UP[service] :]
+    if len(settled) < LEAST_SAMPLES:
+        return "too short to tell"
+    half = len(settled) // 2
+    first, last = median(settled[:half]), median(settled[half:])
+    flat = last <= max(ALLOWED_SHARE * first, first + ALLOWED_MIB)
+    return "flat" if flat else "growing"
 
 
 def thirds(samples: list[float]) -> list[float]:

@@ -4,14 +4,28 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from predictor.accuracy_log import RETRY_SECONDS, AccuracyLog
+from predictor.accuracy_log import LONGEST_PAUSE_SECONDS, RETRY_SECONDS, AccuracyLog
 from stream.records import Prediction
 
 LOG = logging.getLogger("test")
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    seconds = 1_000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: found.seconds)
+    return found
 
 
 def prediction(n: int, partition: int = 0) -> Prediction:
@@ -135,7 +149,7 @@ def test_a_restart_right_after_a_rotation_repeats_no_line(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_written_is_warned_of_and_catches_up_later(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     (tmp_path / "predictor.log").mkdir()
     log = make(tmp_path)
@@ -143,27 +157,77 @@ def test_a_file_that_cannot_be_written_is_warned_of_and_catches_up_later(
     log.append([prediction(20)])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     (tmp_path / "predictor.log").rmdir()
+    clock.seconds += RETRY_SECONDS
     log.append([prediction(30)])
     assert counts(tmp_path / "predictor.log") == [10, 20, 30]
 
 
-def test_what_could_not_be_written_is_written_a_few_seconds_later_though_nothing_more_is_predicted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_while_a_file_cannot_be_written_the_topic_is_not_read_for_every_commit(
+    tmp_path: Path, clock: Clock
 ) -> None:
-    now = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    reads = []
+
+    def counted(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+        reads.append(upto)
+        yield from topic(partition, after, upto)
+
+    log = make(tmp_path, counted)
+    log.fill_in({0: 20})
+    (tmp_path / "predictor.log").unlink()
+    (tmp_path / "predictor.log").mkdir()
+    for n in range(30, 1_030, 10):
+        log.append([prediction(n)])
+        clock.seconds += 0.1
+    assert len(reads) <= 1 + 10 / RETRY_SECONDS + 1
+
+
+def test_what_could_not_be_written_is_written_a_few_seconds_later_though_nothing_more_is_predicted(
+    tmp_path: Path, clock: Clock
+) -> None:
     (tmp_path / "predictor.log").mkdir()
     log = make(tmp_path)
     log.append([prediction(n) for n in range(1, 26)])
     (tmp_path / "predictor.log").rmdir()
     log.catch_up()
     assert not (tmp_path / "predictor.log").exists(), "it was tried just now"
-    now += RETRY_SECONDS
-    log.catch_up()
-    assert counts(tmp_path / "predictor.log") == [10, 20]
-    now += RETRY_SECONDS
-    log.catch_up()
-    assert counts(tmp_path / "predictor.log") == [10, 20]
+    for _ in range(10):
+        clock.seconds += RETRY_SECONDS
+        log.catch_up()
+        assert counts(tmp_path / "predictor.log") == [10, 20]
+
+
+def test_missing_lines_of_a_partition_do_not_wait_for_others_to_be_idle(
+    tmp_path: Path, clock: Clock
+) -> None:
+    log = make(tmp_path)
+    log.fill_in({0: 0, 1: 0})
+    (tmp_path / "predictor.log").mkdir()
+    log.append([prediction(10, 0)])
+    (tmp_path / "predictor.log").rmdir()
+    for n in range(1, 101):
+        clock.seconds += 0.1
+        log.append([prediction(n, 1)])
+    text = (tmp_path / "predictor.log").read_text()
+    assert "partition=0 n=10 " in text
+    assert [int(n) for n in re.findall(r"partition=1 n=(\d+)", text)] == [*range(10, 110, 10)]
+
+
+def test_lines_that_the_topic_does_not_hold_are_looked_for_ever_more_seldom(
+    tmp_path: Path, clock: Clock
+) -> None:
+    reads = []
+
+    def empty(partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
+        reads.append(clock.seconds)
+        yield from ()
+
+    log = make(tmp_path, empty)
+    log.fill_in({0: 100})
+    for _ in range(36_000):
+        clock.seconds += 0.1
+        log.catch_up()
+    assert 5 < len(reads) < 30
+    assert max(b - a for a, b in pairwise(reads)) == pytest.approx(LONGEST_PAUSE_SECONDS, abs=1)
 
 
 def test_a_file_of_counts_that_began_anew_is_set_aside_and_one_line_says_so(

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from predictor.predictor import (
     KEY_LIMIT_BYTES,
+    Answers,
     BrokenModelError,
     Consumed,
     Outcome,
@@ -14,6 +17,7 @@ from predictor.predictor import (
     within,
 )
 from predictor.tally import Tally
+from stream.classifier import Matrix, Model
 from stream.records import Record, encode_record
 from stream.service import Stop, Stopped
 from tests.unit.classifiers import Sign, model
@@ -157,41 +161,51 @@ def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> N
     assert sign.batches == []
 
 
-def test_a_model_that_does_not_answer_in_time_is_broken_at_the_second_try() -> None:
+class Waiting(Sign):
+    """Waits for something before it answers."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        super().__init__()
+        self.wait = wait
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Wait, then predict."""
+        self.wait()
+        return super().predict(matrix)
+
+
+def test_a_model_that_does_not_answer_in_time_is_broken() -> None:
     release = threading.Event()
-    tries = []
-
-    def hanging() -> Outcome:
-        tries.append(release)
-        release.wait()
-        return Outcome()
-
-    with pytest.raises(BrokenModelError, match=r"longer than UNIT_SECONDS=0\.01, twice"):
-        within(0.01, Stop(), hanging)
-    release.set()
-    assert len(tries) == 2
-
-
-def test_a_pause_of_the_process_while_a_unit_is_predicted_is_not_the_model_s_fault() -> None:
-    release, outcome = threading.Event(), Outcome()
-    tries = iter([release.wait])
-
-    def paused_once() -> Outcome:
-        next(tries, lambda: True)()
-        return outcome
-
-    assert within(0.5, Stop(), paused_once) is outcome
+    hanging = model(8, Waiting(release.wait))
+    with pytest.raises(BrokenModelError, match=r"no answer within MODEL_PREDICT_SECONDS=0\.01"):
+        predict_unit([consumed(5)], hanging, model(7), {0: Tally()}, within(0.01, Stop()))
     release.set()
 
 
 def test_told_to_end_while_a_model_hangs_nothing_is_said_of_the_model() -> None:
     stop, release = Stop(), threading.Event()
 
-    def told_to_end() -> Outcome:
+    def told_to_end() -> None:
         stop.request()
         release.wait()
-        return Outcome()
+
+    hanging = model(8, Waiting(told_to_end))
+    with pytest.raises(Stopped):
+        predict_unit([consumed(5)], hanging, None, {0: Tally()}, within(60.0, stop))
+    release.set()
+
+
+def test_records_that_a_model_raises_on_one_by_one_do_not_delay_the_end() -> None:
+    stop = Stop()
+    raising = model(8, Sign(raises_above=5))
+    records = [consumed(5, [9.0, 0.0]), consumed(6)]
+    ask = within(60.0, stop)
+
+    def ask_once(asked: Model, matrix: Matrix) -> Answers:
+        try:
+            return ask(asked, matrix)
+        finally:
+            stop.request()
 
     with pytest.raises(Stopped):
-        within(60.0, stop, told_to_end)
-    release.set()
+        predict_unit(records, raising, None, {0: Tally()}, ask_once)

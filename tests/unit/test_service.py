@@ -112,3 +112,29 @@ def test_a_call_that_takes_too_long_is_given_up() -> None:
     with pytest.raises(DeadlineExceeded):
         Stop().deadline(0.2, release.wait)
     release.set()
+
+
+@pytest.mark.parametrize(("turn", "in_time"), [(1.0, True), (math.inf, False)])
+def test_a_pause_of_the_process_takes_time_from_a_call_only_where_that_is_meant(
+    turn: float, in_time: bool
+) -> None:
+    clock, looks, release = Clock(), [], threading.Event()
+
+    def paused_once() -> float:
+        looks.append(clock.seconds)
+        if len(looks) == 3:  # the end is set by now
+            clock.seconds += 3_600.0
+        if len(looks) == 6:
+            release.set()
+        return clock.seconds
+
+    def call() -> str:
+        release.wait(30)
+        return "done"
+
+    if in_time:
+        assert Stop(paused_once).deadline(60.0, call, turn) == "done"
+    else:
+        with pytest.raises(DeadlineExceeded):
+            Stop(paused_once).deadline(60.0, call, turn)
+    release.set()

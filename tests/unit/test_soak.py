@@ -40,8 +40,9 @@ def test_whoever_leaves_joins_next() -> None:
 
 
 def test_memory_that_warms_up_and_stays_is_flat_and_one_that_keeps_growing_is_not() -> None:
-    warming = [100 + min(second, 100) / 2 for second in range(900)]
-    growing = [100 + second / 15 for second in range(900)]
-    assert verdict(warming) == "flat"
-    assert verdict(growing) == "growing"
-    assert verdict(growing[:599]) == "too short to tell"
+    warming = [200 + min(second, 400) / 8 for second in range(700)]
+    growing = [200 + second / 10 for second in range(700)]
+    assert verdict("predictor", warming) == "flat"
+    assert verdict("predictor", growing) == "growing"
+    assert verdict("predictor", growing[:589]) == "too short to tell"
+    assert verdict("modelgenerator", growing[:250]) == "growing"
