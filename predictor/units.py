@@ -110,6 +110,7 @@ class Units:
         self._waiting = False
         self._incarnation: str | None = None
         self._stale = True
+        self._offsets: dict[int, int] = {}
         self._partitions = 0
         self._next_look = 0.0
         self._admin = self._connect(lambda: clients.admin(settings))
@@ -207,6 +208,7 @@ class Units:
                 self._lose(f"not committed, {len(unit.records)} records: {error!r}")
             return False
         self.tallies.update(outcome.tallies)
+        self._offsets.update(offsets)
         return True
 
     def again(self) -> None:
@@ -215,12 +217,11 @@ class Units:
 
     def lag(self) -> int:
         """Return how many records of the assigned partitions wait to be predicted."""
-        total = 0
-        for place in self._consumer.assignment():
-            end = self._consumer.highwater(place)
-            if end is not None:
-                total += max(0, end - self._consumer.position(place))
-        return total
+        # Without `position`, which asks the broker and raises where none answers.
+        return sum(
+            max(0, (self._consumer.highwater(place) or 0) - self._offsets.get(place.partition, 0))
+            for place in self._consumer.assignment()
+        )
 
     def _transaction(
         self, membership: ConsumerGroupMetadata, offsets: dict[int, int], outcome: Outcome
@@ -318,6 +319,7 @@ class Units:
         for place in places:
             self._consumer.seek(place, positions[place.partition].offset)
         self.tallies = {partition: position.tally for partition, position in positions.items()}
+        self._offsets = {partition: position.offset for partition, position in positions.items()}
         self._stale = False
         self._log.info(
             "partitions %s",
