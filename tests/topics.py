@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
 from sklearn.linear_model import LogisticRegression
 
 from stream import clients
@@ -111,7 +112,7 @@ class Topics:
 
     def models(self) -> Records:
         """Read the model topic, once all that was written to it is committed or aborted."""
-        await_decided(self.settings, self.consumer)
+        await_decided(self.settings, self.admin, self.consumer)
         return self._read(self.settings.model_topic, 0)
 
     def written(self) -> int:
@@ -149,14 +150,15 @@ def await_no_members(topics: Topics) -> None:
     eventually(lambda: not topics.admin.describe_groups([topics.group])[topics.group]["members"])
 
 
-def await_decided(settings: StreamSettings, consumer: KafkaConsumer) -> None:
+def await_decided(
+    settings: StreamSettings, admin: KafkaAdminClient, consumer: KafkaConsumer
+) -> None:
     """Wait until a reader of committed models sees all that is on their topic now.
 
     A publisher goes on once its commit is decided, which readers see a moment later.
     """
     place = TopicPartition(settings.model_topic, 0)
-    with clients.consumer(settings, isolation_level="read_uncommitted") as all_seeing:
-        end = clients.bounds(all_seeing, place)[1]
+    end = admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
     eventually(lambda: clients.bounds(consumer, place)[1] >= end, 90)
 
 

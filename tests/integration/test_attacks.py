@@ -47,7 +47,7 @@ def published(topics: Topics, env: dict[str, str], key: SigningKey | None = None
 
 def on_the_topic(topics: Topics) -> list[Message]:
     """The records of the model topic, as anyone can read and write them again."""
-    await_decided(topics.settings, topics.consumer)
+    await_decided(topics.settings, topics.admin, topics.consumer)
     place = TopicPartition(topics.settings.model_topic, 0)
     found = clients.read_range(topics.consumer, place, 0, place_end(topics), Stop())
     return [Message(record.value, list(record.headers)) for record in found]

@@ -86,7 +86,7 @@ class Topics:
         """Every whole model that a committed reader sees, each part's signature checked."""
         consumer = clients.consumer(self.settings)
         try:
-            await_decided(self.settings, consumer)
+            await_decided(self.settings, self.admin, consumer)
             place = TopicPartition(self.settings.model_topic, 0)
             start, end = clients.bounds(consumer, place)
             assembler, found = Assembler(2**30), []
@@ -272,7 +272,7 @@ def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: 
         lost.get(10)
     younger.commit_transaction()
     consumer = clients.consumer(topics.settings)
-    await_decided(topics.settings, consumer)
+    await_decided(topics.settings, topics.admin, consumer)
     place = TopicPartition(topic, 0)
     start, end = clients.bounds(consumer, place)
     values = [r.value for r in clients.read_range(consumer, place, start, end, Stop())]
