@@ -38,6 +38,7 @@ from stream.keys import signing_key
 from stream.models import Envelope, Message, now, pack
 from stream.records import Record, decode_prediction, encode_record
 from stream.settings import StreamSettings
+from stream.topics import ensure_topics
 
 FEATURES = 20
 ROWS = 20_000
@@ -210,7 +211,7 @@ def measure(options: argparse.Namespace, brokers: str, folder: Path) -> None:
     )
     admin = clients.admin(settings)
     try:
-        clients.ensure_topics(admin, settings, logging.getLogger("benchmark"))
+        ensure_topics(admin, settings, logging.getLogger("benchmark"))
         publish(settings, list(pack(envelope(1), pickle, key)))
         with Load(settings, options.rate) as load:
             load.wait_for(1, predictor)

@@ -20,8 +20,9 @@ from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
 from datagenerator.settings import Settings
 from datagenerator.sources import Source, SourceError, open_source
 from datagenerator.topics import prepare
-from stream.clients import admin, close, connect, give_up_if_refused, producer
+from stream.clients import admin, close, connect, producer
 from stream.records import encode_record
+from stream.refusals import raise_if_refused
 from stream.service import Backoff, Fatal, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
@@ -48,7 +49,7 @@ def main(settings: Settings, stop: Stop) -> None:
         except MessageSizeTooLargeError as error:
             raise Fatal(f"{s.data_topic}: the broker refuses records: {error}") from None
         except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
-            give_up_if_refused(error, s, "Write")
+            raise_if_refused(error, s, "Write")
             warnings.warn("send", f"{s.data_topic}: {error!r}; going on from the topic's end")
         finally:
             close(client)
@@ -65,7 +66,7 @@ def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
         *(s.stream, s.data_topic, first, partitions, f"{rate:g}/s" if rate else "unlimited"),
     )
     records = source.records(first)
-    head = stop.heeded(lambda: list(islice(records, 1)))
+    head = stop.until_stopped(lambda: list(islice(records, 1)))
     todo = islice(chain(head, records), max(0, s.count - first) if s.count else None)
     pace, progress, id = Pace(rate), Progress(), first - 1
     while True:

@@ -10,7 +10,8 @@ from kafka import KafkaConsumer, TopicPartition
 from datagenerator.outbox import Outbox
 from datagenerator.resume import Tail, misfit, next_ids
 from datagenerator.settings import Settings
-from stream.clients import admin, bounds, close, consumer, ensure_topics, newest, partition_counts
+from stream.clients import admin, close, consumer
+from stream.reading import bounds, newest
 from stream.records import (
     Record,
     RecordError,
@@ -20,6 +21,7 @@ from stream.records import (
     encode_schema,
 )
 from stream.service import Fatal, Stop
+from stream.topics import ensure_topics, partition_counts
 
 SCHEMA_KEY = b"schema"
 

@@ -32,6 +32,7 @@ from stream import clients
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Fatal, Stop
 from stream.settings import SettingsError, StreamSettings, read
+from stream.topics import ensure_topics, partition_counts
 
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
 
@@ -96,13 +97,13 @@ class Run:
         log = logging.getLogger("demo")
         client = clients.connect(lambda: clients.admin(self._settings), self._settings, Stop(), log)
         with client:
-            clients.ensure_topics(client, self._settings, log)
+            ensure_topics(client, self._settings, log)
             topics = [
                 self._settings.data_topic,
                 self._settings.prediction_topic,
                 self._settings.rejected_topic,
             ]
-            counts = clients.partition_counts(client, topics)
+            counts = partition_counts(client, topics)
         data, prediction, rejected = (
             [TopicPartition(topic, number) for number in range(counts[topic])] for topic in topics
         )

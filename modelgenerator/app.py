@@ -22,6 +22,7 @@ from stream import clients
 from stream.keys import KeyFileError, SigningKey, signing_key
 from stream.records import Schema
 from stream.service import Fatal, Stop, run
+from stream.topics import ensure_topics
 
 log = logging.getLogger("modelgenerator")
 T = TypeVar("T")
@@ -49,7 +50,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
             stop.check()
             heed(statuses, trainer)
             found = trainer.observe(feed.poll())
-            while publication := stop.heeded(partial(next, found, None)):
+            while publication := stop.until_stopped(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
                     version = announcer.announce(publication, schema)
@@ -83,7 +84,7 @@ def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, in
     admin = consumer = None
     try:
         admin, consumer = clients.admin(settings), clients.consumer(settings)
-        clients.ensure_topics(admin, settings, log)
+        ensure_topics(admin, settings, log)
         return read_schema(consumer, settings, stop), trained_already(consumer, settings, stop)
     finally:
         clients.close(admin, consumer)

@@ -12,9 +12,10 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Labelled
-from stream import clients
+from stream import clients, reading, refusals
+from stream.deadlines import DeadlineExceeded
 from stream.records import RecordError, Schema, decode_record, decode_schema
-from stream.service import DeadlineExceeded, Stop, Warnings
+from stream.service import Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
 
@@ -33,7 +34,7 @@ def read_schema(client: KafkaConsumer, settings: Settings, stop: Stop) -> Schema
                 return decode_schema(message.value)
         return None
 
-    return clients.newest(client, TopicPartition(settings.schema_topic, 0), last, stop)
+    return reading.newest(client, TopicPartition(settings.schema_topic, 0), last, stop)
 
 
 class TopicRemade(Exception):
@@ -78,7 +79,7 @@ class DataFeed:
             fetched = client.poll(timeout_ms=500)
         except (KafkaError, DeadlineExceeded, OSError) as error:
             self._stop.check()
-            clients.give_up_if_refused(error, self._settings)
+            refusals.raise_if_refused(error, self._settings)
             if not isinstance(error, OffsetOutOfRangeError):  # the next look finds where to go on
                 self._warnings.warn("data", f"{self._settings.data_topic}: {error!r}; reconnecting")
             self.close()

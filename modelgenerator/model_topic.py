@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from modelgenerator.settings import Settings
-from stream import clients
+from stream import clients, reading
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, unpack, verify
 from stream.records import LARGEST_VERSION, RecordError, Status, decode_status
@@ -47,12 +47,12 @@ def newest_envelope(
         Tells which models are looked for; all, where none is given.
     """
     trusted, place = TrustedKeys(settings.trusted_keys), TopicPartition(settings.model_topic, 0)
-    beginning, end = clients.bounds(consumer, place)
+    beginning, end = reading.bounds(consumer, place)
     start, length, best = end, 8, None
     while start > beginning:
         start, length = max(beginning, end - length), 8 * length
         complete_from: float = math.inf
-        for record in clients.read_range(consumer, place, start, end, stop):
+        for record in reading.read_range(consumer, place, start, end, stop):
             with suppress(ModelError):
                 verify(record.value, record.headers, trusted)
                 part = unpack(record.value)
@@ -76,11 +76,11 @@ def settled_end(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> int:
     place = TopicPartition(settings.model_topic, 0)
     all_seeing = clients.consumer(settings, isolation_level="read_uncommitted")
     try:
-        end = clients.bounds(all_seeing, place)[1]
+        end = reading.bounds(all_seeing, place)[1]
     finally:
         clients.close(all_seeing)
     waited = 0.0
-    while (seen := clients.bounds(consumer, place)[1]) < end:
+    while (seen := reading.bounds(consumer, place)[1]) < end:
         if waited >= HIDDEN_SECONDS:
             raise KafkaError(f"another producer's transaction is open, from offset {seen} on")
         stop.wait(0.1)
@@ -123,19 +123,19 @@ def stored(
         When the topic has no such model that is whole and signed by a trusted key.
     """
     place = TopicPartition(settings.model_topic, 0)
-    beginning, end = clients.bounds(consumer, place)
+    beginning, end = reading.bounds(consumer, place)
     trusted = TrustedKeys(settings.trusted_keys)
     before, length, reason = end, 8, "not on the topic, or not signed by a trusted key"
     while before > beginning:
         start = max(beginning, before - length)
         for offset in [
             record.offset
-            for record in clients.read_range(consumer, place, start, before, stop)
+            for record in reading.read_range(consumer, place, start, before, stop)
             if _part_of(record, trusted) == (version, 1)
         ]:
             assembler = Assembler(settings.model_max_bytes)
             try:
-                for record in clients.read_range(consumer, place, offset, end, stop):
+                for record in reading.read_range(consumer, place, offset, end, stop):
                     if (_part_of(record, trusted) or (0,))[0] == version:
                         whole = assembler.add(unpack(record.value))
                         if whole:
@@ -157,8 +157,8 @@ def _part_of(record: Any, trusted: TrustedKeys) -> tuple[int, int] | None:
 def statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
     """Yield what predictors said lately, oldest first."""
     partition = TopicPartition(settings.status_topic, 0)
-    start, end = clients.bounds(consumer, partition)
-    for record in clients.read_range(consumer, partition, max(start, end - STATUSES), end, stop):
+    start, end = reading.bounds(consumer, partition)
+    for record in reading.read_range(consumer, partition, max(start, end - STATUSES), end, stop):
         with suppress(RecordError):
             yield decode_status(record.value)
 

@@ -27,13 +27,15 @@ from modelgenerator.data_feed import read_schema
 from modelgenerator.model_topic import stored
 from modelgenerator.settings import Settings
 from modelgenerator.table import table
-from stream import classifier, clients
+from stream import classifier, clients, reading
 from stream.classifier import Model
 from stream.command import command
+from stream.deadlines import DeadlineExceeded
 from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
 from stream.models import ModelError
 from stream.records import RecordError, decode_prediction, decode_status
-from stream.service import DeadlineExceeded, Fatal, Stop
+from stream.service import Fatal, Stop
+from stream.topics import partition_counts
 
 PUBLISH_SECONDS = 120.0
 VALUE_CHARACTERS = 200
@@ -162,7 +164,7 @@ def catalogue(settings: Settings, predictions: int | None = None) -> Catalogue:
     found = Catalogue(TrustedKeys(settings.trusted_keys), settings.model_max_bytes)
     topics = [settings.model_topic, settings.status_topic, settings.prediction_topic]
     with clients.admin(settings) as admin:
-        counts = clients.partition_counts(admin, topics)
+        counts = partition_counts(admin, topics)
     if settings.model_topic not in counts:
         raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
     with _consumer(settings) as consumer:
@@ -184,14 +186,14 @@ def _records(
 ) -> Iterator[Any]:
     """Yield the records of a topic, with a progress bar if this is a terminal."""
     places = [TopicPartition(topic, number) for number in range(partitions)]
-    bounds = {place: clients.bounds(consumer, place) for place in places}
+    bounds = {place: reading.bounds(consumer, place) for place in places}
     if last is not None:
         bounds = {place: (max(start, end - last), end) for place, (start, end) in bounds.items()}
     total = sum(end - start for start, end in bounds.values())
     with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
         for place, (start, end) in bounds.items():
             before = start
-            for record in clients.read_range(consumer, place, start, end, Stop()):
+            for record in reading.read_range(consumer, place, start, end, Stop()):
                 yield record
                 progress.update(record.offset + 1 - before)
                 before = record.offset + 1

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.settings import Settings
-from stream import clients
+from stream import reading
 from stream.records import Record, RecordError, decode_record
 from stream.service import Stop
 
@@ -50,8 +50,8 @@ def newest_records(
     found = []
     for number in sorted(consumer.partitions_for_topic(settings.data_topic) or ()):
         place = TopicPartition(settings.data_topic, number)
-        start, end = clients.bounds(consumer, place)
-        for read in clients.read_range(consumer, place, max(start, end - count), end, stop):
+        start, end = reading.bounds(consumer, place)
+        for read in reading.read_range(consumer, place, max(start, end - count), end, stop):
             progress(1)
             with suppress(RecordError):  # the predictor rejects it
                 record = decode_record(read.value)

@@ -24,11 +24,13 @@ from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedEr
 from modelgenerator.model_topic import last_version, newest_envelope, settled_end
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
-from stream import clients
+from stream import clients, refusals
+from stream.deadlines import DeadlineExceeded
 from stream.keys import SigningKey, TrustedKeys
 from stream.models import Envelope, now, pack
 from stream.records import Schema
-from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+from stream.service import Fatal, Stop, Warnings
+from stream.topics import create_missing_topics
 from stream.transactions import Transactions
 
 log = logging.getLogger("modelgenerator")
@@ -170,7 +172,7 @@ def publish(
     tried: set[int] = set()
     name = f"{settings.model_topic}-publisher"
     transactions = Transactions(settings, name, log)
-    make_topics = partial(clients.make_topics, settings, log)
+    make_topics = partial(create_missing_topics, settings, log)
     while True:
         producer = clients.connect(
             lambda: clients.producer(
@@ -201,7 +203,7 @@ def publish(
             )
         except (KafkaError, DeadlineExceeded, OSError) as error:
             stop.check()
-            clients.give_up_if_refused(error, settings, "Write", name)
+            refusals.raise_if_refused(error, settings, "Write", name)
             # The client raises what went wrong, or a KafkaError that carries it.
             if any(isinstance(e, _FENCED) for e in (error, *error.args)):
                 _warnings.warn("fenced", "another publisher came between; publishing again")

@@ -10,7 +10,7 @@ from kafka.errors import KafkaError
 
 from modelgenerator.model_topic import FALLEN
 from modelgenerator.settings import Settings
-from stream import clients
+from stream import clients, reading
 from stream.records import RecordError, decode_status
 from stream.service import Stop, Warnings
 
@@ -87,7 +87,7 @@ class StatusFeed:
             self._client = clients.connect(
                 lambda: clients.consumer(settings), settings, self._stop, log
             )
-            start, end = clients.bounds(self._client, self._place)
+            start, end = reading.bounds(self._client, self._place)
             if self._position is None or not start <= self._position <= end:
                 self._position = end  # what was said of versions of before does not matter
             self._client.assign([self._place])

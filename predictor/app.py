@@ -38,7 +38,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
             model, previous = feed.serve()
             unit = units.poll(model.version if model else 0, feed.barred)
             if unit is None or model is None:
-                stop.heeded(accuracy_log.catch_up)
+                stop.until_stopped(accuracy_log.catch_up)
                 continue
             try:
                 outcome = predict_unit(unit.records, model, previous, units.tallies, ask)
@@ -48,7 +48,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 continue
             if units.commit(unit, outcome):
                 summary.take(model, unit, outcome)
-                stop.heeded(partial(accuracy_log.append, outcome.counted))
+                stop.until_stopped(partial(accuracy_log.append, outcome.counted))
 
 
 if __name__ == "__main__":

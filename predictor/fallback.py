@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
-from stream import clients
+from stream import reading
 from stream.records import (
     Prediction,
     RecordError,
@@ -93,7 +93,7 @@ def from_outputs(
     if prediction is not None:
         n, correct = prediction.content.n, prediction.content.correct
         tally = replace(tally, model=prediction.content.model, carried=(n, correct))
-    bounds = clients.bounds(reader, TopicPartition(settings.data_topic, partition))
+    bounds = reading.bounds(reader, TopicPartition(settings.data_topic, partition))
     return on_the_topic(bounds, last.content.source[1] + 1, tally, incarnation)
 
 
@@ -157,7 +157,7 @@ def _newest_prediction(
     reader: KafkaConsumer, settings: PredictorSettings, partition: int, stop: Stop
 ) -> _Output[Prediction] | None:
     place = TopicPartition(settings.prediction_topic, partition)
-    return clients.newest(reader, place, partial(_last, decode_prediction, settings.group_id), stop)
+    return reading.newest(reader, place, partial(_last, decode_prediction, settings.group_id), stop)
 
 
 def _newest_rejected(
@@ -168,7 +168,7 @@ def _newest_rejected(
     most: int | None = None,
 ) -> _Output[Rejected] | None:
     place = TopicPartition(settings.rejected_topic, partition)
-    return clients.newest(
+    return reading.newest(
         reader, place, partial(_last, decode_rejected, settings.group_id), stop, most
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from stream import clients
+from stream import reading, refusals
 from stream.records import Prediction, RecordError, decode_prediction
 from stream.service import Stop
 from stream.settings import StreamSettings
@@ -53,17 +53,17 @@ class History:
         try:
             yield from self._read(partition, after, upto)
         except KafkaError as error:
-            clients.give_up_if_refused(error, self._settings)
+            refusals.raise_if_refused(error, self._settings)
             raise OSError(f"{self._topic} cannot be read: {error!r}") from None
 
     def _read(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
         place = TopicPartition(self._topic, partition)
-        start, end = clients.bounds(self._reader, place)
+        start, end = reading.bounds(self._reader, place)
         if after:
             start = self._first_above(place, after, start, end)
         else:
             start = max(start, end - self._backfill)
-        for record in clients.read_range(self._reader, place, start, end, self._stop):
+        for record in reading.read_range(self._reader, place, start, end, self._stop):
             try:
                 prediction = decode_prediction(record.value)
             except RecordError:
@@ -86,7 +86,7 @@ class History:
 
     def _n_at(self, place: TopicPartition, offset: int, end: int) -> int | None:
         """Return the count at the first prediction from `offset` on; offsets have gaps."""
-        for record in clients.read_range(self._reader, place, offset, end, self._stop):
+        for record in reading.read_range(self._reader, place, offset, end, self._stop):
             try:
                 return decode_prediction(record.value).n
             except RecordError:

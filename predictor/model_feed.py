@@ -17,8 +17,9 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from predictor.settings import PredictorSettings
-from stream import classifier, clients
+from stream import classifier, clients, reading, refusals
 from stream.classifier import Model
+from stream.deadlines import DeadlineExceeded
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
 from stream.records import (
@@ -29,7 +30,8 @@ from stream.records import (
     decode_status,
     encode_status,
 )
-from stream.service import DeadlineExceeded, Fatal, Stop, Stopped, Warnings
+from stream.service import Fatal, Stop, Stopped, Warnings
+from stream.topics import create_missing_topics
 
 LOOK_SECONDS = 1.0
 """How often the folder of trusted keys is looked at."""
@@ -151,25 +153,25 @@ class ModelFeed:
                 )
             except (KafkaError, DeadlineExceeded) as error:
                 self._stop.check()
-                clients.give_up_if_refused(error, self._settings, "Write")
+                refusals.raise_if_refused(error, self._settings, "Write")
                 self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}")
                 self._make_topics()
             else:
                 return
 
     def _make_topics(self) -> None:
-        make = partial(clients.make_topics, self._settings, self._log)
+        make = partial(create_missing_topics, self._settings, self._log)
         clients.connect(make, self._settings, self._stop, self._log)
 
     def _send(self, status: Status) -> Any:
         assert self._producer is not None
         topic, value = self._settings.status_topic, encode_status(status)
         # As long as the client knows no broker that has the topic, it waits for one.
-        future = self._stop.heeded(partial(self._producer.send, topic, value, partition=0))
+        future = self._stop.until_stopped(partial(self._producer.send, topic, value, partition=0))
         return future.add_errback(self._not_sent)
 
     def _not_sent(self, error: BaseException) -> None:
-        if line := clients.refusal(error, self._settings, "Write"):
+        if line := refusals.refusal(error, self._settings, "Write"):
             self._failure = Fatal(line)
 
     def _run(self) -> None:
@@ -180,7 +182,7 @@ class ModelFeed:
                 try:
                     self._follow()
                 except (KafkaError, OSError) as error:
-                    clients.give_up_if_refused(error, self._settings)
+                    refusals.raise_if_refused(error, self._settings)
                     self._warnings.warn("feed", f"reading the models: {error!r}; trying again")
                     self._stop.wait(1.0)
         except Stopped:
@@ -196,10 +198,10 @@ class ModelFeed:
         )
         try:
             places = [TopicPartition(topic, 0) for topic in topics]
-            ends = {place: clients.bounds(consumer, place)[1] for place in places}
+            ends = {place: reading.bounds(consumer, place)[1] for place in places}
             for place, read in zip(places[:2], (self._read_schema, self._read_status), strict=True):
-                start = clients.bounds(consumer, place)[0]
-                for record in clients.read_range(consumer, place, start, ends[place], self._stop):
+                start = reading.bounds(consumer, place)[0]
+                for record in reading.read_range(consumer, place, start, ends[place], self._stop):
                     read(record)
             self._look_at_keys()
             self._search_again = False  # what those who barred or trusted ask for comes now
@@ -246,13 +248,13 @@ class ModelFeed:
         What stands last need not be the newest: it may have been replayed. So it looks further
         back until nothing newer can stand before.
         """
-        beginning = clients.bounds(consumer, place)[0]
+        beginning = reading.bounds(consumer, place)[0]
         start, length = end, 8
         while start > beginning and not self._stop:
             start, length = max(beginning, end - length), 8 * length
             while True:
                 reader = _ModelReader(self, start)
-                for record in clients.read_range(consumer, place, start, end, self._stop):
+                for record in reading.read_range(consumer, place, start, end, self._stop):
                     reader.read(record)
                 if not reader.best or (start > beginning and not reader.knows(reader.best[0])):
                     break

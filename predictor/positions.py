@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from predictor.fallback import Position, answered_beyond, from_outputs, on_the_topic
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
-from stream import clients
+from stream import clients, reading, refusals
 from stream.records import RecordError
 from stream.service import Stop, Warnings
 
@@ -102,11 +102,13 @@ class Positions:
             self._asked, self._undecided_since = set(places), math.inf
         try:
             return {
-                place.partition: self._stop.heeded(partial(self._position, place, incarnation))
+                place.partition: self._stop.until_stopped(
+                    partial(self._position, place, incarnation)
+                )
                 for place in sorted(places)
             }
         except KafkaError as error:
-            clients.give_up_if_refused(error, self._settings)
+            refusals.raise_if_refused(error, self._settings)
             self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
             now = self._clock()
             undecided = isinstance(error, _UndecidedError)
@@ -117,7 +119,7 @@ class Positions:
 
     def _position(self, place: TopicPartition, incarnation: str | None) -> Position:
         partition = place.partition
-        bounds = clients.bounds(self._reader, place)  # first: without a broker, nothing is decided
+        bounds = reading.bounds(self._reader, place)  # first: without a broker, nothing is decided
         try:
             committed = self._group.committed(
                 place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
@@ -177,7 +179,7 @@ class Positions:
         for topic in (settings.prediction_topic, settings.rejected_topic):
             place = TopicPartition(topic, partition)
             end = self._client.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
-            decided = clients.bounds(self._reader, place)[1]
+            decided = reading.bounds(self._reader, place)[1]
             if decided < end:
                 raise _UndecidedError(
                     f"{topic} partition {partition}: a transaction is open at {decided}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
+from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
 from stream.records import (
     Prediction,
@@ -20,7 +21,7 @@ from stream.records import (
     decode_record,
     reject,
 )
-from stream.service import DeadlineExceeded, Stop
+from stream.service import Stop
 
 KEY_LIMIT_BYTES = 10_000
 """A longer key is rejected: with it, a prediction could outgrow what a broker takes."""
@@ -155,7 +156,7 @@ def within(seconds: float, stop: Stop) -> Ask:
     def ask(model: Model, matrix: Matrix) -> Answers:
         stop.check()
         try:
-            return stop.deadline(seconds, partial(model.predict, matrix), turn=1.0)
+            return stop.deadline(seconds, partial(model.predict, matrix), max_step=1.0)
         except DeadlineExceeded:
             stop.check()  # then there was less time than that
             raise BrokenModelError(

@@ -23,6 +23,7 @@ from predictor.settings import PredictorSettings
 from stream import clients
 from stream.command import command
 from stream.service import Fatal
+from stream.topics import partition_counts
 
 _TO_THE_END = -1
 
@@ -54,7 +55,7 @@ def reset(
     KafkaError
     """
     _refuse_members(client, settings.group_id, "nothing was deleted")
-    outputs = clients.partition_counts(client, [settings.prediction_topic, settings.rejected_topic])
+    outputs = partition_counts(client, [settings.prediction_topic, settings.rejected_topic])
     topics = " and ".join(outputs) or "no topic (there are none yet)"
     what = f"the counts of group {settings.group_id} and all records of {topics}"
     if not confirm(what):

@@ -30,9 +30,11 @@ from predictor.positions import Positions
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
-from stream import clients
+from stream import clients, refusals
+from stream.deadlines import DeadlineExceeded
 from stream.records import encode_prediction, encode_rejected
-from stream.service import DeadlineExceeded, Fatal, Stop, Warnings
+from stream.service import Fatal, Stop, Warnings
+from stream.topics import ensure_topics
 from stream.transactions import Transactions
 
 MAX_RECORDS = 5_000
@@ -160,7 +162,7 @@ class Units:
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 self._stale = True
             except KafkaError as error:
-                clients.give_up_if_refused(error, self._settings)
+                refusals.raise_if_refused(error, self._settings)
                 self._lose(f"reading {self._settings.data_topic}: {error!r}")
                 self._stop.wait(0.2)
             if self._stale or self._listener.changed:
@@ -200,7 +202,7 @@ class Units:
                 COMMIT_SECONDS, lambda: self._transaction(unit.membership, offsets, outcome)
             )
         except (KafkaError, DeadlineExceeded, ValueError) as error:
-            clients.give_up_if_refused(error, self._settings, "Write", self._transactional_id)
+            refusals.raise_if_refused(error, self._settings, "Write", self._transactional_id)
             # The client raises the broker's answer itself, or as the argument of its own error.
             if any(isinstance(found, _FENCED) for found in (error, *error.args)):
                 self._fenced()
@@ -327,7 +329,7 @@ class Units:
             or "none: there are more replicas than partitions",
         )
         counts = {partition: tally.n for partition, tally in self.tallies.items()}
-        self._stop.heeded(lambda: self._restored(counts))
+        self._stop.until_stopped(lambda: self._restored(counts))
 
     def _new_producer(self) -> KafkaProducer:
         clients.close(self._producer)
@@ -354,7 +356,7 @@ class Units:
                 raise TimeoutError(str(error)) from None
             except BaseException as error:
                 clients.close(producer)
-                clients.give_up_if_refused(error, settings, transaction=self._transactional_id)
+                refusals.raise_if_refused(error, settings, transaction=self._transactional_id)
                 raise
             return producer
 
@@ -376,7 +378,7 @@ class Units:
         self._consumer.subscribe([settings.data_topic], listener=self._listener)
 
     def _ensure_topics(self) -> None:
-        clients.ensure_topics(self._admin, self._settings, self._log)
+        ensure_topics(self._admin, self._settings, self._log)
         self._incarnation, self._partitions = self._describe()
 
     def _look(self) -> None:
@@ -385,9 +387,9 @@ class Units:
             return
         self._next_look = self._clock() + LOOK_SECONDS
         try:
-            incarnation, partitions = self._stop.heeded(self._describe)
+            incarnation, partitions = self._stop.until_stopped(self._describe)
         except KafkaError as error:
-            clients.give_up_if_refused(error, self._settings)
+            refusals.raise_if_refused(error, self._settings)
             return
         if partitions > self._partitions:
             self._new_consumer()
@@ -415,7 +417,7 @@ class Units:
             except (NoOffsetForPartitionError, OffsetOutOfRangeError):
                 pass  # expected: positions are given by _restore
             except KafkaError as error:
-                clients.give_up_if_refused(error, self._settings)
+                refusals.raise_if_refused(error, self._settings)
                 self._warnings.warn("join", f"joining {self._settings.group_id}: {error!r}")
                 self._stop.wait(0.2)
             if self._listener.assigned and not self._listener.changed:

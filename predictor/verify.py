@@ -36,13 +36,14 @@ from predictor.invariants import (
     read_line,
 )
 from predictor.settings import PredictorSettings
-from stream import classifier, clients
+from stream import classifier, clients, reading
 from stream.classifier import Model
 from stream.command import command
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
 from stream.records import RecordError, decode_status
 from stream.service import Fatal, Stop
+from stream.topics import partition_counts
 
 COMMITTED_TIMEOUT_MS = 30_000
 """Longer than a killed predictor's transaction stays open."""
@@ -113,7 +114,7 @@ class ModelLibrary:
         assembler = Assembler(self._settings.model_max_bytes)
         try:
             classifier.check(envelope, None, None)
-            for record in clients.read_range(self._consumer, place, start, end, self._stop):
+            for record in reading.read_range(self._consumer, place, start, end, self._stop):
                 part = self._part(record)
                 whole = assembler.add(part)
                 if whole:
@@ -165,7 +166,7 @@ class Barred:
 
 
 def _read_all(consumer: KafkaConsumer, place: TopicPartition, stop: Stop) -> Iterator[Any]:
-    return clients.read_range(consumer, place, *clients.bounds(consumer, place), stop)
+    return reading.read_range(consumer, place, *reading.bounds(consumer, place), stop)
 
 
 class Log:
@@ -331,7 +332,7 @@ class Verifier:
         """Return the time of the last record, in ms; -1 where there is none."""
         if place.partition >= self._partitions[place.topic]:
             return -1.0
-        last = clients.newest(
+        last = reading.newest(
             self._readers[place.topic],
             place,
             lambda found: found[-1] if found else None,
@@ -352,7 +353,7 @@ class Verifier:
 
     def _read(self, place: TopicPartition, start: int, end: int) -> Iterator[Any]:
         if start < end:
-            yield from clients.read_range(self._readers[place.topic], place, start, end, self._stop)
+            yield from reading.read_range(self._readers[place.topic], place, start, end, self._stop)
 
     def _bounds(self, place: TopicPartition) -> tuple[int, int]:
         """Return the first offset and the one after everything written until now.
@@ -362,7 +363,7 @@ class Verifier:
         """
         if place.partition >= self._partitions[place.topic]:
             return 0, 0
-        return clients.bounds(self._uncommitted, place)
+        return reading.bounds(self._uncommitted, place)
 
     def _committed(self, number: int) -> OffsetAndMetadata | None:
         place = TopicPartition(self._settings.data_topic, number)
@@ -383,7 +384,7 @@ class Verifier:
             settings.model_topic,
             settings.status_topic,
         ]
-        found = clients.partition_counts(admin, topics)
+        found = partition_counts(admin, topics)
         missing = [topic for topic in topics if topic not in found]
         if missing:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {', '.join(missing)}")

@@ -15,9 +15,10 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
+from stream.deadlines import DeadlineExceeded
 from stream.models import Envelope, ModelError
 from stream.records import Schema
-from stream.service import DeadlineExceeded, Stop
+from stream.service import Stop
 from stream.settings import ModelLimits
 
 Matrix = npt.NDArray[np.float64]
@@ -278,7 +279,7 @@ def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: byt
         return stop.deadline(
             seconds,
             lambda: load(envelope, pickle, limits.model_max_bytes, limits.model_max_microseconds),
-            turn=1.0,
+            max_step=1.0,
         )
     except DeadlineExceeded:
         stop.check()  # then there was less time than that

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from stream.clients import refusal
+from stream.refusals import refusal
 from stream.service import Fatal
 from stream.settings import SettingsError, StreamSettings, read
 

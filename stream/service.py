@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
@@ -14,10 +13,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
+from stream.deadlines import DeadlineExceeded, Workers
 from stream.settings import SettingsError, StreamSettings, read
 
 S = TypeVar("S", bound=StreamSettings)
@@ -27,7 +28,6 @@ GRACE_SECONDS = 1.0
 """How long a call may go on after the service was told to end."""
 
 WARN_EVERY_SECONDS = 60.0
-_M_ARENA_MAX = -8
 BEAT_SECONDS = 1.0
 """How often the health file is touched."""
 
@@ -38,10 +38,6 @@ class Stopped(Exception):
 
 class Fatal(Exception):
     """The service cannot go on; the message is the one line that says why."""
-
-
-class DeadlineExceeded(Exception):
-    """A call took longer than it may."""
 
 
 class Stop:
@@ -61,6 +57,7 @@ class Stop:
         self._clock = clock
         self._health_file: Path | None = None
         self._next_beat = -BEAT_SECONDS
+        self._workers = Workers()
 
     def __bool__(self) -> bool:
         return self._requested
@@ -107,62 +104,55 @@ class Stop:
             self.check()
             seconds -= BEAT_SECONDS
 
-    def heeded(self, call: Callable[[], T]) -> T:
-        """Return what `call` returns, however long it takes, unless the service is told to end.
+    def until_stopped(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns, however long it takes.
 
         Raises
         ------
         Stopped
+            When the service is told to end and the call does not return within a moment.
         """
         try:
             return self.deadline(math.inf, call)
         except DeadlineExceeded:
             raise Stopped from None
 
-    def deadline(self, seconds: float, call: Callable[[], T], turn: float = math.inf) -> T:
-        """Return what `call` returns, if it does so in time.
+    def deadline(self, seconds: float, call: Callable[[], T], max_step: float = math.inf) -> T:
+        """Return what `call` returns, or raise once it has taken too long.
 
-        The call runs on a thread of its own, because kafka-python's transactions wait without
-        an end; one that is given up is left behind there. Once the service is told to end, only
-        a moment is left.
+        The call runs on a worker thread, because some calls of kafka-python and of models have no
+        timeout. A worker whose call takes too long is abandoned. Once the service is told to end,
+        the call has `GRACE_SECONDS` left.
 
         Parameters
         ----------
         seconds : float
+            Timeout of the call; infinite for none.
         call : callable
-        turn : float
-            Most seconds that count between two looks at the clock, a tenth of a second apart. With
-            a bound, a pause of this process takes nothing from the call's time.
+            Takes no arguments.
+        max_step : float
+            Most seconds that count between two looks at the clock, a tenth of a second apart: so
+            that a suspended process does not use up its deadline.
 
         Raises
         ------
         DeadlineExceeded
         """
-        outcome: list[tuple[bool, Any]] = []
-        done = threading.Event()
-
-        def run() -> None:
-            try:
-                outcome.append((True, call()))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                outcome.append((False, error))
-            done.set()
-
-        threading.Thread(target=run, name="deadline", daemon=True).start()
+        worker = self._workers.take()
+        future = worker.start(call)
         left, last, stopping = seconds, self._clock(), False
-        while not done.wait(min(0.1, max(0.0, left))):
+        while not wait([future], timeout=min(0.1, max(0.0, left))).done:
             now = self._clock()
-            left, last = left - min(now - last, turn), now
-            if math.isfinite(left):  # else the call itself may be what is stuck
+            left, last = left - min(now - last, max_step), now
+            if math.isfinite(left):  # without a timeout, the call itself may be what is stuck
                 self._beat()
             if self and not stopping:
                 stopping, left = True, min(left, GRACE_SECONDS)
             if left <= 0:
-                raise DeadlineExceeded(f"not done within {seconds:g} s")
-        succeeded, result = outcome[0]
-        if not succeeded:
-            raise result
-        return result  # type: ignore[no-any-return] # what the call returned
+                worker.abandon()
+                raise DeadlineExceeded(f"no answer within {seconds:g} s")
+        self._workers.give_back(worker)
+        return future.result()  # type: ignore[no-any-return] # what the call returned
 
     def _beat(self) -> None:
         now = self._clock()
@@ -216,16 +206,6 @@ class Backoff:
         return pause
 
 
-def _allocate_compactly() -> None:
-    """Have all threads share two heaps.
-
-    The C library would give each thread its own, up to eight a processor, and a heap keeps what
-    its threads have freed: a process that makes a thread for each commit would grow for hours.
-    """
-    with suppress(OSError, AttributeError):  # other than glibc
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoReturn:
     """Run a service until it is told to end, then exit.
 
@@ -240,7 +220,6 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     main : callable
         Given the settings and the stop flag; may raise `Stopped` and `Fatal`.
     """
-    _allocate_compactly()
     # Models and libraries warn their developers, record after record. Said once, for all threads:
     # to silence them around each prediction would reach into what another thread just listens to.
     warnings.simplefilter("ignore")

@@ -1,9 +1,10 @@
-"""TLS towards the brokers, and why it came to nothing."""
+"""TLS to the brokers, with a readable reason when it fails."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+from functools import cache
 from typing import Any
 
 from stream.settings import StreamSettings
@@ -122,3 +123,9 @@ class Tls:
             f"{what}; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it,"
             f" and is {self._settings.kafka_ssl_cafile or 'not given (the system decides)'}"
         )
+
+
+@cache
+def tls(settings: StreamSettings) -> Tls:
+    """Return the TLS of a service; all its clients share one, and its `problem`."""
+    return Tls(settings)

@@ -15,14 +15,13 @@ from collections.abc import Collection
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import TransactionState
 from kafka.errors import (
-    KafkaTimeoutError,
     RetriableError,
     TopicAuthorizationFailedError,
     TransactionalIdNotFoundError,
     UnsupportedVersionError,
 )
 
-from stream import clients
+from stream import clients, kafka_workarounds
 from stream.settings import StreamSettings
 
 _COMMITTED = (TransactionState.PREPARE_COMMIT, TransactionState.COMPLETE_COMMIT)
@@ -90,7 +89,7 @@ class Transactions:
         if self._group is not None:
             producer.send_offsets_to_transaction({}, self._group)
         # Last: should this transaction be cut short from here on, the broker aborts what was left.
-        _add(producer, left)
+        kafka_workarounds.add_to_transaction(producer, left)
         if self._commit:
             producer.commit_transaction()
         else:
@@ -123,7 +122,7 @@ def _state(client: KafkaAdminClient, name: str) -> TransactionState | None:
 def _left_open(
     client: KafkaAdminClient, producer: KafkaProducer, places: Collection[TopicPartition]
 ) -> list[TopicPartition]:
-    own = producer._transaction_manager.producer_id_and_epoch.producer_id
+    own = kafka_workarounds.producer_id(producer)
     try:
         found = client.describe_producers(places)
     except TopicAuthorizationFailedError:  # its own text is no topic
@@ -135,18 +134,3 @@ def _left_open(
         for each in state.active_producers
         if each.producer_id == own and each.current_transaction_start_offset >= 0
     ]
-
-
-def _add(producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
-    """Make partitions part of the transaction, without a record."""
-    transaction = producer._transaction_manager
-    for place in places:
-        transaction.maybe_add_partition_to_transaction(place)
-    producer._sender.wakeup()
-    end = time.monotonic() + _WAIT_SECONDS
-    while not all(transaction.is_partition_added(place) for place in places):
-        if transaction.last_error:
-            raise transaction.last_error
-        if time.monotonic() > end:
-            raise KafkaTimeoutError("partitions were not added to the transaction")
-        time.sleep(0.005)

@@ -14,12 +14,13 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from sklearn.linear_model import LogisticRegression
 
-from stream import clients
+from stream import clients, reading
 from stream.keys import signing_key
 from stream.models import Message, pack
 from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
 from stream.settings import StreamSettings
+from stream.topics import ensure_topics
 from tests.services import eventually
 from tests.unit.classifiers import envelope, pickled
 
@@ -46,7 +47,7 @@ class Topics:
         log = logging.getLogger("test")
         connect = partial(clients.connect, settings=self.settings, stop=Stop(), log=log)
         self.admin: KafkaAdminClient = connect(lambda: clients.admin(self.settings))
-        clients.ensure_topics(self.admin, self.settings, log)
+        ensure_topics(self.admin, self.settings, log)
         self.producer: KafkaProducer = connect(lambda: clients.producer(self.settings))
         self.consumer: KafkaConsumer = connect(lambda: clients.consumer(self.settings))
         self._next_id = 0
@@ -125,9 +126,9 @@ class Topics:
 
     def _read(self, topic: str, partition: int) -> Records:
         place = TopicPartition(topic, partition)
-        beginning, end = clients.bounds(self.consumer, place)
+        beginning, end = reading.bounds(self.consumer, place)
         start, rows = self._read_so_far.get(place, (beginning, []))
-        found = clients.read_range(self.consumer, place, start, end, Stop())
+        found = reading.read_range(self.consumer, place, start, end, Stop())
         rows = rows + [orjson.loads(record.value) for record in found]
         self._read_so_far[place] = (end, rows)
         return rows
@@ -159,7 +160,7 @@ def await_decided(
     """
     place = TopicPartition(settings.model_topic, 0)
     end = admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
-    eventually(lambda: clients.bounds(consumer, place)[1] >= end, 90)
+    eventually(lambda: reading.bounds(consumer, place)[1] >= end, 90)
 
 
 def regression() -> LogisticRegression:
@@ -174,7 +175,7 @@ def assert_exactly_once(topics: Topics) -> None:
         predictions = topics.predictions(partition)
         sources = [p["source"][1] for p in predictions + topics.rejected(partition)]
         place = TopicPartition(topics.settings.data_topic, partition)
-        assert sorted(sources) == list(range(clients.bounds(topics.consumer, place)[1]))
+        assert sorted(sources) == list(range(reading.bounds(topics.consumer, place)[1]))
         counts = [p["n"] for p in predictions if p["label"] is not None and not p.get("seen")]
         assert counts == list(range(1, len(counts) + 1))
         assert_correct_runs_on(predictions)

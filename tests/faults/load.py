@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from sklearn.linear_model import LogisticRegression
 
-from stream import clients
+from stream import clients, reading
 from tests.services import eventually
 from tests.topics import Topics
 
@@ -87,7 +87,7 @@ class Load:
             When the brokers do not answer.
         """
         return {
-            place.partition: clients.bounds(self.topics.consumer, place)[1]
+            place.partition: reading.bounds(self.topics.consumer, place)[1]
             for place in self._places
         }
 

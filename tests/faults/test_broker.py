@@ -18,8 +18,9 @@ from kafka import TopicPartition
 from local.kafka import LocalKafka
 from local.process import Process, stop
 from predictor import verify
-from stream import clients
+from stream import reading
 from stream.service import Stop
+from stream.topics import partition_counts
 from tests.checker import check
 from tests.faults.cluster import cluster
 from tests.faults.load import Load
@@ -50,8 +51,8 @@ def ids(topics: Topics) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for partition in range(topics.partitions):
         place = TopicPartition(topics.settings.data_topic, partition)
-        start, end = clients.bounds(topics.consumer, place)
-        records = clients.read_range(topics.consumer, place, start, end, Stop())
+        start, end = reading.bounds(topics.consumer, place)
+        records = reading.read_range(topics.consumer, place, start, end, Stop())
         found[partition] = [orjson.loads(record.value)["id"] for record in records]
     return found
 
@@ -117,7 +118,7 @@ def test_absent_for_two_minutes_when_services_start_it_is_waited_for(
         eventually(lambda: topics.answered() > 0, PATIENCE_SECONDS)
         recoveries.add("broker absent at the start", time.monotonic() - came)
         for topic in (topics.settings.prediction_topic, topics.settings.rejected_topic):
-            assert clients.partition_counts(topics.admin, [topic]) == {topic: 3}
+            assert partition_counts(topics.admin, [topic]) == {topic: 3}
         assert services[0].stop() == 0
         eventually(
             lambda: topics.answered() == sum(map(len, ids(topics).values())), PATIENCE_SECONDS
@@ -235,7 +236,5 @@ def test_started_in_any_order_without_topics_each_waits_for_what_it_needs(
         waits(start(name, **options), comes_to[name])
     with Topics(settings_env, partitions=3) as topics:
         eventually(lambda: all(topics.predictions(p) for p in range(3)), PATIENCE_SECONDS)
-        assert set(
-            clients.partition_counts(topics.admin, [topics.settings.data_topic]).values()
-        ) == {3}
+        assert set(partition_counts(topics.admin, [topics.settings.data_topic]).values()) == {3}
     assert_at_most_one_line_a_minute(start.processes, 60)

@@ -13,7 +13,7 @@ import pytest
 from kafka import TopicPartition
 
 from local.kafka import LocalKafka
-from stream import clients
+from stream import reading
 from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, await_no_members
@@ -52,7 +52,7 @@ def write_until_expired(topics: Topics, offset: int) -> None:
 
     def expired() -> bool:
         topics.write_values(values)
-        return clients.bounds(topics.consumer, place)[0] > offset
+        return reading.bounds(topics.consumer, place)[0] > offset
 
     eventually(expired, 60)
     # More segments have expired by now, and are taken at the next look.
@@ -85,7 +85,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     else:
         predictor = start("predictor")
     place = TopicPartition(topics.settings.data_topic, 0)
-    end = clients.bounds(topics.consumer, place)[1]
+    end = reading.bounds(topics.consumer, place)[1]
     eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, PATIENCE_SECONDS)
     found = re.findall(r"going on at (\d+), (\d+) records never seen", predictor.log())
     sources = [prediction["source"][1] for prediction in topics.predictions()]

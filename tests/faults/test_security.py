@@ -25,7 +25,7 @@ from kafka.errors import TopicAuthorizationFailedError
 
 from datagenerator.sources import open_source
 from local.process import Process
-from stream import clients
+from stream import clients, reading
 from stream.settings import StreamSettings
 from tests.checker import check
 from tests.secured import SERVICES, SecuredKafka
@@ -219,7 +219,7 @@ def test_a_record_that_a_service_may_not_write_is_refused(
     kafka: SecuredKafka, env: dict[str, str], user: str, topic: str
 ) -> None:
     with Topics(env) as topics:
-        before = clients.bounds(topics.consumer, TopicPartition(topic, 0))
+        before = reading.bounds(topics.consumer, TopicPartition(topic, 0))
         settings = StreamSettings.model_validate(
             {name.lower(): value for name, value in (env | kafka.user(user)).items()}
         )
@@ -227,7 +227,7 @@ def test_a_record_that_a_service_may_not_write_is_refused(
         with pytest.raises(TopicAuthorizationFailedError):
             producer.send(topic, b"{}", partition=0).get(30)
         clients.close(producer)
-        assert clients.bounds(topics.consumer, TopicPartition(topic, 0)) == before
+        assert reading.bounds(topics.consumer, TopicPartition(topic, 0)) == before
 
 
 def test_the_datagenerator_cannot_read_predictions(

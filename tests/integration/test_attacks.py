@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from local.process import Process
 from modelgenerator.publication import publish
 from modelgenerator.settings import Settings
-from stream import clients
+from stream import clients, reading
 from stream.keys import SigningKey, revoke
 from stream.models import Message, pack
 from stream.records import Status, encode_status
@@ -49,13 +49,13 @@ def on_the_topic(topics: Topics) -> list[Message]:
     """The records of the model topic, as anyone can read and write them again."""
     await_decided(topics.settings, topics.admin, topics.consumer)
     place = TopicPartition(topics.settings.model_topic, 0)
-    found = clients.read_range(topics.consumer, place, 0, place_end(topics), Stop())
+    found = reading.read_range(topics.consumer, place, 0, place_end(topics), Stop())
     return [Message(record.value, list(record.headers)) for record in found]
 
 
 def place_end(topics: Topics) -> int:
     place = TopicPartition(topics.settings.model_topic, 0)
-    return clients.bounds(topics.consumer, place)[1]
+    return reading.bounds(topics.consumer, place)[1]
 
 
 def large(version: int, topics: Topics) -> list[Message]:

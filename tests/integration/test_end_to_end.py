@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 from kafka import TopicPartition
 
-from stream import clients
+from stream import reading
 from tests.checker import check
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, assert_exactly_once
@@ -30,7 +30,7 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
         eventually(enough, 180, lambda: f"{topics.answered()} answers")
         assert services[-1].stop() == 0
         places = [TopicPartition(topics.settings.data_topic, number) for number in (0, 1)]
-        records = sum(clients.bounds(topics.consumer, place)[1] for place in places)
+        records = sum(reading.bounds(topics.consumer, place)[1] for place in places)
         eventually(lambda: topics.answered() == records, 120, lambda: f"{records} answers")
         predictions = topics.predictions(0) + topics.predictions(1)
         assert_exactly_once(topics)

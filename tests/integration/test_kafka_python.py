@@ -27,8 +27,9 @@ from kafka.errors import (
 from kafka.producer.transaction_manager import TransactionalRequestResult
 from kafka.structs import OffsetAndMetadata
 
-from stream import clients, mends
-from stream.service import DeadlineExceeded, Stop
+from stream import clients, kafka_workarounds
+from stream.deadlines import DeadlineExceeded
+from stream.service import Stop
 from tests.services import eventually
 from tests.topics import Topics
 
@@ -57,7 +58,7 @@ def transactional(topics: Topics, name: str, **options: Any) -> KafkaProducer:
 def test_who_waits_for_a_transaction_of_a_producer_that_was_closed_is_let_go_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mends, "LONGEST_WAIT_MS", 50)
+    monkeypatch.setattr(kafka_workarounds, "LONGEST_WAIT_MS", 50)
     with pytest.raises(KafkaTimeoutError, match=r"no answer within 0\.05 s"):
         TransactionalRequestResult().wait()
 

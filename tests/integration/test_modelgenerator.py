@@ -26,7 +26,7 @@ from modelgenerator.data_feed import LOOK_SECONDS
 from modelgenerator.publication import describe, pickled, publish
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import recipes
-from stream import clients
+from stream import clients, reading
 from stream.keys import SigningKey, TrustedKeys, signing_key
 from stream.models import Assembler, Envelope, pack, unpack, verify
 from stream.records import (
@@ -38,6 +38,7 @@ from stream.records import (
     encode_status,
 )
 from stream.service import Stop
+from stream.topics import ensure_topics
 from tests.services import ROOT, Services, eventually
 from tests.topics import await_decided, delete
 
@@ -55,7 +56,7 @@ class Topics:
         self.trusted = TrustedKeys(self.settings.trusted_keys)
         self.producer = clients.producer(self.settings)
         self.admin: KafkaAdminClient = clients.admin(self.settings)
-        clients.ensure_topics(self.admin, self.settings, LOG)
+        ensure_topics(self.admin, self.settings, LOG)
         self._id = 0
 
     def close(self) -> None:
@@ -88,9 +89,9 @@ class Topics:
         try:
             await_decided(self.settings, self.admin, consumer)
             place = TopicPartition(self.settings.model_topic, 0)
-            start, end = clients.bounds(consumer, place)
+            start, end = reading.bounds(consumer, place)
             assembler, found = Assembler(2**30), []
-            for record in clients.read_range(consumer, place, start, end, Stop()):
+            for record in reading.read_range(consumer, place, start, end, Stop()):
                 verify(record.value, record.headers, self.trusted)
                 model = assembler.add(unpack(record.value))
                 if model:
@@ -226,7 +227,7 @@ def test_new_partitions_are_read_too(topics: Topics, start: Services) -> None:
     topics.write(200, linear)
     eventually(topics.models)
     grown = topics.settings.model_copy(update={"data_partitions": 3})
-    clients.ensure_topics(topics.admin, grown, LOG)
+    ensure_topics(topics.admin, grown, LOG)
     topics.reconnect()
     topics.write(300, linear, partitions=3)
     eventually(lambda: set(topics.models()[-1][0].trained_to) == {"0", "1", "2"}, 40)
@@ -274,8 +275,8 @@ def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: 
     consumer = clients.consumer(topics.settings)
     await_decided(topics.settings, topics.admin, consumer)
     place = TopicPartition(topic, 0)
-    start, end = clients.bounds(consumer, place)
-    values = [r.value for r in clients.read_range(consumer, place, start, end, Stop())]
+    start, end = reading.bounds(consumer, place)
+    values = [r.value for r in reading.read_range(consumer, place, start, end, Stop())]
     clients.close(elder, younger, consumer)
     assert values == [b"first"]
 
@@ -314,7 +315,7 @@ def test_a_publisher_killed_in_the_middle_leaves_nothing_and_the_next_one_goes_o
     assert killed.returncode == -signal.SIGKILL
     consumer = clients.consumer(topics.settings, isolation_level="read_uncommitted")
     place = TopicPartition(topics.settings.model_topic, 0)
-    _, end = clients.bounds(consumer, place)
+    _, end = reading.bounds(consumer, place)
     clients.close(consumer)
     assert end in (5, 6)  # a model, the marker of its transaction, three or four parts of five
     assert topics.versions() == [1]
@@ -373,7 +374,7 @@ def test_versions_go_on_where_the_status_topic_knows_more_than_the_model_topic(
 
     def made_again() -> bool:
         with contextlib.suppress(Exception):
-            clients.ensure_topics(topics.admin, topics.settings, LOG)
+            ensure_topics(topics.admin, topics.settings, LOG)
             return topics.models() == []
         return False
 
@@ -392,7 +393,7 @@ def test_a_data_topic_made_again_starts_the_training_afresh(
 
     def made_again() -> bool:
         with contextlib.suppress(Exception):
-            clients.ensure_topics(topics.admin, topics.settings, LOG)
+            ensure_topics(topics.admin, topics.settings, LOG)
             return True
         return False
 

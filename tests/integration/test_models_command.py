@@ -18,7 +18,7 @@ import pytest
 from kafka import TopicPartition
 
 from modelgenerator.models import main
-from stream import clients
+from stream import clients, reading
 from stream.models import pack
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics
@@ -244,7 +244,7 @@ def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothi
     def written() -> int:
         """Where the topic ends for those who see what is not committed, too."""
         with clients.consumer(topics.settings, isolation_level="read_uncommitted") as consumer:
-            return clients.bounds(consumer, place)[1]
+            return reading.bounds(consumer, place)[1]
 
     def publisher(program: str) -> tuple[str, int]:
         done = subprocess.run(

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
-from stream.clients import bounds, read_range
+from stream.reading import bounds, read_range
 from stream.service import Stop
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, assert_correct_runs_on

@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetad
 from predictor.verify import main
 from stream import clients
 from stream.keys import signing_key
+from stream.topics import ensure_topics, partition_counts
 from tests.checker import check
 from tests.histories import BROKEN, RECORDS, Broken, Made, correct_history, model_record
 from tests.services import eventually
@@ -236,10 +237,10 @@ def test_sources_fall_back_without_a_violation_when_the_data_topic_was_made_agai
 
 def _make_again(writer: Writer, topic: str) -> None:
     def gone() -> bool:
-        return topic not in clients.partition_counts(writer.admin, [topic])
+        return topic not in partition_counts(writer.admin, [topic])
 
     eventually(gone)
-    clients.ensure_topics(writer.admin, writer.settings, logging.getLogger("test"))
+    ensure_topics(writer.admin, writer.settings, logging.getLogger("test"))
 
 
 def test_missing_topics_end_the_run_with_one_line(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.service import DeadlineExceeded, Fatal, Stop, Stopped
+from stream.deadlines import DeadlineExceeded
+from stream.service import Fatal, Stop, Stopped
 
 
 class Clock:

@@ -1,0 +1,155 @@
+"""Workarounds for bugs in kafka-python 3.0.12, applied on import.
+
+Each says its symptom. `tests/integration/test_kafka_python.py` has a test for each, which fails
+once the bug is gone and the workaround can go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import (
+    IllegalSaslStateError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from kafka.net.connection import KafkaConnection
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
+
+LONGEST_WAIT_MS = 120_000
+"""Longer than any transaction of the services may take."""
+
+_ADD_SECONDS = 5.0
+
+
+# A wait for the end of a transaction has no timeout. If the producer is closed meanwhile, the
+# thread waits for ever, and keeps the producer's memory.
+
+
+def _wait(result: Any, timeout_ms: float | None = None) -> bool:
+    done = _client_wait(result, LONGEST_WAIT_MS if timeout_ms is None else timeout_ms)
+    if timeout_ms is None and not done:
+        raise KafkaTimeoutError(f"no answer within {LONGEST_WAIT_MS / 1_000:g} s")
+    return bool(done)
+
+
+_client_wait = TransactionalRequestResult.wait
+TransactionalRequestResult.wait = _wait
+
+
+# A transactional producer that the broker has fenced takes a new epoch by itself. That fences its
+# successor, and `commit_transaction` then reports as committed what the broker has aborted.
+# Without a new epoch it raises, as it should.
+
+
+def _supports_epoch_bump(manager: Any) -> bool:
+    return not manager.is_transactional() and bool(_client_supports_epoch_bump(manager))
+
+
+_client_supports_epoch_bump = TransactionManager._supports_epoch_bump
+TransactionManager._supports_epoch_bump = _supports_epoch_bump
+
+
+# A client that finds no broker raises from its constructor, and leaves its thread and its
+# connections behind.
+
+
+def _close_if_it_raises(initialize: Callable[..., None]) -> Callable[..., None]:
+    def initialize_or_close(client: Any, *topics: str, **options: Any) -> None:
+        try:
+            initialize(client, *topics, **options)
+        except BaseException:
+            if hasattr(client, "_net"):
+                client._client.close()
+                client._net.close()
+            raise
+
+    return initialize_or_close
+
+
+for _class in (KafkaConsumer, KafkaAdminClient):
+    _class.__init__ = _close_if_it_raises(_class.__init__)
+
+
+# A wrong password is retried for ever. The broker's answer arrives together with the end of the
+# connection, and is dropped then; and only one class of errors ends the retries.
+
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+
+
+def _data_first(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
+    def receive_data_first(transport: Any) -> tuple[bytes, Any]:
+        data, error = receive(transport)
+        return data, None if data else error  # the next call gets the error alone
+
+    return receive_data_first
+
+
+async def _authenticate(connection: Any, timeout_at: float | None = None) -> None:
+    try:
+        await _client_authenticate(connection, timeout_at)
+    except _REFUSALS as error:
+        connection.refusal = error
+        raise
+
+
+async def _initialize(connection: Any, timeout_at: float | None = None) -> None:
+    connection.refusal = None
+    await _client_initialize(connection, timeout_at)
+    if connection.refusal:
+        raise SaslAuthenticationFailedError(*connection.refusal.args or (connection.refusal,))
+
+
+_client_authenticate = KafkaConnection._sasl_authenticate
+_client_initialize = KafkaConnection.initialize
+KafkaConnection._sasl_authenticate = _authenticate
+KafkaConnection.initialize = _initialize
+for _transport in (KafkaTCPTransport, KafkaSSLTransport):
+    _transport._sock_recv = _data_first(_transport._sock_recv)
+
+
+# A producer whose flush times out in `close` stays half closed, and does the same again with a
+# stack trace when it is collected. Told to drop what is left, it closes.
+
+
+def close_producer(producer: KafkaProducer) -> None:
+    """Close a producer within about a second, whatever it still holds."""
+    try:
+        producer.close(timeout=1)
+    except KafkaTimeoutError:
+        producer._sender.force_close()
+        producer.close(timeout=1)
+
+
+# A transaction can only be extended to a partition by sending a record to it, and a producer does
+# not tell its id. `stream/transactions.py` needs both to end what a broker left open.
+
+
+def producer_id(producer: KafkaProducer) -> int:
+    """Return the id that the broker gave an initialized transactional producer."""
+    return int(producer._transaction_manager.producer_id_and_epoch.producer_id)
+
+
+def add_to_transaction(producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
+    """Make partitions part of the open transaction, without a record.
+
+    Raises
+    ------
+    KafkaError
+    """
+    transaction = producer._transaction_manager
+    for place in places:
+        transaction.maybe_add_partition_to_transaction(place)
+    producer._sender.wakeup()
+    end = time.monotonic() + _ADD_SECONDS
+    while not all(transaction.is_partition_added(place) for place in places):
+        if transaction.last_error:
+            raise transaction.last_error
+        if time.monotonic() > end:
+            raise KafkaTimeoutError("partitions were not added to the transaction")
+        time.sleep(0.005)

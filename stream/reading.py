@@ -1,0 +1,94 @@
+"""Reading a range of one partition, or back from its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaTimeoutError
+
+from stream.clients import REQUEST_TIMEOUT_MS
+from stream.service import Stop
+
+T = TypeVar("T")
+
+SILENCE_SECONDS = 30.0
+"""Timeout of a read that gets nothing; the transaction of a killed service ends sooner."""
+
+
+def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
+    """Return the first offset of a partition and the one after its last committed record."""
+    start = client.beginning_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
+    end = client.end_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
+    return start, end
+
+
+def read_range(
+    client: KafkaConsumer, partition: TopicPartition, start: int, end: int, stop: Stop
+) -> Iterator[Any]:
+    """Yield the records at offsets `start` to `end` - 1 of one partition, then return.
+
+    The consumer is assigned that partition alone.
+
+    Raises
+    ------
+    KafkaTimeoutError
+        When nothing comes for half a minute.
+    Stopped
+    """
+    client.assign([partition])
+    client.seek(partition, start)
+    last, silent_since = start, time.monotonic()
+    while (position := client.position(partition) or 0) < end:
+        stop.check()
+        if position != last:
+            last, silent_since = position, time.monotonic()
+        elif time.monotonic() - silent_since > SILENCE_SECONDS:
+            raise KafkaTimeoutError(
+                f"{partition.topic} partition {partition.partition}: nothing came from offset"
+                f" {position} on within {SILENCE_SECONDS:g} s"
+            )
+        for record in client.poll(timeout_ms=200).get(partition, ()):
+            if record.offset >= end:
+                return
+            yield record
+
+
+def newest(
+    client: KafkaConsumer,
+    partition: TopicPartition,
+    choose: Callable[[list[Any]], T | None],
+    stop: Stop,
+    most: int | None = None,
+) -> T | None:
+    """Look back from the end of a partition, further and further, until `choose` finds something.
+
+    Parameters
+    ----------
+    client : KafkaConsumer
+        Assigned that partition alone afterwards.
+    partition : TopicPartition
+    choose : callable
+        Given the records of a growing stretch before the end, oldest first; returns what it
+        looked for, or ``None`` to look further back.
+    stop : Stop
+    most : int, optional
+        Offsets that are looked back at most.
+
+    Returns
+    -------
+    object or None
+        ``None`` when all that was looked at holds nothing of the kind.
+    """
+    start, end = bounds(client, partition)
+    start = start if most is None else max(start, end - most)
+    length = 8
+    while end > start:
+        first = max(start, end - length)
+        found = choose(list(read_range(client, partition, first, end, stop)))
+        if found is not None or first == start:
+            return found
+        length *= 8
+    return None
