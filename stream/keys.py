@@ -179,9 +179,8 @@ def revoke(name: str, folder: Path) -> Path:
     return mark
 
 
-class TrustedKeys:
-    """The public keys in a folder, read at each signature: what is put there counts at once, and
-    so does what is taken away.
+class KeySet:
+    """The public keys that a folder of trusted keys held when it was read.
 
     Parameters
     ----------
@@ -190,24 +189,54 @@ class TrustedKeys:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        keys, problems = public_keys(folder)
+        self._keys = {fingerprint(key): key for key in keys.values()}
+        names = ", ".join(sorted(self._keys)) or "none"
+        self._text = "; ".join([f"trusted in {folder}: {names}", *problems])
 
     def signer(self, value: bytes, signature: bytes) -> str | None:
-        """Return the fingerprint of the trusted key that signed `value`, or ``None``."""
-        for key in public_keys(self._folder)[0].values():
+        """Return the fingerprint of the key that signed `value`, or ``None``."""
+        for name, key in self._keys.items():
             with suppress(InvalidSignature):
                 key.verify(signature, value)
-                return fingerprint(key)
+                return name
         return None
 
     def fingerprints(self) -> frozenset[str]:
-        """Return the fingerprints of the keys that are trusted now."""
-        return frozenset(map(fingerprint, public_keys(self._folder)[0].values()))
+        """Return the fingerprints of the keys."""
+        return frozenset(self._keys)
 
     def __str__(self) -> str:
-        keys, problems = public_keys(self._folder)
-        names = ", ".join(sorted(set(map(fingerprint, keys.values())))) or "none"
-        return "; ".join([f"trusted in {self._folder}: {names}", *problems])
+        return self._text
+
+
+class TrustedKeys:
+    """A folder of public keys that is read at each question: a key that is put there counts at
+    once, and one that is taken away no longer does.
+
+    Parameters
+    ----------
+    folder : Path
+        As for `KeySet`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self) -> KeySet:
+        """Return the keys that the folder holds now, for many questions at once."""
+        return KeySet(self._folder)
+
+    def signer(self, value: bytes, signature: bytes) -> str | None:
+        """Return the fingerprint of the trusted key that signed `value`, or ``None``."""
+        return self.read().signer(value, signature)
+
+    def fingerprints(self) -> frozenset[str]:
+        """Return the fingerprints of the keys that are trusted now."""
+        return self.read().fingerprints()
+
+    def __str__(self) -> str:
+        return str(self.read())
 
 
 def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:

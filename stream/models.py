@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from stream.keys import SigningKey, TrustedKeys
+from stream.keys import KeySet, SigningKey, TrustedKeys
 from stream.records import FEATURES_LIMIT, RecordError, parse
 
 SIGNATURE = "signature"
@@ -178,7 +178,7 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
         yield Message(value, [(SIGNATURE, key.sign(value))] if key else [])
 
 
-def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys) -> str:
+def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys | KeySet) -> str:
     """Check the signature of one record before anything in it is believed.
 
     Returns
