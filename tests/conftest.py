@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from local.kafka import LocalKafka
 from local.process import stop
 from tests.services import Services
+from tests.topics import Topics
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile(
@@ -77,6 +78,21 @@ def settings_env(kafka: str, tmp_path: Path) -> dict[str, str]:
         "TRUSTED_KEYS": str(tmp_path / "trusted"),
         "LOG_LEVEL": "INFO",
     }
+
+
+@pytest.fixture
+def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
+    """Topics whose data topic has one partition."""
+    with Topics(settings_env) as found:
+        yield found
+
+
+@pytest.fixture
+def three(settings_env: dict[str, str]) -> Iterator[Topics]:
+    """Topics whose data topic has three partitions."""
+    settings_env["DATA_PARTITIONS"] = "3"
+    with Topics(settings_env, partitions=3) as found:
+        yield found
 
 
 @pytest.fixture

@@ -34,9 +34,7 @@ from kafka.admin import (
 from local.kafka import LocalKafka, free_port
 from stream import clients
 from stream.settings import StreamSettings
-from tests.services import ROOT
-
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
+from tests.services import ROOT, SERVICES
 
 
 class Authority:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,9 @@ from local.process import Process
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
+SERVICES = ("datagenerator", "modelgenerator", "predictor")
+PATIENCE_SECONDS = 120.0
+"""How long to wait for what takes seconds on a machine that is not busy."""
 
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS")
 
@@ -56,6 +60,21 @@ class Services:
         self.processes.append(process)
         return process
 
+    def python(
+        self, *arguments: str, answer: str = "", cwd: str | Path = ROOT, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python to its end, with further settings: ``python("-m", "predictor.verify")``."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            input=answer,
+            capture_output=True,
+            text=True,
+            env=self.env | {"PYTHONPATH": str(ROOT)} | env,
+            cwd=cwd,
+            timeout=300,
+            check=False,
+        )
+
 
 def gone(pid: int) -> bool:
     """Tell whether no process has this id."""
@@ -94,3 +113,13 @@ def eventually(
             what = message() if callable(message) else message
             pytest.fail(f"not within {seconds:g} s: {what or condition}")
         time.sleep(0.05)
+
+
+def await_line(process: Process, text: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until a process has logged a text; fail the test if it ends without."""
+    eventually(
+        lambda: text in process.log() or process.status is not None,
+        seconds,
+        lambda: f"{text!r} in the log of {process.name}\n{process.tail()}",
+    )
+    assert text in process.log(), f"{process.name} ended without\n{process.tail()}"

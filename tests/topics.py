@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,24 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from sklearn.linear_model import LogisticRegression
 
+from modelgenerator.publication import publish
+from modelgenerator.settings import Settings
 from stream import clients, reading
-from stream.keys import signing_key
-from stream.models import Message, pack
+from stream.keys import SigningKey, TrustedKeys, signing_key
+from stream.models import Assembler, Envelope, Message, pack, unpack, verify
 from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
-from stream.settings import StreamSettings
 from stream.topics import ensure_topics
 from tests.services import eventually
 from tests.unit.classifiers import envelope, pickled
 
 Records = list[dict[str, Any]]
+Rule = Callable[[Sequence[float]], bool]
+
+
+def first_is_positive(features: Sequence[float]) -> bool:
+    """Tell whether the first feature is positive."""
+    return features[0] > 0
 
 
 class Topics:
@@ -37,7 +44,7 @@ class Topics:
     """
 
     def __init__(self, env: Mapping[str, str], partitions: int = 1) -> None:
-        self.settings = StreamSettings.model_validate(
+        self.settings = Settings.model_validate(
             {name.lower(): value for name, value in env.items()} | {"data_partitions": partitions}
         )
         self.group = env["GROUP_ID"]
@@ -59,11 +66,17 @@ class Topics:
     def __exit__(self, *_: object) -> None:
         clients.close(self.producer, self.consumer, self.admin)
 
-    def write(self, count: int, label: bool = True, mean: float = 0.0) -> None:
-        """Write records of two features, whose label tells whether the first is positive."""
+    def write(
+        self,
+        count: int,
+        label: bool = True,
+        mean: float = 0.0,
+        rule: Rule = first_is_positive,
+    ) -> None:
+        """Write records of two features, whose label `rule` tells."""
         rng = np.random.default_rng(self._next_id)
         for features in rng.normal(mean, size=(count, 2)).tolist():
-            record = Record(self._next_id, features, int(features[0] > 0) if label else None)
+            record = Record(self._next_id, features, int(rule(features)) if label else None)
             self.producer.send(
                 self.settings.data_topic,
                 encode_record(record),
@@ -87,6 +100,21 @@ class Topics:
         """Publish a signed model of two features; a logistic regression, if no other is given."""
         self.send(pack(envelope(version, **changes), pickled(classifier or regression()), self.key))
 
+    def publish_next(
+        self,
+        model: Envelope | None = None,
+        pickle: bytes | None = None,
+        key: SigningKey | None = None,
+    ) -> int:
+        """Publish a model of two features as the modelgenerator does, and return its version."""
+        return publish(
+            self.settings,
+            model or envelope(),
+            pickle or pickled(regression()),
+            key or self.key,
+            Stop(),
+        )
+
     def send(self, messages: Iterable[Message]) -> None:
         """Write messages to the model topic."""
         for message in messages:
@@ -97,7 +125,14 @@ class Topics:
 
     def delete(self, *topics: str) -> None:
         """Delete topics, and wait until the broker knows them no more, or others of their names."""
-        delete(self.admin, *topics)
+
+        def ids() -> set[Any]:
+            found = self.admin.describe_topics(list(topics))
+            return {topic["topic_id"] for topic in found if not topic["error_code"]}
+
+        before = ids()
+        self.admin.delete_topics(list(topics))
+        eventually(lambda: not before & ids())
 
     def predictions(self, partition: int = 0) -> Records:
         """Read the predictions of a partition."""
@@ -113,8 +148,38 @@ class Topics:
 
     def models(self) -> Records:
         """Read the model topic, once all that was written to it is committed or aborted."""
-        await_decided(self.settings, self.admin, self.consumer)
+        self.await_decided()
         return self._read(self.settings.model_topic, 0)
+
+    def assembled(self) -> list[tuple[Envelope, bytes]]:
+        """Read the whole models of the model topic; each of their parts has to be signed."""
+        self.await_decided()
+        trusted, assembler = TrustedKeys(self.settings.trusted_keys), Assembler(2**30)
+        found = []
+        for record in self.records(self.settings.model_topic):
+            verify(record.value, record.headers, trusted)
+            if model := assembler.add(unpack(record.value)):
+                found.append(model)
+        return found
+
+    def versions(self) -> list[int]:
+        """Return the versions of the whole models."""
+        return [model.version for model, _ in self.assembled()]
+
+    def await_decided(self) -> None:
+        """Wait until a reader of committed models sees all that is on their topic now.
+
+        A publisher goes on once its commit is decided, which readers see a moment later.
+        """
+        place = TopicPartition(self.settings.model_topic, 0)
+        end = self.admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
+        eventually(lambda: reading.bounds(self.consumer, place)[1] >= end, 90)
+
+    def records(self, topic: str, partition: int = 0) -> list[Any]:
+        """Read a partition of a topic from its beginning, as consumer records."""
+        place = TopicPartition(topic, partition)
+        start, end = reading.bounds(self.consumer, place)
+        return list(reading.read_range(self.consumer, place, start, end, Stop()))
 
     def written(self) -> int:
         """Return how many records were written here."""
@@ -134,33 +199,19 @@ class Topics:
         return rows
 
 
-def delete(admin: KafkaAdminClient, *topics: str) -> None:
-    """Delete topics, and wait until the broker knows them no more, or others of their names."""
-
-    def ids() -> set[Any]:
-        found = admin.describe_topics(list(topics))
-        return {topic["topic_id"] for topic in found if not topic["error_code"]}
-
-    before = ids()
-    admin.delete_topics(list(topics))
-    eventually(lambda: not before & ids())
+def await_answered(topics: Topics, count: int | None = None, seconds: float = 60.0) -> None:
+    """Wait until so many records are answered: all that were written, if no number is given."""
+    goal = topics.written() if count is None else count
+    eventually(
+        lambda: topics.answered() >= goal,
+        seconds,
+        lambda: f"{goal} answers; there are {topics.answered()}",
+    )
 
 
 def await_no_members(topics: Topics) -> None:
     """Wait until the broker has seen the predictors leave: only then an operator may change it."""
     eventually(lambda: not topics.admin.describe_groups([topics.group])[topics.group]["members"])
-
-
-def await_decided(
-    settings: StreamSettings, admin: KafkaAdminClient, consumer: KafkaConsumer
-) -> None:
-    """Wait until a reader of committed models sees all that is on their topic now.
-
-    A publisher goes on once its commit is decided, which readers see a moment later.
-    """
-    place = TopicPartition(settings.model_topic, 0)
-    end = admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
-    eventually(lambda: reading.bounds(consumer, place)[1] >= end, 90)
 
 
 def regression() -> LogisticRegression:

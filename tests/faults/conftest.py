@@ -25,14 +25,6 @@ def recoveries(request: pytest.FixtureRequest) -> Recoveries:
 
 
 @pytest.fixture
-def three(settings_env: dict[str, str]) -> Iterator[Topics]:
-    """Topics whose data topic has three partitions."""
-    settings_env["DATA_PARTITIONS"] = "3"
-    with Topics(settings_env, partitions=3) as topics:
-        yield topics
-
-
-@pytest.fixture
 def load(three: Topics) -> Iterator[Load]:
     """Write 500 records a second over three partitions, and publish a model every two seconds."""
     with Load(three) as running:

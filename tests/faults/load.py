@@ -12,13 +12,14 @@ from kafka.errors import KafkaError
 from sklearn.linear_model import LogisticRegression
 
 from stream import clients, reading
-from tests.services import eventually
+from tests.services import PATIENCE_SECONDS, eventually
 from tests.topics import Topics
 
 TICK_SECONDS = 0.05
 STILL_SECONDS = 2.0
 """Twenty times as long as a unit of work takes."""
-START_SECONDS = 120.0
+RESUMED_SECONDS = 2 * 15.0
+"""Twice as long as a predictor promises to take to go on."""
 
 
 class Load:
@@ -127,7 +128,7 @@ class Load:
 
     def under_way(self) -> None:
         """Wait until predictors that were just started have answered what there is."""
-        self.recovery(START_SECONDS)
+        self.recovery(PATIENCE_SECONDS)
 
     def stands_still(self) -> None:
         """Wait until nothing was committed for two seconds."""

@@ -13,23 +13,18 @@ from typing import Any
 
 import orjson
 import pytest
-from kafka import TopicPartition
 
 from local.kafka import LocalKafka
 from local.process import Process, stop
 from predictor import verify
-from stream import reading
-from stream.service import Stop
 from stream.topics import partition_counts
 from tests.checker import check
 from tests.faults.cluster import cluster
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, SERVICES, Services, eventually
 from tests.topics import Topics
 
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
-PATIENCE_SECONDS = 120.0
 ABSENT_SECONDS = 120.0
 
 
@@ -48,13 +43,11 @@ def kafka(broker: LocalKafka) -> str:
 
 def ids(topics: Topics) -> dict[int, list[int]]:
     """Return the ids on each data partition."""
-    found: dict[int, list[int]] = {}
-    for partition in range(topics.partitions):
-        place = TopicPartition(topics.settings.data_topic, partition)
-        start, end = reading.bounds(topics.consumer, place)
-        records = reading.read_range(topics.consumer, place, start, end, Stop())
-        found[partition] = [orjson.loads(record.value)["id"] for record in records]
-    return found
+    return {
+        partition: [orjson.loads(record.value)["id"] for record in records]
+        for partition in range(topics.partitions)
+        for records in [topics.records(topics.settings.data_topic, partition)]
+    }
 
 
 def assert_at_most_one_line_a_minute(processes: Sequence[Process], seconds: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checker import check
-from tests.faults.load import Load
+from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.proxy import (
     ADD_OFFSETS,
     ADD_PARTITIONS,
@@ -22,10 +22,8 @@ from tests.faults.proxy import (
     behind_proxy,
 )
 from tests.faults.recoveries import Recoveries
-from tests.services import Services
+from tests.services import PATIENCE_SECONDS, Services
 
-START_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
 STALLED_SECONDS = 2 * 45.0
 """Each of four clients in turn finds out by a deadline of ten seconds."""
 
@@ -110,8 +108,8 @@ def test_connections_cut_at_random_requests_cost_no_record_and_repeat_none(
     predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
     for _ in range(15):
         strike = Strike("cut", None, rng.choice(MOMENTS), rng.randrange(1, 60))
-        assert proxy.strike(strike).struck.wait(START_SECONDS), strike
-    recoveries.add("connection cut at random, 15 times", load.recovery(START_SECONDS))
+        assert proxy.strike(strike).struck.wait(PATIENCE_SECONDS), strike
+    recoveries.add("connection cut at random, 15 times", load.recovery(PATIENCE_SECONDS))
     load.finish()
     assert predictor.status is None
     assert "Traceback" not in predictor.log()

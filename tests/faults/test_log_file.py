@@ -10,12 +10,10 @@ import pytest
 
 from local.process import Process
 from tests.checker import check
-from tests.faults.load import Load
+from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.recoveries import Recoveries
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 
-START_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
 WARNING = "predictions go on, the log catches up later"
 
 
@@ -55,7 +53,7 @@ def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_u
     log, filler = small_disk / "predictor.log", small_disk / "filler"
     begun = time.monotonic()
     predictor = start("predictor", LOG_FILE=str(log))
-    eventually(lambda: lines(log) > 20, START_SECONDS)
+    eventually(lambda: lines(log) > 20, PATIENCE_SECONDS)
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(b"\0" * 2**20)
     full = f"No space left on device; {WARNING}"
@@ -80,7 +78,7 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     log.parent.parent.write_text("a file where the folder should be")
     begun = time.monotonic()
     predictor = start("predictor", LOG_FILE=str(log))
-    eventually(lambda: WARNING in predictor.log(), START_SECONDS)
+    eventually(lambda: WARNING in predictor.log(), PATIENCE_SECONDS)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, begun)
     load.finish()

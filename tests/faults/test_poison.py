@@ -17,11 +17,10 @@ from tests.checker import check
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.integration.test_predictor import refused_models
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics
 from tests.unit.classifiers import Once, Sign, envelope, pickled
 
-PATIENCE_SECONDS = 120.0
 REFUSED = "WARNING predictor: refused "
 ROUNDS = 5
 

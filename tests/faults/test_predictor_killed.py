@@ -4,11 +4,9 @@ import os
 from pathlib import Path
 
 from tests.checker import check
-from tests.faults.load import Load
+from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.recoveries import Recoveries
 from tests.services import Services, eventually
-
-RESUMED_SECONDS = 2 * 15.0
 
 
 def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lost_or_twice(

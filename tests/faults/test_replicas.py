@@ -7,13 +7,11 @@ from pathlib import Path
 
 from local.process import Process
 from tests.checker import check
-from tests.faults.load import Load
+from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.recoveries import Recoveries
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics
 
-START_SECONDS = 120.0
-RESUMED_SECONDS = 2 * 15.0
 HANDOVER_SECONDS = 2 * 2.0
 
 
@@ -54,7 +52,7 @@ def test_from_one_replica_to_three_and_back_under_load_the_counts_of_each_partit
         begun = time.monotonic()
         replicas.append(replica(name))
         counts = {2: [1, 2], 3: [1, 1, 1]}[len(replicas)]
-        eventually(lambda n=counts: share(replicas, n), START_SECONDS)  # type: ignore[misc] # n
+        eventually(lambda n=counts: share(replicas, n), PATIENCE_SECONDS)  # type: ignore[misc] # n
         recoveries.add("replica joins", load.recovery(RESUMED_SECONDS, begun))
     while len(replicas) > 1:
         left = time.monotonic()
@@ -79,8 +77,8 @@ def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_r
     sleeper.send(signal.SIGSTOP)
     paused = time.monotonic()
     other = replica("other")
-    recoveries.add("replica paused, another takes over", load.recovery(START_SECONDS, paused))
-    eventually(lambda: assigned(other) == 3, START_SECONDS)
+    recoveries.add("replica paused, another takes over", load.recovery(PATIENCE_SECONDS, paused))
+    eventually(lambda: assigned(other) == 3, PATIENCE_SECONDS)
     time.sleep(max(0.0, paused + 60.0 - time.monotonic()))  # the fault is that it lasts so long
     before = sleeper.log()
     sleeper.send(signal.SIGCONT)
@@ -121,7 +119,7 @@ def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
     took = []
     for name in ("a", "b", "c"):
         leaves = replica(name)
-        eventually(lambda p=leaves: share([stays, p], [1, 2]), START_SECONDS)  # type: ignore[misc] # p
+        eventually(lambda p=leaves: share([stays, p], [1, 2]), PATIENCE_SECONDS)  # type: ignore[misc] # p
         load.under_way()
         left = time.monotonic()
         leaves.send(signal.SIGTERM)

@@ -15,10 +15,9 @@ from kafka import TopicPartition
 from local.kafka import LocalKafka
 from stream import reading
 from tests.checker import check
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics, await_no_members
 
-PATIENCE_SECONDS = 120.0
 PADDING = "x" * 5_000
 
 
@@ -37,11 +36,8 @@ def kafka(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    settings_env["DATA_RETENTION_BYTES"] = "1000000"
-    with Topics(settings_env) as found:
-        found.publish(1)
-        yield found
+def settings_env(settings_env: dict[str, str]) -> dict[str, str]:
+    return settings_env | {"DATA_RETENTION_BYTES": "1000000"}
 
 
 def write_until_expired(topics: Topics, offset: int) -> None:
@@ -69,6 +65,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     tmp_path: Path,
     state: str,
 ) -> None:
+    topics.publish(1)
     predictor = start("predictor")
     topics.write(500)
     eventually(lambda: topics.answered() == 500, PATIENCE_SECONDS)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,10 +15,9 @@ import pytest
 import sklearn
 
 from local.process import Process
-from tests.services import ROOT, Services, eventually
+from tests.services import PATIENCE_SECONDS, ROOT, Services, await_line, eventually
 from tests.topics import Topics, assert_exactly_once
 
-PATIENCE_SECONDS = 120.0
 OURS = sklearn.__version__
 OLDER = f"{OURS.split('.')[0]}.{int(OURS.split('.')[1]) - 1}"
 _REQUIREMENTS = [ROOT / service / "requirements.txt" for service in ("modelgenerator", "predictor")]
@@ -54,16 +52,8 @@ def older() -> str:
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    settings_env["RETRAIN_EVERY"] = "100"
-    with Topics(settings_env) as found:
-        yield found
-
-
-def await_line(process: Process, text: str) -> None:
-    eventually(
-        lambda: text in process.log(), PATIENCE_SECONDS, f"{text!r} in the log of {process.name}"
-    )
+def settings_env(settings_env: dict[str, str]) -> dict[str, str]:
+    return settings_env | {"RETRAIN_EVERY": "100"}
 
 
 def newest_of(topics: Topics, version: str) -> int:
@@ -119,7 +109,11 @@ def test_a_predictor_upgraded_first_says_that_it_finds_no_model_and_waits_and_go
     eventually(lambda: newest_of(topics, OLDER) >= 3, PATIENCE_SECONDS)
     predictor = start("predictor")
     await_line(predictor, f"older ones: made with scikit-learn {OLDER}.")
-    await_line(predictor, f"no model of {topics.settings.model_topic} can be served; waiting")
+    await_line(
+        predictor,
+        f"no model of {topics.settings.model_topic} can be served; waiting",
+        PATIENCE_SECONDS,
+    )
     assert topics.answered() == 0
     generator = replaced(generator, start, "modelgenerator")
     await_line(predictor, ") is next")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +25,8 @@ from local.process import Process
 from stream import clients, reading
 from stream.settings import StreamSettings
 from tests.checker import check
-from tests.secured import SERVICES, SecuredKafka
-from tests.services import ROOT, Services, eventually
+from tests.secured import SecuredKafka
+from tests.services import SERVICES, Services, eventually
 from tests.topics import Topics, assert_exactly_once
 
 TOPICS = {
@@ -82,6 +79,10 @@ def env(kafka: SecuredKafka, settings_env: dict[str, str]) -> dict[str, str]:
     return settings_env | {"KAFKA_BOOTSTRAP_SERVERS": kafka.plain}
 
 
+def settings(env: Mapping[str, str]) -> StreamSettings:
+    return StreamSettings.model_validate({name.lower(): value for name, value in env.items()})
+
+
 def last_line(process: Process) -> str:
     """Return the one error of a service that ended by itself with status 1."""
     status = process.wait(120)
@@ -128,20 +129,6 @@ def ruled(
         )
 
 
-def command(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the suite."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env=inherited | env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
     kafka: SecuredKafka, start: Services, settings_env: dict[str, str], env: dict[str, str]
 ) -> None:
@@ -160,9 +147,9 @@ def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
         assert "-password" not in service.log()
         assert "Traceback" not in service.log()
 
-    verified = command(settings_env | kafka.user("verifier"), "predictor.verify")
+    verified = start.python("-m", "predictor.verify", **kafka.user("verifier"))
     assert (verified.returncode, verified.stderr) == (0, "")
-    forgotten = command(settings_env | kafka.user("operator"), "predictor.reset", "--yes")
+    forgotten = start.python("-m", "predictor.reset", "--yes", **kafka.user("operator"))
     assert (forgotten.returncode, forgotten.stderr) == (0, "")
 
 
@@ -173,10 +160,7 @@ def test_the_broker_knows_the_rights_that_are_documented_and_no_others(
     implied = {"DESCRIBE", "DESCRIBE_CONFIGS"}
     with Topics(env):
         for user in SERVICES:
-            settings = StreamSettings.model_validate(
-                {name.lower(): value for name, value in (env | kafka.user(user)).items()}
-            )
-            with clients.admin(settings) as admin:
+            with clients.admin(settings(env | kafka.user(user))) as admin:
                 rights[user] = {
                     topic["name"].removeprefix("secured."): set(topic["authorized_operations"])
                     - implied
@@ -220,10 +204,7 @@ def test_a_record_that_a_service_may_not_write_is_refused(
 ) -> None:
     with Topics(env) as topics:
         before = reading.bounds(topics.consumer, TopicPartition(topic, 0))
-        settings = StreamSettings.model_validate(
-            {name.lower(): value for name, value in (env | kafka.user(user)).items()}
-        )
-        producer = clients.producer(settings)
+        producer = clients.producer(settings(env | kafka.user(user)))
         with pytest.raises(TopicAuthorizationFailedError):
             producer.send(topic, b"{}", partition=0).get(30)
         clients.close(producer)
@@ -234,13 +215,10 @@ def test_the_datagenerator_cannot_read_predictions(
     kafka: SecuredKafka, env: dict[str, str]
 ) -> None:
     with Topics(env):
-        settings = StreamSettings.model_validate(
-            {name.lower(): value for name, value in (env | kafka.user("datagenerator")).items()}
-        )
         place = TopicPartition("secured.prediction", 0)
         # With Describe it learns where the partition is; without, it would not even get there.
         with ruled(kafka, ALLOW, "datagenerator", [DESCRIBE], f"topic:{place.topic}"):
-            consumer = clients.consumer(settings)
+            consumer = clients.consumer(settings(env | kafka.user("datagenerator")))
             consumer.assign([place])
             consumer.seek(place, 0)
             with pytest.raises(TopicAuthorizationFailedError):
@@ -451,16 +429,16 @@ def test_scram_with_sha_256_and_a_cipher_of_choice_are_served_too(
 
 
 def test_a_command_says_in_one_line_that_it_is_refused(
-    kafka: SecuredKafka, settings_env: dict[str, str]
+    kafka: SecuredKafka, start: Services
 ) -> None:
-    user = settings_env | kafka.user("verifier")
-    wrong = command(user | {"KAFKA_SASL_PLAIN_PASSWORD": "wrong"}, "predictor.verify")
+    user, verify = kafka.user("verifier"), ("-m", "predictor.verify")
+    wrong = start.python(*verify, **user | {"KAFKA_SASL_PLAIN_PASSWORD": "wrong"})
     assert wrong.returncode == 1
     assert wrong.stderr.startswith(f"{kafka.secure}: the broker refuses user verifier: ")
-    foreign = command(user | {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)}, "predictor.verify")
+    foreign = start.python(*verify, **user | {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)})
     assert foreign.returncode == 1
     assert foreign.stderr.startswith("localhost: the broker's certificate is refused: ")
-    denied = command(settings_env | kafka.user("verifier"), "predictor.reset", "--yes")
+    denied = start.python("-m", "predictor.reset", "--yes", **user)
     assert denied.returncode == 1
     assert "user verifier lacks the right to Delete the group secured;" in denied.stderr
     assert (wrong.stderr + foreign.stderr + denied.stderr).count("\n") == 3

@@ -14,11 +14,9 @@ from local.process import Process
 from tests.checker import check
 from tests.faults.proxy import Proxy, Strike, behind_proxy
 from tests.faults.recoveries import Recoveries
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, SERVICES, Services, eventually
 
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
 END_SECONDS = 2 * 5.0
-START_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transactio
     rng = random.Random(5)
     for _ in range(5):
         processes = [start(service, RATE="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), START_SECONDS)  # type: ignore[misc] # p
+        eventually(lambda p=processes[2]: "records/s=" in p.log(), PATIENCE_SECONDS)  # type: ignore[misc] # p
         time.sleep(rng.uniform(0.0, 1.0))  # the moment is what is tested
         recoveries.add("SIGTERM at work, broker up", end(processes))
     report = check(settings_env, [tmp_path / "predictor.log"])
@@ -95,7 +93,7 @@ def test_sigterm_ends_services_at_work_whose_broker_has_gone(
 ) -> None:
     for seconds in (0.0, 1.0, 8.0, 13.0):
         processes = [start(service, RATE="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), START_SECONDS)  # type: ignore[misc] # p
+        eventually(lambda p=processes[2]: "records/s=" in p.log(), PATIENCE_SECONDS)  # type: ignore[misc] # p
         if state == "down":
             broker.kill()
         elif broker.pid:
@@ -123,7 +121,7 @@ def test_sigterm_ends_a_service_whose_broker_leaves_any_of_its_requests_without_
     proxy.requests.clear()
     process = start(service, **through)
     working = {"predictor": "records/s=", "modelgenerator": "model=", "datagenerator": "sent="}
-    eventually(lambda: working[service] in process.log(), START_SECONDS)
+    eventually(lambda: working[service] in process.log(), PATIENCE_SECONDS)
     end([process])
     struck = []
     for api in sorted(proxy.requests):

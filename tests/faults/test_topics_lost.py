@@ -15,11 +15,9 @@ from stream.records import Schema
 from tests.checker import check, check_snapshot, take_snapshot
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics, await_no_members
 from tests.unit.classifiers import Once
-
-PATIENCE_SECONDS = 120.0
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is down"])

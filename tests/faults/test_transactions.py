@@ -16,16 +16,12 @@ from kafka import KafkaAdminClient, KafkaProducer, OffsetAndMetadata, TopicParti
 from kafka.errors import KafkaTimeoutError
 
 from local.kafka import LocalKafka
-from modelgenerator.publication import publish
-from modelgenerator.settings import Settings
 from stream import clients
 from stream.records import Prediction, encode_prediction
-from stream.service import Stop
 from stream.transactions import Transactions
 from tests.checker import check
 from tests.services import Services, eventually
-from tests.topics import Topics, regression
-from tests.unit.classifiers import envelope, pickled
+from tests.topics import Topics
 
 PATIENCE_SECONDS = 60.0
 
@@ -39,10 +35,9 @@ def kafka(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        found.publish(1)
-        yield found
+def topics(topics: Topics) -> Topics:
+    topics.publish(1)
+    return topics
 
 
 def begun(topics: Topics, name: str, place: TopicPartition, value: bytes) -> KafkaProducer:
@@ -84,19 +79,14 @@ def test_a_predictor_aborts_what_was_left_open_and_repeats_nothing(
     check(settings_env, [tmp_path / "predictor.log"])
 
 
-def test_a_model_that_was_left_open_never_comes_to_light(
-    topics: Topics, settings_env: dict[str, str]
-) -> None:
-    settings = Settings.model_validate({k.lower(): v for k, v in settings_env.items()})
+def test_a_model_that_was_left_open_never_comes_to_light(topics: Topics) -> None:
     place = TopicPartition(topics.settings.model_topic, 0)
     producer = begun(topics, f"{place.topic}-publisher", place, b"a part of model 2")
     producer.send_offsets_to_transaction({}, topics.group)
     producer.abort_transaction()
     clients.close(producer)
     assert left_open(topics, place)
-    for version in (2, 3):
-        found = publish(settings, envelope(), pickled(regression()), topics.key, Stop())
-        assert found == version
+    assert [topics.publish_next() for _ in range(2)] == [2, 3]
     eventually(lambda: [model["version"] for model in topics.models()] == [1, 2, 3])
 
 

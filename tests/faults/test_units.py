@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from local.process import Process
 from predictor.positions import SETTLE_SECONDS
 from tests.checker import check
 from tests.services import Services, eventually
-from tests.topics import Topics, regression
+from tests.topics import Topics, await_answered, regression
 from tests.unit.classifiers import Held
 
 WAIT_SECONDS = 60.0
@@ -24,18 +24,9 @@ STEP = "tests.faults.struck"
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        found.publish(1)
-        yield found
-
-
-def await_answered(topics: Topics, seconds: float = WAIT_SECONDS) -> None:
-    eventually(
-        lambda: topics.answered() >= topics.written(),
-        seconds,
-        lambda: f"{topics.written()} answers; there are {topics.answered()}",
-    )
+def topics(topics: Topics) -> Topics:
+    topics.publish(1)
+    return topics
 
 
 def write_until_struck(topics: Topics, predictor: Process) -> None:
@@ -119,7 +110,7 @@ def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
     topics.write(20)  # or nothing may be left to answer
     # The one of the same name ends what was open on the offsets; to another, it stays open.
     after = start("predictor", **env[successor])
-    await_answered(topics, 2 * SETTLE_SECONDS + WAIT_SECONDS)
+    await_answered(topics, seconds=2 * SETTLE_SECONDS + WAIT_SECONDS)
     assert f"offset {half - 1} is answered, though only" in after.log()
     topics.write(100)
     await_answered(topics)

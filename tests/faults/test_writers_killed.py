@@ -14,10 +14,8 @@ from tests.checker import check
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.faults.test_broker import ids
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics
-
-PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture

@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import TopicPartition
 
-from local.process import Process
-from modelgenerator.publication import publish
-from modelgenerator.settings import Settings
 from stream import clients, reading
-from stream.keys import SigningKey, revoke
+from stream.keys import revoke
 from stream.models import Message, pack
 from stream.records import Status, encode_status
-from stream.service import Fatal, Stop
-from tests.services import Services, eventually
-from tests.topics import Topics, await_decided, regression
-from tests.unit.classifiers import envelope, pickled
-from tests.unit.test_classifier import Malicious
-
-STRANGER = SigningKey(Ed25519PrivateKey.generate())
-
-
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
-
-
-def await_line(process: Process, text: str, seconds: float = 60.0) -> None:
-    eventually(lambda: text in process.log(), seconds, f"{text!r} in the log of {process.name}")
-
-
-def published(topics: Topics, env: dict[str, str], key: SigningKey | None = None) -> int:
-    """Publish as the modelgenerator does."""
-    settings = Settings.model_validate({name.lower(): value for name, value in env.items()})
-    return publish(settings, envelope(0), pickled(regression()), key or topics.key, Stop())
+from stream.service import Fatal
+from tests.services import Services, await_line, eventually
+from tests.topics import Topics, regression
+from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
 
 
 def on_the_topic(topics: Topics) -> list[Message]:
     """The records of the model topic, as anyone can read and write them again."""
-    await_decided(topics.settings, topics.admin, topics.consumer)
-    place = TopicPartition(topics.settings.model_topic, 0)
-    found = reading.read_range(topics.consumer, place, 0, place_end(topics), Stop())
+    topics.await_decided()
+    found = topics.records(topics.settings.model_topic)
     return [Message(record.value, list(record.headers)) for record in found]
 
 
@@ -98,7 +73,7 @@ def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
 ) -> None:
     marker = tmp_path / "malicious code ran"
     for _ in range(3):
-        published(topics, settings_env)
+        topics.publish_next()
     history = on_the_topic(topics)
     predictor = start("predictor")
     await_line(predictor, "model 3 (test) is next")
@@ -123,14 +98,14 @@ def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
     assert not marker.exists()
     # Nor does it lead a publisher to a version that was given already.
     topics.send(history[:1] * 600)
-    assert published(topics, settings_env) == 6
+    assert topics.publish_next() == 6
 
 
 def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     for _ in range(3):
-        published(topics, settings_env)
+        topics.publish_next()
     history = on_the_topic(topics)
     topics.send(history[:1] * 100)
     topics.send(history[1:2] * 10)
@@ -143,12 +118,12 @@ def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
 def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(
     topics: Topics, settings_env: dict[str, str]
 ) -> None:
-    published(topics, settings_env)
+    topics.publish_next()
     stranger = clients.producer(
         topics.settings, transactional_id=f"{topics.group}-stranger", transaction_timeout_ms=60_000
     )
     versions: list[int] = []
-    publisher = threading.Thread(target=lambda: versions.append(published(topics, settings_env)))
+    publisher = threading.Thread(target=lambda: versions.append(topics.publish_next()))
     try:
         stranger.init_transactions()
         stranger.begin_transaction()
@@ -161,13 +136,13 @@ def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(
     finally:
         clients.close(stranger)
     assert versions == [2]
-    assert published(topics, settings_env) == 3
+    assert topics.publish_next() == 3
 
 
 def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
-    published(topics, settings_env)
+    topics.publish_next()
     predictor = start("predictor")
     await_line(predictor, "model 1 (test) is next")
 
@@ -180,7 +155,7 @@ def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version
     forge(10**18, "serving")
     forge(1, "barred")
     await_line(predictor, "can be served; waiting for one")
-    assert published(topics, settings_env) == 2
+    assert topics.publish_next() == 2
     await_line(predictor, "model 2 (test) is next")
     topics.write(1)  # the unit under way when model 2 came may be model 1's
     eventually(lambda: topics.answered() == 1, 60)
@@ -195,8 +170,8 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_start
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     folder, old = Path(settings_env["TRUSTED_KEYS"]), topics.key
-    new = SigningKey(Ed25519PrivateKey.generate())
-    published(topics, settings_env)
+    new = new_key()
+    topics.publish_next()
     predictor = start("predictor")
     await_line(
         predictor, f"model 1 (test) is next, trained on 200 records, signed by {old.fingerprint}"
@@ -204,7 +179,7 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_start
     new.share(folder)
     both = ", ".join(sorted([old.fingerprint, new.fingerprint]))
     await_line(predictor, f"trusted in {folder}: {both}")
-    assert published(topics, settings_env, new) == 2
+    assert topics.publish_next(key=new) == 2
     await_line(
         predictor, f"model 2 (test) is next, trained on 200 records, signed by {new.fingerprint}"
     )
@@ -212,7 +187,7 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_start
     revoke(old.fingerprint, folder)
     await_line(predictor, f"trusted in {folder}: {new.fingerprint}\n")
     with pytest.raises(Fatal, match=f"key {old.fingerprint} signs, but is not trusted in"):
-        published(topics, settings_env)
+        topics.publish_next()
     topics.send(pack(envelope(3), pickled(regression()), old))
     await_line(predictor, "not signed by a trusted key")
 
@@ -240,11 +215,11 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_start
 def test_a_revoked_key_leaves_the_newest_model_of_a_key_that_is_still_trusted(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
-    folder, stolen = Path(settings_env["TRUSTED_KEYS"]), SigningKey(Ed25519PrivateKey.generate())
+    folder, stolen = Path(settings_env["TRUSTED_KEYS"]), new_key()
     stolen.share(folder)
-    published(topics, settings_env)
+    topics.publish_next()
     for _ in range(10):
-        published(topics, settings_env, stolen)
+        topics.publish_next(key=stolen)
     revoke(stolen.fingerprint, folder)
     predictor = start("predictor")
     await_line(predictor, "model 1 (test) is next")

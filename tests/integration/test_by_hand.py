@@ -1,35 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import pytest
 
 from modelgenerator.by_hand import pinned, publish_again, unpin
-from modelgenerator.publication import describe, pickled, publish
 from modelgenerator.settings import Settings
 from stream.records import Status, encode_status
 from stream.service import Fatal, Stop
 from tests.services import Services, eventually
-from tests.topics import Topics, regression
+from tests.topics import Topics
+from tests.unit.classifiers import envelope
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
+def settings(topics: Topics) -> Settings:
+    return topics.settings
 
 
-@pytest.fixture
-def settings(settings_env: dict[str, str]) -> Settings:
-    return Settings.model_validate({name.lower(): value for name, value in settings_env.items()})
-
-
-def publish_pinned(topics: Topics, settings: Settings) -> int:
-    described = describe(
-        regression(), recipe="notebook", reason="by hand", trained_on=0, trained_to={}, pinned=True
-    )
-    return publish(settings, described, pickled(regression()), topics.key, Stop())
+def publish_pinned(topics: Topics) -> int:
+    return topics.publish_next(envelope(recipe="notebook", reason="by hand", pinned=True))
 
 
 def fell(topics: Topics, version: int, status: str) -> None:
@@ -37,18 +25,14 @@ def fell(topics: Topics, version: int, status: str) -> None:
     topics.producer.send(topics.settings.status_topic, said, partition=0).get(30)
 
 
-def versions(topics: Topics) -> list[int]:
-    return [model["version"] for model in topics.models()]
-
-
 def await_published(topics: Topics, version: int) -> None:
     """Write records until the modelgenerator has published a version."""
 
     def there() -> bool:
         topics.write(100)
-        return versions(topics)[-1:] >= [version]
+        return topics.versions()[-1:] >= [version]
 
-    eventually(there, 90, lambda: f"version {version}; there are {versions(topics)}")
+    eventually(there, 90, lambda: f"version {version}; there are {topics.versions()}")
 
 
 def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_so(
@@ -56,8 +40,8 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
 ) -> None:
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
-    hand = publish_pinned(topics, settings)
-    assert hand in versions(topics)
+    hand = publish_pinned(topics)
+    assert hand in topics.versions()
     assert [found.version for found in [pinned(settings, Stop())] if found] == [hand]
 
     said = f"model {hand} (notebook, by hand) is pinned: publishing nothing until"
@@ -67,7 +51,7 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
         return said in process.log()
 
     eventually(noticed, 90, said)
-    assert versions(topics)[-1] == hand
+    assert topics.versions()[-1] == hand
 
     again = unpin(settings, topics.key, Stop())
     models = {model["version"]: model for model in topics.models()}
@@ -76,7 +60,7 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
     assert (new["version"], new["restores"], new["reason"]) == (again, hand, "unpin")
     assert new["pickle"] == old["pickle"]
     await_published(topics, again + 1)
-    assert versions(topics)[hand - 1 : hand + 2] == [hand, again, again + 1]
+    assert topics.versions()[hand - 1 : hand + 2] == [hand, again, again + 1]
     assert topics.models()[again]["pinned"] is False
     assert process.log().count("is pinned") == 1
 
@@ -97,8 +81,8 @@ def test_a_barred_model_is_unpinned_by_the_one_before_it(
 ) -> None:
     topics.publish(1)
     topics.publish(2)
-    assert publish_pinned(topics, settings) == 3
-    assert versions(topics) == [1, 2, 3]
+    assert publish_pinned(topics) == 3
+    assert topics.versions() == [1, 2, 3]
     fell(topics, 3, "barred")
     fell(topics, 2, "refused")
     assert unpin(settings, topics.key, Stop()) == 4
@@ -117,9 +101,8 @@ def test_what_is_not_pinned_is_not_unpinned(topics: Topics, settings: Settings) 
 
 def test_a_model_in_parts_is_published_again_whole(topics: Topics, settings: Settings) -> None:
     large = bytes(range(256)) * 8_000  # four parts
-    described = describe(regression(), recipe="large", reason="", trained_on=0, trained_to={})
-    assert publish(settings, described, large, topics.key, Stop()) == 1
-    assert publish(settings, replace(described, recipe="b"), b"x", topics.key, Stop()) == 2
+    assert topics.publish_next(pickle=large) == 1
+    assert topics.publish_next(pickle=b"x") == 2
     assert publish_again(settings, 1, topics.key, Stop()) == 3
     parts = [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 3]
     assert parts == [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 1]
@@ -131,7 +114,7 @@ def test_a_recipe_whose_model_was_refused_is_not_the_champion(
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
     (first, *_) = topics.models()
-    fell(topics, versions(topics)[-1], "refused")
+    fell(topics, topics.versions()[-1], "refused")
 
     def another() -> bool:
         topics.write(100)

@@ -9,11 +9,11 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from local.process import Process
-from tests.services import Services, eventually
+from tests.services import ROOT, Services, await_line, eventually
 
 Env = dict[str, str]
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digits.csv"
+EXAMPLE = ROOT / "examples" / "digits.csv"
 
 
 def ends(env: Env, topic: str) -> dict[TopicPartition, int]:
@@ -54,11 +54,6 @@ def ids(env: Env) -> dict[int, list[int]]:
     return {p: [r["id"] for r in rs] for p, rs in values(env, env["DATA_TOPIC"]).items()}
 
 
-def says(process: Process, text: str) -> None:
-    eventually(lambda: text in process.log() or process.status is not None, message=process.log)
-    assert text in process.log()
-
-
 def fails(process: Process, status: int) -> str:
     """Wait until it ends with `status`; return its one line that is an error."""
     assert process.wait(30) == status, process.log()
@@ -78,7 +73,7 @@ def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles
     start: Services, settings_env: Env
 ) -> None:
     process = start("datagenerator", RATE="0", COUNT="3001", DATA_PARTITIONS="3")
-    says(process, "done: sea ends with id 3000")
+    await_line(process, "done: sea ends with id 3000")
     assert ids(settings_env) == {p: list(range(p, 3001, 3)) for p in range(3)}
     assert process.wait(0.5) is None
     terminates(process)
@@ -87,7 +82,7 @@ def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles
 def test_a_restart_with_a_larger_count_sends_the_rest(start: Services, settings_env: Env) -> None:
     for count, done in (("50", "id 49"), ("80", "id 79")):
         process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS="2")
-        says(process, f"done: sea ends with {done}")
+        await_line(process, f"done: sea ends with {done}")
         terminates(process)
     assert ids(settings_env) == {p: list(range(p, 80, 2)) for p in range(2)}
 
@@ -99,18 +94,18 @@ def test_killed_at_full_speed_again_and_again_each_id_still_stands_once_in_order
     options = {"RATE": "0", "DATA_PARTITIONS": "3", "COUNT": "30000"}
     for least in (1_000, 15_000):
         process = start("datagenerator", **options)
-        says(process, "first_id")
+        await_line(process, "first_id")
         while sum(ends(settings_env, topic).values()) < least:
             assert process.status is None, process.log()
         process.kill()
     last = start("datagenerator", **options)
-    says(last, "done: sea ends with id 29999")
+    await_line(last, "done: sea ends with id 29999")
     assert ids(settings_env) == {p: list(range(p, 30_000, 3)) for p in range(3)}
     assert "first_id=0 " not in last.log()
     # The records are those of one uninterrupted run.
     other = settings_env | {"DATA_TOPIC": f"{topic}.once"}
     once = start("datagenerator", **options | {"DATA_TOPIC": other["DATA_TOPIC"]})
-    says(once, "done: sea")
+    await_line(once, "done: sea")
     assert values(settings_env, topic) == values(other, other["DATA_TOPIC"])
 
 
@@ -122,8 +117,8 @@ def test_what_a_kill_left_out_of_some_partitions_is_filled_in(
     records = [(p, b'{"id":%d,"features":[1,2,3]}' % id) for p, part in left.items() for id in part]
     somebody(kafka, settings_env["DATA_TOPIC"], records, partitions=3)
     process = start("datagenerator", RATE="0", COUNT="300", DATA_PARTITIONS="3")
-    says(process, "first_id=2 ")
-    says(process, "done")
+    await_line(process, "first_id=2 ")
+    await_line(process, "done")
     assert ids(settings_env) == {p: list(range(p, 300, 3)) for p in range(3)}
 
 
@@ -132,7 +127,7 @@ def test_the_schema_stands_once_on_its_topic_whatever_the_restarts(
 ) -> None:
     for _ in range(2):
         process = start("datagenerator", STREAM="agrawal", COUNT="10")
-        says(process, "done")
+        await_line(process, "done")
         terminates(process)
     (schemas,) = values(settings_env, settings_env["DATA_TOPIC"] + ".schema").values()
     (schema,) = schemas
@@ -144,7 +139,7 @@ def test_a_source_of_another_schema_ends_its_start_with_one_line(
     start: Services, settings_env: Env
 ) -> None:
     process = start("datagenerator", COUNT="10")
-    says(process, "done")
+    await_line(process, "done")
     line = fails(start("datagenerator", STREAM="agrawal"), 1)
     assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema carries 3 features (att1, ")
     assert "the source has 9 features" in line
@@ -168,8 +163,8 @@ def test_above_somebody_elses_records_ids_go_on_at_the_highest_and_one(
     records = [(0, b'{"id": 41, ' + features), (0, b'{"id": "b", ' + features), (0, b"{")]
     somebody(kafka, settings_env["DATA_TOPIC"], records)
     process = start("datagenerator", COUNT="44")
-    says(process, "first_id=42 ")
-    says(process, "done")
+    await_line(process, "first_id=42 ")
+    await_line(process, "done")
     assert sum(ends(settings_env, settings_env["DATA_TOPIC"]).values()) == 5
 
 
@@ -191,7 +186,7 @@ def test_when_the_topic_grows_a_restart_goes_on_above_the_highest_id(
 ) -> None:
     for count, partitions in (("100", "1"), ("160", "3")):
         process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS=partitions)
-        says(process, f"done: sea ends with id {int(count) - 1}")
+        await_line(process, f"done: sea ends with id {int(count) - 1}")
         terminates(process)
     found = ids(settings_env)
     assert sorted(id for part in found.values() for id in part) == list(range(160))
@@ -203,11 +198,11 @@ def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
 ) -> None:
     options = {"STREAM": str(EXAMPLE), "LABEL": "parity", "POSITIVE": "odd", "RATE": "0"}
     process = start("datagenerator", **options, COUNT="1000")
-    says(process, "done")
+    await_line(process, "done")
     terminates(process)
     again = start("datagenerator", **options)
-    says(again, "first_id=1000 ")
-    says(again, "ends with id 1796")
+    await_line(again, "first_id=1000 ")
+    await_line(again, "ends with id 1796")
     (records,) = values(settings_env, settings_env["DATA_TOPIC"]).values()
     assert [r["id"] for r in records] == list(range(1797))
     assert sum(r["label"] for r in records) == 906
@@ -220,13 +215,13 @@ def test_repeats_are_sent_when_asked_for_and_named_as_seen_data(
     start: Services, settings_env: Env
 ) -> None:
     process = start("datagenerator", STREAM="breast_cancer", REPEAT="1", RATE="0", COUNT="600")
-    says(process, "ends with id 599")
+    await_line(process, "ends with id 599")
     assert "records from id 569 on are repeats, that is, seen data" in process.log()
 
 
 def test_a_breast_cancer_stream_is_slow_enough_to_watch(start: Services) -> None:
     process = start("datagenerator", STREAM="breast_cancer")
-    says(process, "rate=20/s")
+    await_line(process, "rate=20/s")
 
 
 def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) -> None:
@@ -243,13 +238,13 @@ def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_at_full_speed_it_ends_within_5_seconds(start: Services, number: int) -> None:
     process = start("datagenerator", RATE="0")
-    says(process, "first_id")
+    await_line(process, "first_id")
     terminates(process, number)
 
 
 def test_told_to_end_while_no_broker_answers_it_ends_within_5_seconds(start: Services) -> None:
     process = start("datagenerator", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    says(process, "no broker answers at 127.0.0.1:1")
+    await_line(process, "no broker answers at 127.0.0.1:1")
     terminates(process)
 
 

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from stream.records import Schema
 from tests.checker import check
@@ -18,12 +14,6 @@ from tests.topics import Topics, regression
 COLUMNS = ["age", "hours", "zone"]
 
 
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
-
-
 def example(document: str) -> str:
     """Return the Python of a document."""
     (found,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.S)
@@ -31,13 +21,7 @@ def example(document: str) -> str:
 
 
 def run(source: str, start: Services, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        cwd=folder,
-        env=start.env | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = start.python("-c", source, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

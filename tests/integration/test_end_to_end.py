@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from kafka import TopicPartition
 
 from stream import reading
 from tests.checker import check
-from tests.services import ROOT, Services, eventually
+from tests.services import Services, eventually
 from tests.topics import Topics, assert_exactly_once
 
 
@@ -45,14 +43,7 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
 
     log = tmp_path / "predictor.log"
     check(settings_env, [log])
-    verified = subprocess.run(
-        [sys.executable, "-m", "predictor.verify", "--log", str(log), "--json"],
-        cwd=ROOT,
-        env=start.env,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+    verified = start.python("-m", "predictor.verify", "--log", str(log), "--json")
     report = orjson.loads(verified.stdout)
     assert (verified.returncode, report["verified"]) == (0, True)
     assert report["predictions"] == records

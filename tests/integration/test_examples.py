@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from tests.services import ROOT, Services, eventually
+from tests.services import Services, eventually
 from tests.topics import Topics
 
 
@@ -11,9 +8,7 @@ def test_the_producer_of_the_readme_is_predicted(
     start: Services, settings_env: dict[str, str]
 ) -> None:
     with Topics(settings_env) as topics:
-        subprocess.run(
-            [sys.executable, "examples/producer.py"], cwd=ROOT, env=start.env, check=True
-        )
+        assert start.python("examples/producer.py").returncode == 0
         topics.publish(1)
         start("predictor")
         eventually(lambda: len(topics.predictions()) == 1_000)

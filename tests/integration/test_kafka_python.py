@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -32,12 +31,6 @@ from stream.deadlines import DeadlineExceeded
 from stream.service import Stop
 from tests.services import eventually
 from tests.topics import Topics
-
-
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
 
 
 @pytest.fixture

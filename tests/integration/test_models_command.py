@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -20,16 +17,9 @@ from kafka import TopicPartition
 from modelgenerator.models import main
 from stream import clients, reading
 from stream.models import pack
-from tests.services import ROOT, Services, eventually
+from tests.services import Services, eventually
 from tests.topics import Topics
-from tests.unit.classifiers import Sign, envelope, pickled
-from tests.unit.test_catalogue import STRANGER
-
-
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
+from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
 
 
 def models(env: dict[str, str], *arguments: str) -> tuple[int, str, str]:
@@ -150,7 +140,7 @@ def test_what_must_not_be_restored_is_refused_in_one_line(
         partition=0,
     )
     for version, key in ((3, None), (4, STRANGER)):
-        topics.send(pack(envelope(version), pickled(Touching(marker)), key))
+        topics.send(pack(envelope(version), pickled(Malicious(marker)), key))
     topics.admin.delete_records({TopicPartition(topics.settings.model_topic, 0): 1})
     topics.producer.flush(30)
     expected = {
@@ -170,14 +160,6 @@ def test_what_must_not_be_restored_is_refused_in_one_line(
     assert not marker.exists()
     assert not (tmp_path / "file").exists()
     assert models(settings_env, "rollback", "2", "--force")[0] == 0
-
-
-class Touching:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self._path,)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +229,7 @@ def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothi
             return reading.bounds(consumer, place)[1]
 
     def publisher(program: str) -> tuple[str, int]:
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(pickle)],
-            env=settings_env,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=240,
-        )
+        done = start.python("-c", program, str(pickle))
         return done.stdout, done.returncode
 
     assert publisher(KILLED_WITHIN + PUBLISH) == ("", -signal.SIGKILL)

@@ -4,52 +4,32 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kafka import TopicPartition
 
-from local.process import Process
 from stream.keys import SigningKey
 from stream.models import Message, pack
 from stream.records import Schema, encode_rejected, reject
 from tests.checker import check
-from tests.services import Services, eventually
-from tests.topics import Topics, assert_exactly_once, regression
-from tests.unit.classifiers import Hanging, Held, Sign, Slow, envelope, pickled
-from tests.unit.test_classifier import Malicious
+from tests.services import SERVICES, Services, await_line, eventually
+from tests.topics import Topics, assert_exactly_once, await_answered, regression
+from tests.unit.classifiers import (
+    STRANGER,
+    Hanging,
+    Held,
+    Malicious,
+    Sign,
+    Slow,
+    envelope,
+    pickled,
+)
 
 RECOVERY_SECONDS = 60.0
 """Twice 15 seconds, and the start of a process on a busy machine."""
-
-
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
-
-
-@pytest.fixture
-def three(settings_env: dict[str, str]) -> Iterator[Topics]:
-    settings_env["DATA_PARTITIONS"] = "3"
-    with Topics(settings_env, partitions=3) as found:
-        yield found
-
-
-def await_answered(topics: Topics, count: int, seconds: float = 60.0) -> None:
-    eventually(
-        lambda: topics.answered() >= count,
-        seconds,
-        lambda: f"{count} answers; there are {topics.answered()}",
-    )
-
-
-def await_line(process: Process, text: str) -> None:
-    eventually(lambda: text in process.log(), 60, f"{text!r} in the log of {process.name}")
 
 
 def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_over(
@@ -289,7 +269,6 @@ def test_unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is
 
 
 def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]]:
-    stranger = SigningKey(Ed25519PrivateKey.generate())
     malicious, sound = pickled(Malicious(marker)), pickled(regression())
     whole = list(pack(envelope(9), b"x" * 1_300_000, trusted))
     return {
@@ -297,7 +276,7 @@ def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]
             Message(b"garbage", [("signature", trusted.sign(b"garbage"))])
         ],
         "expected one signature header, got none": list(pack(envelope(2), malicious, None)),
-        "not signed by a trusted key": list(pack(envelope(3), malicious, stranger)),
+        "not signed by a trusted key": list(pack(envelope(3), malicious, STRANGER)),
         "features: the stream has 2, the model 3": list(
             pack(envelope(4, features=3), malicious, trusted)
         ),
@@ -553,7 +532,7 @@ def test_told_to_end_it_leaves_with_status_0_within_five_seconds(
     assert "Traceback" not in predictor.log()
 
 
-@pytest.mark.parametrize("service", ["datagenerator", "modelgenerator", "predictor"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_an_absent_broker_is_waited_for_with_one_warning_and_the_end_is_clean(
     start: Services, service: str
 ) -> None:

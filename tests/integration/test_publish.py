@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import LinearSVC
 
 from modelgenerator import publish
-from modelgenerator.settings import Settings
 from stream.models import ModelError
 from stream.records import Record, Schema, encode_record
 from tests.checker import check
-from tests.services import ROOT, Services, eventually
+from tests.services import Services, eventually
 from tests.topics import Topics, regression
 from tests.unit.classifiers import Hanging, Sign
 
@@ -34,11 +32,11 @@ NAMES = ["age", "hours", "zone"]
 
 
 @pytest.fixture
-def topics(settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Topics]:
+def topics(topics: Topics, settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Topics:
+    """Topics that the environment names, too."""
     for name, value in settings_env.items():
         monkeypatch.setenv(name, value)
-    with Topics(settings_env) as found:
-        yield found
+    return topics
 
 
 def frame(count: int, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
@@ -137,15 +135,9 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     topics.write(400)
     model = regression()
     joblib.dump(model, tmp_path / "model.joblib")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "modelgenerator.publish", str(tmp_path / "model.joblib")),
-            *("--threshold", "0.2", "--recipe", "careful", "--reason", "misses cost five times"),
-        ],
-        cwd=ROOT,
-        env=start.env,
-        capture_output=True,
-        text=True,
+    done = start.python(
+        *("-m", "modelgenerator.publish", str(tmp_path / "model.joblib"), "--threshold", "0.2"),
+        *("--recipe", "careful", "--reason", "misses cost five times"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"published {tmp_path}/model.joblib as model 1 (LogisticR")
@@ -155,13 +147,7 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     assert {p["prediction"] == (p["probability"] >= 0.2) for p in topics.predictions()} == {True}
     assert any(0.2 <= p["probability"] <= 0.5 for p in topics.predictions())
     assert check(settings_env).recomputed == 400
-    verified = subprocess.run(
-        [sys.executable, "-m", "predictor.verify", "--json"],
-        cwd=ROOT,
-        env=start.env,
-        capture_output=True,
-        text=True,
-    )
+    verified = start.python("-m", "predictor.verify", "--json")
     assert json.loads(verified.stdout)["checked"]["I6"] == 400
     (published,) = topics.models()
     said = {name: published[name] for name in ("threshold", "recipe", "reason", "pinned")}
@@ -361,6 +347,5 @@ def test_settings_can_be_handed_over_from_python(
     settings_env: dict[str, str],
 ) -> None:
     with Topics(settings_env) as topics:
-        settings = Settings.model_validate({n.lower(): v for n, v in settings_env.items()})
-        assert publish.publish(regression(), pin=False, settings=settings) == 1
+        assert publish.publish(regression(), pin=False, settings=topics.settings) == 1
         assert topics.models()[0]["pinned"] is False

@@ -1,48 +1,25 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
-from kafka import TopicPartition
 
-from stream.reading import bounds, read_range
-from stream.service import Stop
-from tests.services import ROOT, Services, eventually
+from tests.services import Services, eventually
 from tests.topics import Topics, assert_correct_runs_on
 
 
-@pytest.fixture
-def topics(settings_env: dict[str, str]) -> Iterator[Topics]:
-    with Topics(settings_env) as found:
-        yield found
-
-
-def reset(env: dict[str, str], *arguments: str, answer: str = "") -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "predictor.reset", *arguments],
-        input=answer,
-        capture_output=True,
-        text=True,
-        env=env,
-        cwd=ROOT,
-        timeout=60,
-    )
+def reset(start: Services, *arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
+    done = start.python("-m", "predictor.reset", *arguments, answer=answer, **env)
     return done.returncode, done.stdout + done.stderr
 
 
 def kept(topics: Topics, topic: str) -> list[dict[str, Any]]:
-    place = TopicPartition(topic, 0)
-    start, end = bounds(topics.consumer, place)
-    return [orjson.loads(r.value) for r in read_range(topics.consumer, place, start, end, Stop())]
+    return [orjson.loads(record.value) for record in topics.records(topic)]
 
 
 def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_again(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     topics.publish(1)
     topics.write(55)
@@ -53,16 +30,16 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 5)
     before = log.read_text()
 
-    status, output = reset(settings_env, "--yes")
+    status, output = reset(start, "--yes")
     assert (status, "has 1 members" in output) == (1, True), output
     assert kept(topics, topics.settings.prediction_topic)
 
     assert predictor.stop() == 0
-    status, output = reset(settings_env, answer="n\n")
+    status, output = reset(start, answer="n\n")
     assert (status, "nothing was deleted" in output) == (1, True), output
     assert kept(topics, topics.settings.prediction_topic)
 
-    status, output = reset(settings_env, answer="y\n")
+    status, output = reset(start, answer="y\n")
     assert status == 0, output
     assert not kept(topics, topics.settings.prediction_topic)
     assert not kept(topics, topics.settings.rejected_topic)
@@ -81,15 +58,12 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
     assert "no tally is committed" not in successor.log()
 
 
-def test_a_reset_where_nothing_was_ever_predicted_changes_nothing(
-    settings_env: dict[str, str],
-) -> None:
-    status, output = reset(settings_env, "--yes")
+def test_a_reset_where_nothing_was_ever_predicted_changes_nothing(start: Services) -> None:
+    status, output = reset(start, "--yes")
     assert (status, "n=0" in output) == (0, True), output
 
 
-def test_a_reset_names_the_broker_that_does_not_answer(settings_env: dict[str, str]) -> None:
-    settings_env["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
-    status, output = reset(settings_env, "--yes")
+def test_a_reset_names_the_broker_that_does_not_answer(start: Services) -> None:
+    status, output = reset(start, "--yes", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert (status, "127.0.0.1:1" in output) == (1, True), output
     assert "Traceback" not in output

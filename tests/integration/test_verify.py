@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ from stream.keys import signing_key
 from stream.topics import ensure_topics, partition_counts
 from tests.checker import check
 from tests.histories import BROKEN, RECORDS, Broken, Made, correct_history, model_record
-from tests.services import eventually
+from tests.services import Services, eventually
 from tests.topics import Topics
 
 SHOWN = {
@@ -79,9 +77,8 @@ class Writer:
 
 
 @pytest.fixture
-def writer(settings_env: dict[str, str]) -> Iterator[Writer]:
-    with Topics(settings_env) as topics:
-        yield Writer(settings_env, topics)
+def writer(settings_env: dict[str, str], topics: Topics) -> Writer:
+    return Writer(settings_env, topics)
 
 
 class Run(NamedTuple):
@@ -258,21 +255,11 @@ def test_no_broker_ends_the_run_with_one_line(verify: Verify) -> None:
     assert run.stderr == "no broker answers at 127.0.0.1:9\n"
 
 
-def test_it_runs_as_a_module_and_exits_with_its_status(
-    settings_env: dict[str, str], writer: Writer
-) -> None:
+def test_it_runs_as_a_module_and_exits_with_its_status(start: Services, writer: Writer) -> None:
     made = correct_history()
     made.at(40)["n"] += 1
     writer.write(made)
-    run = subprocess.run(
-        [sys.executable, "-m", "predictor.verify"],
-        env={"PATH": ""} | settings_env,
-        cwd=Path(__file__).resolve().parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = start.python("-m", "predictor.verify")
     assert run.returncode == 1
     assert run.stdout.splitlines()[-1].startswith("not verified: I2 ")
     assert run.stderr == ""

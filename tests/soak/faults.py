@@ -8,17 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from local.fetch import BrokerError
-from modelgenerator.publication import publish
-from stream.keys import SigningKey
 from stream.models import Message, pack
-from stream.service import Stop
 from tests.soak.plan import Fault
 from tests.soak.suite import Suite
-from tests.unit.classifiers import Sign, envelope, pickled
-from tests.unit.test_classifier import Malicious
+from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
 
 FEATURES = 3
 FAR_AHEAD = 10**6
@@ -83,7 +77,7 @@ class Faults:
             assert what == "model that raises", what
             raising = pickled(Sign(raises_above=5.0))
             published = envelope(features=FEATURES, recipe="raises on real records")
-            publish(suite.model_settings, published, raising, suite.key, Stop())
+            suite.topics.publish_next(published, raising)
         return struck
 
     def heal(self, fault: Fault) -> None:
@@ -118,12 +112,12 @@ class Faults:
             broker.start()
 
     def _models_not_to_be_trusted(self) -> list[Message]:
-        key, stranger = self._suite.key, SigningKey(Ed25519PrivateKey.generate())
+        key = self._suite.topics.key
         ahead = envelope(FAR_AHEAD, features=FEATURES)
         malicious = pickled(Malicious(self._marker))
         return [
             Message(b"garbage", []),
             Message(b"garbage", [("signature", key.sign(b"garbage"))]),
             *pack(ahead, malicious, None),
-            *pack(ahead, malicious, stranger),
+            *pack(ahead, malicious, STRANGER),
         ]

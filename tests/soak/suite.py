@@ -15,9 +15,7 @@ from kafka.errors import KafkaError
 
 from local.kafka import LocalKafka
 from local.process import Process, stop
-from modelgenerator.settings import Settings as ModelgeneratorSettings
 from stream import clients
-from stream.keys import signing_key
 from tests.services import ROOT, Services
 from tests.soak.plan import REPLICAS
 from tests.topics import Topics
@@ -62,12 +60,8 @@ class Suite:
         self.logs = {f"predictor {name}": folder / f"accuracy-{name}" for name in REPLICAS}
         self.processes: dict[str, Process] = {}
         self._folder = folder
-        self.key = signing_key(Path(self.env["SIGNING_KEY"]))
         self.topics = Topics(self.env, PARTITIONS)
         settings = self.topics.settings
-        self.model_settings = ModelgeneratorSettings.model_validate(
-            {name.lower(): value for name, value in self.env.items()}
-        )
         self._data = [TopicPartition(settings.data_topic, p) for p in range(PARTITIONS)]
         self._outputs: KafkaConsumer = clients.consumer(settings)
         self._outputs.assign(

@@ -1,8 +1,9 @@
-"""Classifiers with faults, and envelopes for them."""
+"""What goes into a model of a test: classifiers with faults, envelopes, keys."""
 
 from __future__ import annotations
 
 import io
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,22 @@ from typing import Any
 import joblib
 import numpy as np
 import sklearn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from stream.classifier import Matrix, Model
-from stream.models import Envelope
+from stream.keys import SigningKey
+from stream.models import PART_BYTES, Envelope
+
+
+def new_key() -> SigningKey:
+    """Make a key that nobody trusts yet."""
+    return SigningKey(Ed25519PrivateKey.generate())
+
+
+STRANGER = new_key()
+"""Trusted by nobody."""
+LARGE = bytes(range(256)) * (PART_BYTES // 100)
+"""A pickle that goes in three parts."""
 
 
 def envelope(version: int = 1, **changes: Any) -> Envelope:
@@ -83,6 +97,16 @@ class Hanging(Sign):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return time.sleep, (3_600.0,)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)
 
 
 class Held:

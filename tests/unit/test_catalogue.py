@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from modelgenerator.catalogue import Catalogue, Row
 from modelgenerator.models import parameters, read_options, write
 from modelgenerator.table import COLUMNS, table
 from stream.keys import SigningKey, TrustedKeys
-from stream.models import PART_BYTES, Message, pack
+from stream.models import Message, pack
 from stream.records import Prediction, Status
 from stream.service import Fatal
 from tests.services import ROOT
 from tests.topics import regression
-from tests.unit.classifiers import envelope
+from tests.unit.classifiers import LARGE, STRANGER, envelope, new_key
 
-KEY = SigningKey(Ed25519PrivateKey.generate())
-STRANGER = SigningKey(Ed25519PrivateKey.generate())
-LARGE = bytes(range(256)) * (PART_BYTES // 100)  # three parts
+KEY = new_key()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import pickle
 import tracemalloc
 import zlib
@@ -23,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 from stream.classifier import Model, check, load
 from stream.models import ModelError
 from stream.records import Schema
-from tests.unit.classifiers import Slow, envelope, pickled
+from tests.unit.classifiers import Malicious, Slow, envelope, pickled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(100, 2))
@@ -137,14 +136,6 @@ def test_without_a_schema_the_model_being_served_tells_the_number_of_features() 
     check(envelope(features=3), None, None)
     with pytest.raises(ModelError, match="the stream has 2, the model 3"):
         check(envelope(features=3), None, 2)
-
-
-class Malicious:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.marker),)
 
 
 def test_the_malicious_pickle_of_these_tests_does_run_code_when_loaded(tmp_path: Path) -> None:

@@ -17,11 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from modelgenerator import keys
-from stream.keys import KeyFileError, SigningKey, TrustedKeys, revoke, signing_key
-
-
-def new_key() -> SigningKey:
-    return SigningKey(Ed25519PrivateKey.generate())
+from stream.keys import KeyFileError, TrustedKeys, revoke, signing_key
+from tests.unit.classifiers import new_key
 
 
 def test_a_missing_private_key_is_made_readable_to_its_owner_alone(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
+from tests.services import ROOT, SERVICES
+
 PACKAGES = (*SERVICES, "local", "stream")
 DISTRIBUTIONS = {
     "kafka": "kafka-python",

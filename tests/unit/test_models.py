@@ -10,9 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from stream.keys import SigningKey, TrustedKeys
+from stream.keys import TrustedKeys
 from stream.models import (
     PART_BYTES,
     SIGNATURE,
@@ -25,10 +24,9 @@ from stream.models import (
     unpack,
     verify,
 )
-from tests.unit.classifiers import envelope
+from tests.unit.classifiers import LARGE, STRANGER, envelope, new_key
 
-KEY = SigningKey(Ed25519PrivateKey.generate())
-LARGE = bytes(range(256)) * (PART_BYTES // 100)  # three parts
+KEY = new_key()
 
 
 @pytest.fixture
@@ -216,8 +214,7 @@ def test_a_flipped_bit_anywhere_breaks_the_signature(trusted: TrustedKeys) -> No
 
 
 def test_a_strangers_model_is_refused_and_the_trusted_keys_are_named(trusted: TrustedKeys) -> None:
-    stranger = SigningKey(Ed25519PrivateKey.generate())
-    (message,) = pack(envelope(1), b"pickle", stranger)
+    (message,) = pack(envelope(1), b"pickle", STRANGER)
     with pytest.raises(ModelError, match=KEY.fingerprint):
         verify(message.value, message.headers, trusted)
 

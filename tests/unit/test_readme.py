@@ -11,8 +11,8 @@ from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
 from stream.settings import StreamSettings
+from tests.services import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 SERVICES: dict[str, type[StreamSettings]] = {
     "all": StreamSettings,

@@ -23,8 +23,8 @@ from examples.make_example import write
 from stream.records import FEATURE_LIMIT, Record, Schema, decode_record, encode_record
 from stream.service import Stop, Stopped
 from stream.settings import SettingsError, read
+from tests.services import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "digits.csv"
 
 MakeFile = Callable[[str], Path]
