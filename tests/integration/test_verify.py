@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
-from predictor.verify import main
+from predictor.verify.__main__ import main
 from stream import clients
 from stream.keys import signing_key
 from stream.topics import ensure_topics, partition_counts
@@ -202,19 +202,21 @@ def test_a_model_of_a_stranger_is_named_as_not_checked(
     assert "not checked 24: I6, I7: model 1: not signed by a trusted key" in run.stdout
 
 
-def test_sources_fall_back_without_a_violation_when_the_data_topic_was_made_again(
+def test_sources_go_back_without_a_violation_when_the_data_topic_was_recreated(
     writer: Writer, settings_env: dict[str, str], verify: Verify
 ) -> None:
     made = correct_history()
     writer.write(made)
     topic = writer.settings.data_topic
     writer.admin.delete_topics([topic])
-    _make_again(writer, topic)
+    _recreate(writer, topic)
     # The group's offset of the deleted topic goes a moment later.
     eventually(lambda: verify().returncode == 0)
     run = verify()
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "not checked 1: I3: nothing committed since the data topic was made again" in run.stdout
+    assert (
+        "not checked 1: I3: nothing is committed since the data topic was recreated" in run.stdout
+    )
     again = correct_history()
     last = made.predictions[-1]
     for prediction in again.predictions:
@@ -228,11 +230,13 @@ def test_sources_fall_back_without_a_violation_when_the_data_topic_was_made_agai
 
     run = verify()
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"not checked {RECORDS}: I1, I6, I7: the data topic was made again since" in run.stdout
+    assert (
+        f"not checked {RECORDS}: I1, I6, I7: from before the data topic was recreated" in run.stdout
+    )
     assert check(settings_env, made_again=True).n == 2 * last["n"]
 
 
-def _make_again(writer: Writer, topic: str) -> None:
+def _recreate(writer: Writer, topic: str) -> None:
     def gone() -> bool:
         return topic not in partition_counts(writer.admin, [topic])
 

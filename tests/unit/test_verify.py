@@ -9,18 +9,10 @@ from typing import Any
 
 import pytest
 
-from predictor.invariants import (
-    Findings,
-    Line,
-    Partition,
-    Stored,
-    Stretch,
-    Violation,
-    check_log,
-    check_partition,
-    made_again,
-)
-from predictor.verify import Log, report, summary
+from predictor.verify.log_file import Line, LogFile
+from predictor.verify.partition import Partition, Records, Row, recreated_at
+from predictor.verify.report import Findings, Violation, report, summary
+from predictor.verify.walk import check_partition
 from stream.classifier import Model
 from stream.models import Envelope
 from tests.histories import (
@@ -53,16 +45,16 @@ class Library:
         return Model(envelope, classifier(version))
 
 
-def stored(records: list[dict[str, Any]]) -> list[Stored]:
+def rows(records: list[dict[str, Any]]) -> list[Row]:
     return [(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
 
 
 def partition_of(made: Made) -> Partition:
     return Partition(
         0,
-        Stretch("data", [row for row in made.data.items() if row[0] < made.committed]),
-        Stretch("prediction", stored(made.predictions)),
-        Stretch("rejected", stored(made.rejected)),
+        Records("data", [row for row in made.data.items() if row[0] < made.committed]),
+        Records("prediction", rows(made.predictions)),
+        Records("rejected", rows(made.rejected)),
         made.committed,
         made.metadata,
     )
@@ -80,9 +72,9 @@ def verified(
     return findings
 
 
-def cut(stretch: Stretch, start: int) -> Stretch:
+def cut(records: Records, start: int) -> Records:
     """What retention leaves."""
-    return replace(stretch, records=[r for r in stretch.records if r[0] >= start], start=start)
+    return replace(records, rows=[row for row in records.rows if row[0] >= start], start=start)
 
 
 def test_a_correct_history_is_checked_whole_and_holds() -> None:
@@ -120,7 +112,7 @@ def test_a_source_at_which_no_record_is_violates_I1() -> None:  # noqa: N802 - t
         verified(made)
 
 
-def test_a_prediction_that_falls_back_violates_I1() -> None:  # noqa: N802 - as above
+def test_a_source_that_goes_back_violates_I1() -> None:  # noqa: N802 - as above
     made = correct_history()
     made.predictions[20:] = [p | {"source": [0, p["source"][1] - 5]} for p in made.predictions[20:]]
     with pytest.raises(Violation, match=r"I1 prediction partition 0 offset 20: .* above 20"):
@@ -138,9 +130,7 @@ def test_the_first_of_two_violations_is_the_one_named_even_if_models_come_last()
 def test_what_is_not_a_prediction_violates_I1() -> None:  # noqa: N802 - as above
     made = correct_history()
     made.predictions[12] = {"id": 1}
-    with pytest.raises(
-        Violation, match=r"I1 prediction partition 0 offset 12: .*keeps the contract"
-    ):
+    with pytest.raises(Violation, match=r"I1 prediction partition 0 offset 12: .*a valid record"):
         verified(made)
 
 
@@ -151,7 +141,7 @@ def test_a_label_that_is_none_violates_I1() -> None:  # noqa: N802 - as above
         verified(made)
 
 
-def test_outputs_at_or_beyond_the_committed_offset_end_the_check_and_are_told() -> None:
+def test_the_first_output_beyond_the_committed_offset_ends_the_check_and_is_returned() -> None:
     made = correct_history()
     findings = Findings()
     made.committed = 40
@@ -172,11 +162,11 @@ def test_retention_of_the_data_leaves_the_counts_checked_and_is_counted() -> Non
     made = correct_history()
     partition = partition_of(made)
     findings = verified(made, replace(partition, data=cut(partition.data, 30)))
-    assert findings.not_checked == {"I1, I6: retention has taken the record": 30}
+    assert findings.not_checked == {"I1, I6: retention has deleted the record": 30}
     assert (findings.checked["I1"], findings.checked["I2"]) == (50, 79)
 
 
-def test_a_record_predicted_and_rejected_is_found_even_when_retention_has_taken_it() -> None:
+def test_a_record_predicted_and_rejected_is_found_even_if_retention_has_deleted_it() -> None:
     made = correct_history()
     made.rejected.insert(0, made.rejected[0] | {"source": [0, 5]})
     partition = partition_of(made)
@@ -186,14 +176,16 @@ def test_a_record_predicted_and_rejected_is_found_even_when_retention_has_taken_
         verified(made, replace(partition, data=cut(partition.data, 30)))
 
 
-def test_retention_of_predictions_anchors_the_counts_at_the_first_that_is_left() -> None:
+def test_where_retention_has_deleted_predictions_the_counts_start_at_the_first_that_is_left() -> (
+    None
+):
     made = correct_history()
     partition = partition_of(made)
     findings = verified(made, replace(partition, predictions=cut(partition.predictions, 30)))
     assert findings.checked["I2"] == 49
     assert findings.not_checked == {
-        "I1: retention may have taken what became of the record": 30,
-        "I3: only the sums, as not all history is there": 1,
+        "I1: retention may have deleted the record's output": 30,
+        "I3: only the sums, as the topics do not hold all history": 1,
     }
 
 
@@ -225,10 +217,12 @@ def test_counts_carried_over_are_compared_without_their_cells() -> None:
         "model": 2,
         "carried": [last["n"], last["correct"]],
     }
-    assert verified(made).not_checked == {"I3: only the sums, as not all history is there": 1}
+    assert verified(made).not_checked == {
+        "I3: only the sums, as the topics do not hold all history": 1
+    }
 
 
-def test_a_data_topic_made_again_is_checked_from_there_on_and_counts_run_on() -> None:
+def test_a_recreated_data_topic_is_checked_from_there_on_and_counts_go_on() -> None:
     made = correct_history()
     before = len(made.predictions)
     again = correct_history()
@@ -250,7 +244,7 @@ def test_a_data_topic_made_again_is_checked_from_there_on_and_counts_run_on() ->
             rejected=replace(partition.rejected, since=1),
         ),
     )
-    assert findings.not_checked["I1, I6, I7: the data topic was made again since"] == RECORDS
+    assert findings.not_checked["I1, I6, I7: from before the data topic was recreated"] == RECORDS
     assert findings.checked["I1"] == RECORDS
     assert findings.checked["I2"] == 2 * (RECORDS - 1)
 
@@ -265,7 +259,7 @@ def test_a_data_topic_made_again_is_checked_from_there_on_and_counts_run_on() ->
     ],
     ids=["never", "once", "twice", "predicted twice: younger than the data"],
 )
-def test_sources_fall_back_where_the_data_topic_was_made_again(
+def test_sources_go_back_where_the_data_topic_was_recreated(
     sources: list[int], times: list[int], since: int
 ) -> None:
     template = correct_history().predictions[0]
@@ -273,17 +267,15 @@ def test_sources_fall_back_where_the_data_topic_was_made_again(
         (offset, time, json.dumps(template | {"source": [0, source]}).encode())
         for offset, (source, time) in enumerate(zip(sources, times, strict=True))
     ]
-    assert made_again(rows, first_data_ms=5) == since
+    assert recreated_at(rows, first_data_ms=5) == since
 
 
 def read(path: Path) -> Findings:
     """Check a log as `predictor.verify` does."""
     made = correct_history()
     with ExitStack() as files:
-        log = Log(path, files)
-        for line in check_log(log.lines()):
-            if line.partition > 0:
-                raise Violation("I4", str(path), line.partition, line.number, "0", "another")
+        log = LogFile(path, files)
+        log.check_lines(partitions=1)
         return verified(made, logs=(log.lines(0),))
 
 
@@ -329,9 +321,9 @@ def test_lines_whose_predictions_are_gone_are_counted(tmp_path: Path) -> None:
         findings = verified(
             made,
             replace(partition, predictions=cut(partition.predictions, 30)),
-            logs=(Log(path, files).lines(0),),
+            logs=(LogFile(path, files).lines(0),),
         )
-    assert findings.not_checked["I4: retention has taken the line's prediction"] == 2
+    assert findings.not_checked["I4: retention has deleted the line's prediction"] == 2
     assert findings.checked["I4"] == 5
 
 

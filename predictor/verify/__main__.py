@@ -1,0 +1,78 @@
+"""Check the invariants on the topics: ``python -m predictor.verify [--log FILE …] [--json]``.
+
+Exit status: 0 when all hold, 1 when one does not or the topics cannot be read, 2 for a wrong
+setting. A running system can be verified too: everything that is committed at the start is
+checked, and what is written later is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from predictor.settings import PredictorSettings
+from predictor.verify.log_file import LogFile
+from predictor.verify.report import Findings, Violation, report, summary, table
+from predictor.verify.topics import Topics
+from predictor.verify.walk import check_partition
+from stream.command import command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify, print the result, and return the exit status."""
+    parser = argparse.ArgumentParser("predictor.verify", description=__doc__.splitlines()[0])
+    parser.add_argument("--log", nargs="+", action="extend", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    return command(PredictorSettings, partial(_verify, options.log, options.json))
+
+
+def _verify(paths: Sequence[Path], as_json: bool, settings: PredictorSettings) -> int:
+    findings, violation = Findings(), None
+    try:
+        with ExitStack() as stack:
+            logs = [LogFile(path, stack) for path in paths]
+            progress = tqdm(unit=" records", disable=as_json or not sys.stderr.isatty())
+            stack.enter_context(progress)
+            topics = Topics(settings, stack, progress.update)
+            progress.reset(total=sum(commit.offset for commit in topics.commits if commit))
+            _check(topics, logs, findings)
+    except Violation as first:
+        violation = first
+    found = report(findings, violation)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print(table(findings))
+        print(f"not verified: {violation}" if violation else summary(found))
+    return 0 if violation is None else 1
+
+
+def _check(topics: Topics, logs: Sequence[LogFile], findings: Findings) -> None:
+    for log in logs:
+        log.check_lines(len(topics.commits))
+    for number in range(len(topics.commits)):
+        findings.pending += topics.pending(number)
+        partition = topics.partition(number)
+        if partition is None:
+            continue
+        lines = [log.lines(number) for log in logs]
+        beyond = check_partition(partition, topics.models, topics.barred, findings, lines)
+        if beyond is None:
+            continue
+        # Beside a running predictor, outputs go on to be written, and are committed by now.
+        commit = topics.commit(number)
+        if commit is None or commit.offset <= beyond:
+            expected = f"no output yet, as {partition.committed} is committed"
+            raise Violation("I3", partition.data.topic, number, beyond, expected, "one")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

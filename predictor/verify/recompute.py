@@ -1,0 +1,121 @@
+"""I6 and I7: records predicted again with the model that is named, and what it was trained on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from predictor.verify.partition import Output
+from predictor.verify.report import Findings
+from stream.classifier import Model
+from stream.models import Envelope, ModelError
+from stream.records import Prediction, RecordError, decode_record
+
+PROBABILITY_TOLERANCE = 1e-6
+LABEL_TOLERANCE = 1e-9
+"""How near to the threshold a probability must be for the label to be either."""
+
+_BATCH = 5_000
+
+
+class Models(Protocol):
+    """Where the models come from; a string is the reason why there is none."""
+
+    def envelope(self, version: int) -> Envelope | str:
+        """Return what a model is."""
+
+    def model(self, version: int) -> Model | str:
+        """Return a model."""
+
+
+class Recompute:
+    """Predicts records again, many at a time, and compares.
+
+    Parameters
+    ----------
+    models : Models
+    findings : Findings
+        Gets what was checked.
+    """
+
+    def __init__(self, models: Models, findings: Findings) -> None:
+        self._models = models
+        self._findings = findings
+        self._waiting: list[tuple[Output, Prediction, list[float | None]]] = []
+
+    def check_seen(self, output: Output, prediction: Prediction) -> None:
+        """I7: compare ``seen`` with what the model was trained on."""
+        version = prediction.model
+        envelope = self._models.envelope(version)
+        if isinstance(envelope, str):
+            self._findings.not_checked[f"I6, I7: model {version}: {envelope}"] += 1
+            return
+        seen = envelope.trained_on_record(*prediction.source)
+        if seen != prediction.seen:
+            to = envelope.trained_to.get(str(output.partition), "none")
+            words = ("seen false", "seen true")
+            expected = f"{words[seen]} for source {output.source}, as model {version} was trained"
+            raise output.violation("I7", f"{expected} to {to}", words[prediction.seen])
+        self._findings.checked["I7"] += 1
+
+    def add(self, output: Output, prediction: Prediction, value: bytes | None) -> None:
+        """Compare a prediction with its record, and let it wait for being predicted again."""
+        try:
+            record = decode_record(value)
+        except RecordError as error:
+            raise output.violation("I6", "a rejected record", f"predicted: {error}") from None
+        if record.id != prediction.id:
+            expected, found = f"id {record.id!r}", f"{prediction.id!r}"
+            raise output.violation("I1", expected[:100], found[:100])
+        if record.label != prediction.label:
+            raise output.violation("I2", f"label {record.label}", f"{prediction.label}")
+        envelope = self._models.envelope(prediction.model)
+        if isinstance(envelope, str):
+            return
+        if len(record.features) != envelope.features:
+            expected = f"a record of the model's {envelope.features} features"
+            raise output.violation("I6", expected, str(len(record.features)))
+        waiting = self._waiting
+        if waiting and (len(waiting) == _BATCH or waiting[-1][1].model != prediction.model):
+            self.finish()
+        self._waiting.append((output, prediction, record.features))
+
+    def finish(self) -> None:
+        """I6: predict what waits, and compare."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        first, version = waiting[0][0], waiting[0][1].model
+        model = self._models.model(version)
+        if isinstance(model, str):
+            self._findings.not_checked[f"I6: model {version}: {model}"] += len(waiting)
+            return
+        matrix = np.array([features for *_, features in waiting], dtype=np.float64)
+        try:
+            labels, probabilities = model.predict(matrix)
+        except ModelError as error:
+            expected = f"model {version} to predict again"
+            raise first.violation("I6", expected, str(error)) from None
+        for (output, prediction, _), label, probability in zip(
+            waiting, labels, probabilities, strict=True
+        ):
+            if not _same(prediction, label, probability, model.envelope.threshold):
+                raise output.violation(
+                    "I6",
+                    f"prediction {label} probability {probability} of model {version}",
+                    f"{prediction.prediction} and {prediction.probability}",
+                )
+        self._findings.checked["I6"] += len(waiting)
+
+
+def _same(
+    prediction: Prediction, label: int, probability: float | None, threshold: float | None
+) -> bool:
+    published = prediction.probability
+    if probability is None or published is None:
+        return probability is published and label == prediction.prediction
+    either = abs(probability - (0.5 if threshold is None else threshold)) < LABEL_TOLERANCE
+    return abs(probability - published) <= PROBABILITY_TOLERANCE and (
+        either or label == prediction.prediction
+    )
