@@ -16,15 +16,7 @@ CELLS = ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected")
 class Counts:
     """Counts the outputs of a partition again, in a tally of its own, and compares.
 
-    Parameters
-    ----------
-    partition : Partition
-    barred : callable
-        Tells whether a version is barred.
-    findings : Findings
-        Gets what was checked.
-    logs : iterable of iterables of Line
-        For each log, the lines about this partition.
+    The parameters are those of `check_partition`.
     """
 
     def __init__(

@@ -45,11 +45,6 @@ class LogFile:
         The newest file; ``.1``, ``.2`` and ``.3`` beside it are older.
     files : ExitStack
         Closes the files.
-
-    Raises
-    ------
-    OSError
-        When a file cannot be opened.
     """
 
     def __init__(self, path: Path, files: ExitStack) -> None:
@@ -61,13 +56,7 @@ class LogFile:
             self._parts.append((part, file, os.fstat(file.fileno()).st_size))
 
     def lines(self, partition: int | None = None) -> Iterator[Line]:
-        """Yield the lines of all partitions or of one, oldest first.
-
-        Raises
-        ------
-        Violation
-            When a line cannot be read. An incomplete last line is left out.
-        """
+        """Yield the lines of all partitions or of one, oldest first; not an incomplete last one."""
         wanted = b"" if partition is None else b" partition=%d " % partition
         newest = self._parts[-1][0]
         for path, file, left in self._parts:
@@ -80,18 +69,7 @@ class LogFile:
                     yield _read(path, number, text.decode(errors="replace").rstrip("\n"))
 
     def check_lines(self, partitions: int) -> None:
-        """Check, without the topics, that `n` rises by ten from line to line of a partition.
-
-        Parameters
-        ----------
-        partitions : int
-            How many partitions there are.
-
-        Raises
-        ------
-        Violation
-            At the first line for which it does not hold.
-        """
+        """Check that in each of so many partitions, `n` rises by ten from line to line."""
         last: dict[int, int] = {}
         for line in self.lines():
             if line.partition >= partitions:
@@ -114,15 +92,7 @@ def _read(path: Path, number: int, text: str) -> Line:
 
 
 class LogCheck:
-    """Compares the lines of one log and partition with the predictions, as they come.
-
-    Parameters
-    ----------
-    lines : iterable of Line
-        Of one partition, oldest first.
-    findings : Findings
-        Gets the number of lines that were checked.
-    """
+    """Compares the lines of one log and partition with the predictions, as they come."""
 
     def __init__(self, lines: Iterable[Line], findings: Findings) -> None:
         self._lines = iter(lines)

@@ -18,15 +18,7 @@ MODELS_IN_MEMORY = 8
 
 
 class ModelLibrary:
-    """Finds all models in one pass over the topic, and loads each when it is asked for.
-
-    Parameters
-    ----------
-    settings : PredictorSettings
-    consumer : KafkaConsumer
-        Assigned to the model topic by each call.
-    stop : Stop
-    """
+    """Finds all models in one pass over the topic, and loads each when it is asked for."""
 
     def __init__(self, settings: PredictorSettings, consumer: KafkaConsumer, stop: Stop) -> None:
         self._settings = settings

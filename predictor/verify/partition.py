@@ -21,9 +21,8 @@ class Records:
 
     Attributes
     ----------
-    topic : str
-    rows : iterable of (int, bytes or None)
-        Offset and value, in order.
+    rows : iterable of Row
+        In the order of their offsets.
     start : int
         First offset of the partition. Above 0, retention has deleted the records before it.
     since : int
@@ -42,9 +41,8 @@ class Partition:
 
     Attributes
     ----------
-    number : int
-    data, predictions, rejected : Records
-        The data up to the committed offset.
+    data : Records
+        Up to the committed offset.
     committed : int
         Offset below which every record is predicted or rejected.
     metadata : str or None
@@ -65,13 +63,7 @@ class Partition:
         return Violation(invariant, *place, expected, found)
 
     def outputs(self) -> Iterator[Output]:
-        """Yield predictions and rejected records by source, first those before a recreation.
-
-        Raises
-        ------
-        Violation
-            When a record on these topics is neither.
-        """
+        """Yield predictions and rejected records by source, those of a deleted topic first."""
         return heapq.merge(
             _decoded(self.predictions, self.number, decode_prediction),
             _decoded(self.rejected, self.number, decode_rejected),
@@ -84,14 +76,10 @@ class Output(NamedTuple):
 
     Attributes
     ----------
-    topic : str
-    partition, offset : int
-    value : bytes or None
-    content : Prediction or Rejected
     source : int
         Offset of its record on the data topic.
     current : bool
-        Whether that is the data topic as it is now, not one from before it was recreated.
+        Whether that is the data topic as it is now, not one that was deleted.
     """
 
     topic: str

@@ -30,14 +30,7 @@ class Models(Protocol):
 
 
 class Recompute:
-    """Predicts records again, many at a time, and compares.
-
-    Parameters
-    ----------
-    models : Models
-    findings : Findings
-        Gets what was checked.
-    """
+    """Predicts records again, many at a time, and compares."""
 
     def __init__(self, models: Models, findings: Findings) -> None:
         self._models = models

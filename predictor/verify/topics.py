@@ -36,7 +36,6 @@ class Topics:
 
     Parameters
     ----------
-    settings : PredictorSettings
     stack : ExitStack
         Closes the clients.
     progress : callable
@@ -46,7 +45,6 @@ class Topics:
     ----------
     commits : list of OffsetAndMetadata or None
         What was committed for each partition of the data topic when this was made.
-    models : ModelLibrary
 
     Raises
     ------

@@ -23,8 +23,6 @@ def check_partition(
 
     Parameters
     ----------
-    partition : Partition
-    models : Models
     barred : callable
         Tells whether a version is barred.
     findings : Findings
