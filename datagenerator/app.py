@@ -1,4 +1,4 @@
-"""Sends records to the data topic at a rate, on from where the topic ends."""
+"""Sends records to the data topic at a rate, and resumes where the topic ends."""
 
 from __future__ import annotations
 
@@ -10,80 +10,78 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 import logging
 import threading
 from functools import partial
-from itertools import chain, islice
-from typing import TypeVar
+from itertools import islice
 
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
 from datagenerator.settings import Settings
-from datagenerator.sources import Source, SourceError, open_source
+from datagenerator.sources import Source, open_source
 from datagenerator.topics import prepare
-from stream.clients import admin, close, connect, producer
-from stream.records import encode_record
+from stream.clients import admin, close, closing, connect, producer
+from stream.records import Record, encode_record
 from stream.refusals import raise_if_refused
 from stream.service import Backoff, Fatal, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
-T = TypeVar("T")
 
 
 def main(settings: Settings, stop: Stop) -> None:
-    """Send until told to end; where a send fails for good, go on from the ends of the topics."""
-    s, pauses, warnings = settings, Backoff(), Warnings(LOG)
-    try:
-        source = open_source(s.stream, s.label, s.positive, s.seed, s.drift_every, s.repeat)
-    except SourceError as error:
-        raise Fatal(str(error)) from None
-    if s.repeat and source.size:
+    """Send until told to stop; after a failed send, resume at the end of the topic."""
+    source, pauses, warnings = open_source(settings), Backoff(), Warnings(LOG)
+    if settings.repeat and source.size:
         LOG.info("REPEAT=1: records from id %d on are repeats, that is, seen data", source.size)
-    # The producer tries for ever, even where the broker refuses it or its certificate is refused.
-    reach = partial(connect, lambda: close(admin(s)), s, stop, LOG)
     while True:
-        # Only a send to a topic that vanished waits, and SIGTERM must not wait with it for long.
-        client = connect(lambda: producer(s, max_block_ms=1_000), s, stop, LOG)
-        try:
-            send(s, source, Outbox(client, stop, LOG, reach), stop)
-            stop.wait(threading.TIMEOUT_MAX)
-        except MessageSizeTooLargeError as error:
-            raise Fatal(f"{s.data_topic}: the broker refuses records: {error}") from None
-        except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
-            raise_if_refused(error, s, "Write")
-            warnings.warn("send", f"{s.data_topic}: {error!r}; going on from the topic's end")
-        finally:
-            close(client)
+        # `max_block_ms`: a send to a topic that vanished waits, and SIGTERM must not wait with it.
+        make = partial(producer, settings, max_block_ms=1_000)
+        with closing(connect(make, settings, stop, LOG)) as client:
+            try:
+                outbox = Outbox(client, stop, LOG, partial(check_refused, settings, stop))
+                send(settings, source, outbox, stop)
+                stop.wait(threading.TIMEOUT_MAX)
+            except MessageSizeTooLargeError as error:
+                raise Fatal(f"{settings.data_topic}: the broker refuses records: {error}") from None
+            except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
+                raise_if_refused(error, settings, "Write")
+                warnings.warn("send", f"{settings.data_topic}: {error!r}; resuming at its end")
         stop.wait(next(pauses))
 
 
-def send(s: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
+def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
     """Send what the topic lacks, until the source ends or ``COUNT`` is reached."""
-    look = partial(prepare, s, source.schema, outbox, stop, LOG)
-    next_ids = connect(look, s, stop, LOG)
-    first, rate, partitions = min(next_ids), s.records_per_second, len(next_ids)
+    look_up = partial(prepare, settings, source.schema, outbox, stop, LOG)
+    next_ids = connect(look_up, settings, stop, LOG)
+    first, rate, partitions = min(next_ids), settings.records_per_second, len(next_ids)
     LOG.info(
         "stream=%s topic=%s first_id=%d partitions=%d rate=%s",
-        *(s.stream, s.data_topic, first, partitions, f"{rate:g}/s" if rate else "unlimited"),
+        *(settings.stream, settings.data_topic, first, partitions),
+        f"{rate:g}/s" if rate else "unlimited",
     )
-    records = source.records(first)
-    head = stop.until_stopped(lambda: list(islice(records, 1)))
-    todo = islice(chain(head, records), max(0, s.count - first) if s.count else None)
+    count = max(0, settings.count - first) if settings.count else None
+    records = islice(source.records(first), count)
     pace, progress, id = Pace(rate), Progress(), first - 1
     while True:
         due = pace.take()
-        batch = list(islice(todo, due))
+        # A source may take seconds to reach its first record.
+        batch: list[Record] = stop.until_stopped(partial(list, islice(records, due)))
         for record in batch:
             id = int(record.id)
             if id >= next_ids[id % partitions]:
-                outbox.send(s.data_topic, encode_record(record), id % partitions)
-        outbox.look()
+                outbox.send(settings.data_topic, encode_record(record), id % partitions)
+        outbox.poll()
         if len(batch) < due:
             break
         if line := progress.line(outbox.acknowledged):
             LOG.info("%s id=%d", line, id)
         stop.wait(TICK_SECONDS if due < BURST else 0)
-    outbox.settle()
-    LOG.info("done: %s ends with id %d; nothing more to send", s.stream, id)
+    outbox.flush()
+    LOG.info("done: %s ends with id %d; nothing more to send", settings.stream, id)
+
+
+def check_refused(settings: Settings, stop: Stop) -> None:
+    """End the service if the broker refuses it: a producer by itself retries for ever."""
+    connect(lambda: close(admin(settings)), settings, stop, LOG)
 
 
 if __name__ == "__main__":

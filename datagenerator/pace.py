@@ -14,12 +14,12 @@ PROGRESS_SECONDS = 60.0
 class Pace:
     """Counts the records that are due at a rate.
 
-    Time lost beyond half a second is not made up for: a broker that comes back is not flooded.
+    At most half a second is caught up after a pause, so a broker that comes back is not flooded.
 
     Parameters
     ----------
     rate : float
-        Records a second; 0 means that a burst is always due.
+        Records a second; 0: a burst is always due.
     clock : callable
         Monotonic seconds.
     """
@@ -44,7 +44,7 @@ class Pace:
 
 
 class Progress:
-    """Measures how fast records are acknowledged, a line a minute.
+    """Says once a minute how many records were acknowledged, and how fast.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Progress:
         self._before = 0
 
     def line(self, sent: int) -> str | None:
-        """Return a line on `sent`, the records acknowledged so far, or ``None`` within a minute."""
+        """Return a line about `sent`, the records acknowledged so far; ``None`` until due."""
         now = self._clock()
         seconds, records = now - self._since, sent - self._before
         if seconds < PROGRESS_SECONDS:

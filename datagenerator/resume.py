@@ -1,7 +1,7 @@
-"""Where sending goes on, given what stands on the data topic.
+"""Where sending resumes, given the ends of the data topic's partitions.
 
-Record `id` goes to partition ``id % partitions``, so each partition holds its ids in rising
-order, and what a killed run left unsent is missing from the ends of some partitions only.
+Record `id` goes to partition ``id % partitions``. So each partition has its ids in rising order,
+and what a killed run did not send is missing at the ends of some partitions only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Tail(NamedTuple):
     Attributes
     ----------
     end : int
-        Offset after the last record; 0 where there never was one.
+        Offset after the last record; 0 if there never was one.
     id : int or None
-        The newest integer id; ``None`` where there is none.
+        The newest integer id; ``None`` if there is none.
     width : int or None
-        Number of features of the newest record; ``None`` where there is none.
+        Number of features of the newest record; ``None`` if there is none.
     """
 
     end: int
@@ -33,15 +33,15 @@ class Tail(NamedTuple):
 def next_ids(tails: Sequence[Tail]) -> list[int]:
     """Return the id that each partition takes next; the run starts at the lowest of them.
 
-    A partition that has records goes on after its newest id. One that never had a record takes
-    its own number, if the others hold every id from 0 on (then an id tells its offset). Where
-    ids do not lie as this service lays them (the number of partitions has changed, or the records
-    are somebody else's), all go on above the highest id.
+    A partition with records resumes after its newest id. One that never had a record starts with
+    its own number, if the others have every id from 0 on (then an id tells its offset). If the
+    ids are not placed this way (the number of partitions has changed, or another producer wrote
+    the records), all partitions resume above the highest id.
 
     Parameters
     ----------
     tails : sequence of Tail
-        One a partition, in order.
+        One for each partition, in order.
 
     Examples
     --------
@@ -60,28 +60,27 @@ def next_ids(tails: Sequence[Tail]) -> list[int]:
     return [first + (partition - first) % count for partition in range(count)]
 
 
-def misfit(
+def mismatch(
     data_topic: str, schema_topic: str, schema: Schema, found: Schema | None, tails: Sequence[Tail]
 ) -> str | None:
-    """Return the one line that says why a source may not send to the data topic, or ``None``.
+    """Return one line that says why a source may not send to the data topic, or ``None``.
 
     Parameters
     ----------
-    data_topic, schema_topic : str
     schema : Schema
         The source's.
     found : Schema or None
         The one on the schema topic.
     tails : sequence of Tail
-        One a partition, in order.
+        One for each partition, in order.
     """
     start_over = "to start over, delete the topics or choose another DATA_TOPIC"
     if found is not None and found != schema:
-        return f"{schema_topic} carries {_say(found)}; the source has {_say(schema)}; {start_over}"
+        return f"{schema_topic} has {_say(found)}; the source has {_say(schema)}; {start_over}"
     for partition, tail in enumerate(tails):
         if tail.width not in (None, len(schema.feature_names)):
             return (
-                f"{data_topic}, partition {partition} carries records of {tail.width} features;"
+                f"{data_topic}, partition {partition} has records of {tail.width} features;"
                 f" the source has {len(schema.feature_names)}; {start_over}"
             )
     return None

@@ -7,7 +7,7 @@ from pydantic import Field
 from stream.settings import StreamSettings
 
 BREAST_CANCER_RATE = 20.0
-"""Its 569 records at 20/s last half a minute: slow enough to watch."""
+"""Its 569 records last half a minute at 20/s: slow enough to watch."""
 
 
 class Settings(StreamSettings):
@@ -46,7 +46,7 @@ class Settings(StreamSettings):
 
     @property
     def records_per_second(self) -> float:
-        """The rate in force; a data set to watch is slower where no rate was given."""
+        """The rate to send at: that of ``breast_cancer`` is lower unless ``RATE`` is given."""
         given = "rate" in self.model_fields_set
         return self.rate if given or self.stream != "breast_cancer" else BREAST_CANCER_RATE
 

@@ -1,7 +1,7 @@
 """The records that can be sent: synthetic streams with drift, a data set, a file.
 
-Every source gives the same record for the same id, whichever run sends it, so a run that goes on
-at an id neither repeats nor skips anything.
+A source gives the same record for the same id in every run, so a run that resumes at an id
+neither repeats nor skips anything.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from io import StringIO
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from datagenerator.settings import Settings
 from stream.records import FEATURE_LIMIT, Record, Schema
+from stream.service import Fatal
 from stream.settings import SettingsError
 
 Features = list[float | None]
 
 
-class SourceError(ValueError):
+class SourceError(Fatal):
     """A file that cannot be sent; the message names file, line and column."""
 
 
@@ -32,54 +35,52 @@ class Source(Protocol):
     schema : Schema
         What the features and the label are called.
     size : int or None
-        Records before the source repeats or ends; ``None`` where it does neither.
+        Records before the source repeats or ends; ``None`` if it does neither.
     """
 
     schema: Schema
     size: int | None
 
     def records(self, first_id: int) -> Iterator[Record]:
-        """Yield the records from `first_id` on, their ids rising by one."""
+        """Yield the records from `first_id` on; each id is one more than the last."""
 
 
-def open_source(
-    stream: str, label: str | None, positive: str | None, seed: int, drift_every: int, repeat: bool
-) -> Source:
-    """Return the source that the settings of these names describe.
+def open_source(settings: Settings) -> Source:
+    """Return the source that the settings name.
 
     Raises
     ------
     SettingsError
-        When `stream` is neither a known name nor a file, or `label` or `positive` do not fit it.
+        When ``STREAM`` is neither a known name nor a file, or ``LABEL`` or ``POSITIVE`` do not
+        fit the file.
     SourceError
-        When the file holds something else than numbers and a label of two values.
+        When the file holds anything but numbers and a label of two values.
     """
+    stream, seed = settings.stream, settings.seed
     if stream in SYNTHETIC:
         names, concept = SYNTHETIC[stream]
-        return Synthetic(Schema(names, "label", "1"), concept, seed, drift_every)
+        return Synthetic(Schema(names, "label", "1"), concept, seed, settings.drift_every)
     if stream == "breast_cancer":
-        return Rows(*_breast_cancer(), seed, repeat)
+        return Rows(_breast_cancer(), seed, settings.repeat)
     if not Path(stream).is_file():
         known = ", ".join([*SYNTHETIC, "breast_cancer"])
         raise SettingsError(f"STREAM={stream}: there is no such file; allowed are {known}, a file")
-    if label is None:
+    if settings.label is None:
         raise SettingsError(f"LABEL: name the column of {stream} that holds the label")
-    return Rows(*read_csv(Path(stream), label, positive), seed, repeat)
+    return Rows(read_csv(Path(stream), settings.label, settings.positive), seed, settings.repeat)
 
 
 class Synthetic:
-    """An endless stream in phases, one concept each; the change between them is the drift.
+    """An endless stream in phases with one concept each; the change between them is the drift.
 
-    A phase is generated from the seed and its own number alone. A run that starts inside one
-    generates the phase's earlier records again, unsent (3 to 80 µs each).
+    A phase depends on the seed and its own number alone. A run that starts within a phase
+    generates the phase's earlier records too, without sending them (3 to 80 µs each).
 
     Parameters
     ----------
-    schema : Schema
     concept : callable
         Given the number of the phase, its seed and its length (0: endless), returns pairs of
         features and label.
-    seed : int
     drift_every : int
         Length of a phase; 0 for a single endless one.
     """
@@ -103,37 +104,33 @@ class Synthetic:
                 id += 1
 
 
+class Table(NamedTuple):
+    """Rows in memory, and what their columns are called; a label may be ``None``."""
+
+    schema: Schema
+    features: list[Features]
+    labels: list[int | None]
+
+
 class Rows:
-    """Rows in random order, once or again and again, each pass in another order.
+    """The rows of a table in random order, once or repeatedly, in another order at each pass.
 
     Parameters
     ----------
-    schema : Schema
-    features : list of list
-    labels : list of int or None
     seed : int
-        With the number of the pass, decides its order.
+        Decides the order, together with the number of the pass.
     repeat : bool
         Whether another pass follows.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        features: list[Features],
-        labels: list[int | None],
-        seed: int,
-        repeat: bool,
-    ) -> None:
-        self.schema = schema
-        self.size: int | None = len(labels)
-        self._features = features
-        self._labels = labels
+    def __init__(self, table: Table, seed: int, repeat: bool) -> None:
+        self.schema, self._features, self._labels = table
+        self.size: int | None = len(self._labels)
         self._seed = seed
         self._repeat = repeat
 
     def records(self, first_id: int) -> Iterator[Record]:
-        """Yield the records from `first_id` on; none where the only pass is over."""
+        """Yield the records from `first_id` on; none if the only pass is over."""
         size = len(self._labels)
         first_pass, start = divmod(first_id, size)
         for number in count(first_pass) if self._repeat else range(first_pass, 1):
@@ -144,19 +141,11 @@ class Rows:
             start = 0
 
 
-class Table(NamedTuple):
-    """Rows read into memory, and what their columns are called."""
-
-    schema: Schema
-    features: list[Features]
-    labels: list[int | None]
-
-
 def read_csv(path: Path, label: str, positive: str | None) -> Table:
     """Read a CSV file into memory: a header, then numbers and a label of two values.
 
-    An empty cell is a missing feature, an empty cell of the label an unlabelled record. Blanks
-    around names and cells do not count; blank lines are skipped.
+    An empty cell is a missing feature, or an unlabelled record in the label's column. Spaces
+    around names and cells are ignored; blank lines are skipped.
 
     Parameters
     ----------
@@ -165,19 +154,20 @@ def read_csv(path: Path, label: str, positive: str | None) -> Table:
     label : str
         Name of the label's column.
     positive : str or None
-        The label that means 1; where ``None``, the two values have to be 0 and 1.
+        The value that means 1; ``None`` if the two values are 0 and 1.
 
     Raises
     ------
     SettingsError
-        When `label` names no column or `positive` does not occur.
+        When there is no column `label`, or `positive` does not occur in it.
     SourceError
-        For anything else, with file, line and column.
+        For anything else; names file, line and column.
     """
     lines = _rows(path)
     _, names = next(lines, (0, []))
     _check_header(path, names, label)
     at = names.index(label)
+    columns = names[:at] + names[at + 1 :]
     features: list[Features] = []
     cells: list[str] = []
     values: list[str] = []
@@ -193,24 +183,19 @@ def read_csv(path: Path, label: str, positive: str | None) -> Table:
                     f" {values[0]!r} and {values[1]!r}; a label has two"
                 )
         cells.append(cell)
-        try:
-            features.append([_number(c) for c in row])
-        except ValueError:
-            column, wrong = _first_wrong(names[:at] + names[at + 1 :], row)
-            raise SourceError(
-                f"{path}, line {line}, column {column}: {wrong[:40]!r} is not allowed;"
-                f" expected a number within ±{FEATURE_LIMIT:g} or an empty cell"
-            ) from None
+        place = f"{path}, line {line}"
+        features.append([_number(place, *named) for named in zip(columns, row, strict=True)])
     if len(values) < 2:
         found = f"only the value {values[0]!r}" if values else "no value at all"
         raise SourceError(f"{path}, column {label}: {found} in {len(cells)} rows; a label has two")
     one = _positive(path, label, positive, values)
-    names.remove(label)
-    return Table(Schema(names, label, one), features, [int(c == one) if c else None for c in cells])
+    return Table(
+        Schema(columns, label, one), features, [int(c == one) if c else None for c in cells]
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not blank, each with the line that it starts on."""
+    """Yield the rows that are not blank, each with the number of its first line."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -233,7 +218,7 @@ def _check_header(path: Path, names: list[str], label: str) -> None:
         raise SourceError(f"{path}, line 1: the file is empty; expected a line of column names")
     for number, name in enumerate(names, 1):
         if not name or name in names[: number - 1]:
-            wrong = f"{name!r} stands there twice" if name else "has no name"
+            wrong = f"{name!r} is there twice" if name else "has no name"
             raise SourceError(
                 f"{path}, line 1, column {number}: {wrong}; each column needs a name of its own"
             )
@@ -259,27 +244,21 @@ def _positive(path: Path, label: str, positive: str | None, values: list[str]) -
     return positive or one
 
 
-def _number(cell: str) -> float | None:
+def _number(place: str, column: str, cell: str) -> float | None:
     if not cell:
         return None
-    number = float(cell)
-    # Python reads 1_000 as a number, nobody who writes a CSV file means it; NaN fails as well.
-    if "_" in cell or not -FEATURE_LIMIT <= number <= FEATURE_LIMIT:
-        raise ValueError(cell)
-    return number
-
-
-def _first_wrong(names: list[str], row: list[str]) -> tuple[str, str]:
-    for name, cell in zip(names, row, strict=True):
-        try:
-            _number(cell)
-        except ValueError:
-            return name, cell
-    raise AssertionError("a cell was wrong")
+    # Python reads 1_000 as a number, but a CSV file does not mean it; NaN is not within the limit.
+    with suppress(ValueError):
+        if "_" not in cell and -FEATURE_LIMIT <= (number := float(cell)) <= FEATURE_LIMIT:
+            return number
+    raise SourceError(
+        f"{place}, column {column}: {cell[:40]!r} is not allowed;"
+        f" expected a number within ±{FEATURE_LIMIT:g} or an empty cell"
+    )
 
 
 def _breast_cancer() -> Table:
-    # Imported here because it takes a second, which no other source needs to spend.
+    # Imported here because it takes a second, and no other source needs it.
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
@@ -296,7 +275,7 @@ Concept = Callable[[int, int, int], Iterable[tuple[dict[Any, float], int]]]
 
 
 def _synth() -> Any:
-    # Imported here because it takes two seconds, which a file need not spend.
+    # Imported here because it takes two seconds, and a file does not need it.
     from river.datasets import synth
 
     return synth
@@ -319,7 +298,7 @@ def _hyperplane(phase: int, seed: int, length: int) -> Any:
 
 
 def _random_rbf(phase: int, seed: int, length: int) -> Any:
-    # Half of the centroids travel half of the unit cube's edge during a phase.
+    # Half of the centroids move by half the edge of the unit cube during a phase.
     return _synth().RandomRBFDrift(
         seed_model=seed,
         seed_sample=seed + 1,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from modelgenerator.data_feed import DataFeed, TopicRemade, read_schema
+from modelgenerator.data_feed import DataFeed, TopicRemade
 from modelgenerator.model_topic import trained_already
 from modelgenerator.publication import Announcer
 from modelgenerator.settings import Settings
@@ -20,9 +20,10 @@ from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import KeyFileError, SigningKey, signing_key
+from stream.reading import newest_schema
 from stream.records import Schema
 from stream.service import Fatal, Stop, run
-from stream.topics import ensure_topics
+from stream.topics import create_missing_topics
 
 log = logging.getLogger("modelgenerator")
 T = TypeVar("T")
@@ -81,13 +82,9 @@ def own_key(settings: Settings) -> SigningKey:
 
 def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int]]:
     """Return the schema, and what the newest model on the topic was trained to."""
-    admin = consumer = None
-    try:
-        admin, consumer = clients.admin(settings), clients.consumer(settings)
-        ensure_topics(admin, settings, log)
-        return read_schema(consumer, settings, stop), trained_already(consumer, settings, stop)
-    finally:
-        clients.close(admin, consumer)
+    create_missing_topics(settings, log)
+    with clients.closing(clients.consumer(settings)) as consumer:
+        return newest_schema(consumer, settings, stop), trained_already(consumer, settings, stop)
 
 
 def asked(settings: Settings, stop: Stop, call: Callable[[Settings, Stop], T]) -> T:

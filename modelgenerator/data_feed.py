@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
-from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Labelled
-from stream import clients, reading, refusals
+from stream import clients, refusals
 from stream.deadlines import DeadlineExceeded
-from stream.records import RecordError, Schema, decode_record, decode_schema
+from stream.records import RecordError, decode_record
 from stream.service import Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
@@ -23,18 +21,6 @@ LOOK_SECONDS = 5.0
 """How often new partitions and the ends of the partitions are looked for."""
 
 LOOK_TIMEOUT_SECONDS = 20.0
-
-
-def read_schema(client: KafkaConsumer, settings: Settings, stop: Stop) -> Schema | None:
-    """Return the newest record of the schema topic, ``None`` where there is none."""
-
-    def last(messages: list[Any]) -> Schema | None:
-        for message in reversed(messages):
-            with suppress(RecordError):
-                return decode_schema(message.value)
-        return None
-
-    return reading.newest(client, TopicPartition(settings.schema_topic, 0), last, stop)
 
 
 class TopicRemade(Exception):

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from modelgenerator.by_hand import publish_again, unpin
 from modelgenerator.catalogue import Catalogue, Row
-from modelgenerator.data_feed import read_schema
 from modelgenerator.model_topic import stored
 from modelgenerator.settings import Settings
 from modelgenerator.table import table
@@ -33,6 +32,7 @@ from stream.command import command
 from stream.deadlines import DeadlineExceeded
 from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
 from stream.models import ModelError
+from stream.reading import newest_schema
 from stream.records import RecordError, decode_prediction, decode_status
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
@@ -224,7 +224,7 @@ def _load(settings: Settings, version: int) -> Model:
     """Return a model after every check that a predictor makes."""
     with _consumer(settings) as consumer:
         envelope, pickle = stored(consumer, settings, version, Stop())
-        schema = read_schema(consumer, settings, Stop())
+        schema = newest_schema(consumer, settings, Stop())
     try:
         classifier.check(envelope, schema, None)
         return classifier.load(envelope, pickle)

@@ -40,7 +40,6 @@ from modelgenerator import publication
 from modelgenerator.backtest import Score, compared
 from modelgenerator.by_hand import own_key
 from modelgenerator.by_position import by_position
-from modelgenerator.data_feed import read_schema
 from modelgenerator.model_topic import serving, stored
 from modelgenerator.newest import Found, newest_records, width
 from modelgenerator.publication import describe, final_step, pickled
@@ -49,6 +48,7 @@ from stream import classifier, clients
 from stream.classifier import Model
 from stream.command import command
 from stream.models import PART_BYTES, Envelope, ModelError, pack, unpack
+from stream.reading import newest_schema
 from stream.records import Schema
 from stream.service import Fatal, Stop
 from stream.settings import read
@@ -157,7 +157,7 @@ def _stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stream:
             f"{settings.kafka_bootstrap_servers}: no topic {', '.join(sorted(missing))};"
             " start the services first"
         )
-    schema = read_schema(consumer, settings, stop)
+    schema = newest_schema(consumer, settings, stop)
     return Stream(schema, newest_records(consumer, settings, LOOKED_AT, stop))
 
 

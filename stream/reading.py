@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
 from stream.clients import REQUEST_TIMEOUT_MS
+from stream.records import RecordError, Schema, decode_schema
 from stream.service import Stop
+from stream.settings import StreamSettings
 
 T = TypeVar("T")
 
@@ -92,3 +96,17 @@ def newest(
             return found
         length *= 8
     return None
+
+
+def last_readable(decode: Callable[[bytes | None], T], records: list[Any]) -> T | None:
+    """Return the last record that `decode` can read, decoded; ``None`` if it can read none."""
+    for record in reversed(records):
+        with suppress(RecordError):
+            return decode(record.value)
+    return None
+
+
+def newest_schema(client: KafkaConsumer, settings: StreamSettings, stop: Stop) -> Schema | None:
+    """Return the newest readable record of the schema topic, ``None`` if there is none."""
+    place = TopicPartition(settings.schema_topic, 0)
+    return newest(client, place, partial(last_readable, decode_schema), stop)

@@ -20,6 +20,7 @@ from kafka.admin import (
 )
 from kafka.errors import TopicAuthorizationFailedError
 
+from datagenerator.settings import Settings
 from datagenerator.sources import open_source
 from local.process import Process
 from stream import clients, reading
@@ -293,7 +294,7 @@ def test_a_missing_right_ends_a_service_with_one_line(
             topics.write(300)
             topics.write_values([b"no record"])
         else:
-            topics.describe(open_source("sea", None, None, 1, 5000, False).schema)
+            topics.describe(open_source(Settings.model_validate({})).schema)
         if operation is CREATE:
             kafka.admin.delete_topics([name])
             eventually(lambda: name not in kafka.admin.list_topics())

@@ -141,7 +141,7 @@ def test_a_source_of_another_schema_ends_its_start_with_one_line(
     process = start("datagenerator", COUNT="10")
     await_line(process, "done")
     line = fails(start("datagenerator", STREAM="agrawal"), 1)
-    assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema carries 3 features (att1, ")
+    assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema has 3 features (att1, ")
     assert "the source has 9 features" in line
     assert "choose another DATA_TOPIC" in line
     assert ids(settings_env) == {0: list(range(10))}
@@ -153,7 +153,7 @@ def test_a_source_of_another_width_than_somebody_elses_records_ends_with_one_lin
     topic = settings_env["DATA_TOPIC"]
     somebody(kafka, topic, [(0, b'{"id": "a", "features": [1, 2]}'), (0, b"no record")])
     line = fails(start("datagenerator"), 1)
-    assert line.startswith(f"{topic}, partition 0 carries records of 2 features; the source has 3")
+    assert line.startswith(f"{topic}, partition 0 has records of 2 features; the source has 3")
 
 
 def test_above_somebody_elses_records_ids_go_on_at_the_highest_and_one(

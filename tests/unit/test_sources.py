@@ -16,7 +16,7 @@ from river.datasets.synth import Agrawal
 
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.pace import BURST, Pace, Progress
-from datagenerator.resume import Tail, misfit, next_ids
+from datagenerator.resume import Tail, mismatch, next_ids
 from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
 from examples.make_example import write
@@ -40,8 +40,12 @@ def file(tmp_path: Path) -> MakeFile:
     return make
 
 
+def opened(**settings: object) -> Source:
+    return open_source(Settings.model_validate(settings))
+
+
 def synthetic(stream: str, drift_every: int = 50, seed: int = 1) -> Source:
-    return open_source(stream, None, None, seed, drift_every, False)
+    return opened(stream=stream, seed=seed, drift_every=drift_every)
 
 
 def take(source: Source, first_id: int, number: int) -> list[Record]:
@@ -106,7 +110,7 @@ def test_without_drift_a_stream_keeps_one_concept() -> None:
 
 
 def test_a_data_set_is_sent_once_in_random_order_and_goes_on_where_it_stopped() -> None:
-    source = open_source("breast_cancer", None, None, 1, 0, False)
+    source = opened(stream="breast_cancer")
     whole = list(source.records(0))
     assert [r.id for r in whole] == list(range(569))
     assert len({tuple(r.features) for r in whole}) == 569
@@ -118,7 +122,7 @@ def test_a_data_set_is_sent_once_in_random_order_and_goes_on_where_it_stopped() 
 
 
 def test_a_repeated_data_set_comes_in_another_order_each_pass_and_ids_go_on() -> None:
-    source = open_source("breast_cancer", None, None, 1, 0, True)
+    source = opened(stream="breast_cancer", repeat=True)
     records = take(source, 0, 3 * 569)
     assert [r.id for r in records] == list(range(3 * 569))
     passes = [[tuple(r.features) for r in records[i * 569 : (i + 1) * 569]] for i in range(3)]
@@ -134,7 +138,7 @@ def test_the_example_file_is_what_its_script_makes() -> None:
 
 
 def test_the_example_file_is_sent_whole() -> None:
-    source = open_source(str(EXAMPLE), "parity", "odd", 1, 0, False)
+    source = opened(stream=str(EXAMPLE), label="parity", positive="odd")
     records = list(source.records(0))
     assert len(records) == source.size == 1797
     assert sum(r.label or 0 for r in records) == 906
@@ -181,7 +185,7 @@ LIMIT = "a number within ±3.4e+38 or an empty cell"
         ('a,y\n"1\n",0\n\nx,1\n', ", line 5, column a: 'x' is not allowed; expected " + LIMIT),
         ("a,y\n1,0\n1\n", ", line 3: 1 cells, expected 2"),
         ("a,y\n1,0\n1,1,1\n", ", line 3: 3 cells, expected 2"),
-        ("a,a,y\n", ", line 1, column 2: 'a' stands there twice; each column needs a name of its"),
+        ("a,a,y\n", ", line 1, column 2: 'a' is there twice; each column needs a name of its own"),
         ("a,,y\n", ", line 1, column 2: has no name; each column needs a name of its own"),
         ("y\n1\n", ", line 1: no column besides the label y; expected features"),
         ("a,y\n1,0\n1,1\n1,2\n", ", line 4, column y: a third value '2' besides '0' and '1'; a la"),
@@ -209,7 +213,7 @@ def test_a_file_that_is_not_utf8_is_refused_by_line(tmp_path: Path) -> None:
 
 def test_a_file_needs_the_setting_label(file: MakeFile) -> None:
     with pytest.raises(SettingsError, match=r"LABEL: name the column of .*some\.csv that holds"):
-        open_source(str(file("a,y\n1,0\n")), None, None, 1, 0, False)
+        opened(stream=str(file("a,y\n1,0\n")))
 
 
 def test_a_label_that_is_no_column_is_refused_with_the_columns_there_are(file: MakeFile) -> None:
@@ -231,7 +235,7 @@ def test_labels_other_than_0_and_1_need_the_setting_positive(file: MakeFile) -> 
 
 def test_a_stream_that_is_neither_name_nor_file_is_refused_with_the_names() -> None:
     with pytest.raises(SettingsError, match=r"STREAM=see: .*sea, agrawal, .*breast_cancer, a file"):
-        open_source("see", None, None, 1, 0, False)
+        opened(stream="see")
 
 
 def test_the_largest_feature_allowed_is_read(file: MakeFile) -> None:
@@ -306,18 +310,18 @@ def test_above_somebody_elses_records_a_run_starts_at_the_highest_id_and_one() -
     assert next_ids([Tail(5, None), Tail(3, None)]) == [0, 1]
 
 
-def test_a_source_of_another_width_or_schema_is_a_misfit_and_the_line_says_what_to_do() -> None:
+def test_a_source_of_another_width_or_schema_is_a_mismatch_and_the_line_says_what_to_do() -> None:
     schema = Schema(["a", "b"], "y", "1")
-    assert misfit("d", "d.schema", schema, None, [Tail(0)]) is None
-    assert misfit("d", "d.schema", schema, schema, [Tail(4, 3, 2)]) is None
-    assert misfit("d", "d.schema", schema, None, [Tail(0), Tail(1, None, 5)]) == (
-        "d, partition 1 carries records of 5 features; the source has 2;"
+    assert mismatch("d", "d.schema", schema, None, [Tail(0)]) is None
+    assert mismatch("d", "d.schema", schema, schema, [Tail(4, 3, 2)]) is None
+    assert mismatch("d", "d.schema", schema, None, [Tail(0), Tail(1, None, 5)]) == (
+        "d, partition 1 has records of 5 features; the source has 2;"
         " to start over, delete the topics or choose another DATA_TOPIC"
     )
     for other in (Schema(["b", "a"], "y", "1"), Schema(["a", "b"], "y", "0")):
-        line = misfit("d", "d.schema", schema, other, [Tail(0)])
+        line = mismatch("d", "d.schema", schema, other, [Tail(0)])
         assert line is not None
-        assert line.startswith("d.schema carries 2 features (")
+        assert line.startswith("d.schema has 2 features (")
 
 
 def test_only_breast_cancer_is_slower_where_no_rate_is_given(
@@ -433,7 +437,7 @@ def test_a_record_that_cannot_be_delivered_is_raised() -> None:
     outbox.send("t", b"", 0)
     broker.futures[0].failure(MessageSizeTooLargeError("too large"))
     with pytest.raises(MessageSizeTooLargeError):
-        outbox.settle()
+        outbox.flush()
 
 
 def test_a_broker_that_is_away_is_warned_of_once_a_minute(
@@ -442,17 +446,17 @@ def test_a_broker_that_is_away_is_warned_of_once_a_minute(
     broker, clock = Broker(), Clock()
     outbox = Outbox(broker, Stop(), logging.getLogger("test"), clock=clock)
     clock.now = 100.0
-    outbox.look()
+    outbox.poll()
     outbox.send("t", b"", 0)
     for second in range(100, 200):
         clock.now = second
-        outbox.look()
-    assert [r.message.partition(",")[0] for r in caplog.records] == [
+        outbox.poll()
+    assert [r.message.partition(";")[0] for r in caplog.records] == [
         "no record acknowledged for 11 s",
         "no record acknowledged for 71 s",
     ]
     broker.acknowledge(1)
-    outbox.settle()
+    outbox.flush()
     assert outbox.acknowledged == 1
 
 
@@ -466,7 +470,7 @@ def test_records_of_somebody_else_between_its_own_are_warned_of_once_a_minute(
         for _ in range(10):
             outbox.send("t", b"", 0)
         broker.acknowledge(10)
-        outbox.settle()
+        outbox.flush()
         broker.offset += 2
     (warning,) = caplog.records
-    assert warning.message.startswith("t partition 0 offset 50: 2 records of somebody else")
+    assert warning.message.startswith("t partition 0 offset 50: 2 records of another producer")
