@@ -34,6 +34,7 @@ from sklearn.ensemble import RandomForestClassifier
 from local.kafka import LocalKafka
 from local.process import Process
 from stream import clients
+from stream.arguments import argument_parser
 from stream.keys import signing_key
 from stream.models import Envelope, Message, now, pack
 from stream.records import Record, decode_prediction, encode_record
@@ -267,7 +268,7 @@ def machine() -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.model_load_latency", description=__doc__)
+    parser = argument_parser("python -m benchmarks.model_load_latency", __doc__)
     parser.add_argument("--megabytes", type=float, default=50, help="size of the forest's pickle")
     parser.add_argument("--rate", type=float, default=200, help="records a second")
     parser.add_argument("--loads", type=int, default=3, help="how often it is loaded")

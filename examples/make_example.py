@@ -7,6 +7,7 @@ digit is odd or even.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from typing import TextIO
@@ -26,4 +27,5 @@ def write(file: TextIO) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__).parse_args()
     write(sys.stdout)

@@ -29,9 +29,10 @@ from local.figures import Figures
 from local.kafka import LocalKafka
 from local.process import Process, leashed, stop
 from stream import clients
+from stream.arguments import argument_parser
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Fatal, Stop
-from stream.settings import SettingsError, StreamSettings, read
+from stream.settings import SettingsError, StreamSettings, misspelt, read
 from stream.topics import ensure_topics, partition_counts
 
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
@@ -258,6 +259,7 @@ def run(settings: DemoSettings, folder: Path) -> None:
 
 def main() -> int:
     """Run the demo; return its exit status."""
+    argument_parser("python -m local.demo", __doc__, DemoSettings).parse_args()
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -265,6 +267,8 @@ def main() -> int:
     except SettingsError as error:
         print(error)
         return 2
+    for line in misspelt(DemoSettings):
+        print(line, flush=True)
     folder = Path(tempfile.mkdtemp(prefix="demo-"))
     try:
         run(settings, folder)

@@ -24,6 +24,7 @@ from kafka.errors import KafkaError
 
 from local.fetch import BrokerError, fetch
 from local.process import Process
+from stream.arguments import argument_parser
 
 START_SECONDS = 180.0
 
@@ -230,6 +231,7 @@ def free_port() -> int:
 
 def main() -> None:
     """Run a broker on port 9092 until Ctrl-C."""
+    argument_parser("python -m local.kafka", __doc__).parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with LocalKafka(Path(".kafka"), port=9092) as broker:

@@ -48,4 +48,7 @@ def _watch(pid: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] in ([], ["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit()
     main(sys.argv[1:])

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from modelgenerator.settings import Settings
+from stream.arguments import argument_parser
 from stream.keys import (
     KeyFileError,
     fingerprint,
@@ -24,7 +24,7 @@ from stream.settings import SettingsError, read
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m modelgenerator.keys", description=__doc__)
+    parser = argument_parser("python -m modelgenerator.keys", __doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="list the keys in SIGNING_KEY and TRUSTED_KEYS (default)")
     make = commands.add_parser("make", help="make a private key, and share its public half")

@@ -27,6 +27,7 @@ from modelgenerator.model_topic import stored
 from modelgenerator.settings import Settings
 from modelgenerator.table import table
 from stream import classifier, clients, reading
+from stream.arguments import argument_parser
 from stream.classifier import Model
 from stream.command import command
 from stream.deadlines import DeadlineExceeded
@@ -56,7 +57,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m modelgenerator.models", description=__doc__)
+    parser = argument_parser("python -m modelgenerator.models", __doc__)
     commands = parser.add_subparsers(required=True)
 
     def add(name: str, work: Any, help: str) -> argparse.ArgumentParser:

@@ -45,6 +45,7 @@ from modelgenerator.newest import Found, newest_records, width
 from modelgenerator.publication import describe, final_step, pickled
 from modelgenerator.settings import Settings
 from stream import classifier, clients
+from stream.arguments import argument_parser
 from stream.classifier import Model
 from stream.command import command
 from stream.models import PART_BYTES, Envelope, ModelError, pack, unpack
@@ -382,10 +383,7 @@ def _place(text: str) -> tuple[str, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        prog="python -m modelgenerator.publish", description=__doc__.splitlines()[0]
-    )
+    parser = argument_parser("python -m modelgenerator.publish", __doc__)
     add = parser.add_argument
     add("model", type=Path, help="fitted classifier or pipeline, written by joblib or pickle")
     add("--threshold", type=float, help="label 1 from this probability on, 0 to 1")

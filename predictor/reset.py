@@ -9,7 +9,6 @@ but not counted.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from kafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedE
 
 from predictor.settings import PredictorSettings
 from stream import clients
+from stream.arguments import argument_parser
 from stream.command import command
 from stream.service import Fatal
 from stream.topics import partition_counts
@@ -110,7 +110,7 @@ def ask(what: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser("python -m predictor.reset", description=__doc__)
+    parser = argument_parser("python -m predictor.reset", __doc__)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     return command(PredictorSettings, partial(_reset, options.yes))

@@ -7,18 +7,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from stream.settings import ModelLimits
+from stream.settings import ModelLimits, Name
 
 
 class PredictorSettings(ModelLimits):
     """What the predictor reads from the environment besides what all services read."""
 
-    group_id: str = Field(
-        "predictor", pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Consumer group"
-    )
-    replica: str = Field(
+    group_id: Name = Field("predictor", description="Consumer group")
+    replica: Name = Field(
         default_factory=socket.gethostname,
-        pattern=r"^[A-Za-z0-9._-]{1,200}$",
         description="Name of this predictor, its own within the group; the host name by default",
     )
     commit_interval_ms: int = Field(

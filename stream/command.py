@@ -1,4 +1,4 @@
-"""How a command of the services runs: its settings, its one line when it fails, its exit status."""
+"""How a command runs: its settings, its one line when it fails, its exit status."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from stream.refusals import refusal
 from stream.service import Fatal
-from stream.settings import SettingsError, StreamSettings, read
+from stream.settings import SettingsError, StreamSettings, misspelt, read
 
 S = TypeVar("S", bound=StreamSettings)
 
 
 def command(settings: type[S], work: Callable[[S], int]) -> int:
-    """Do the work of a command that ends by itself, unlike a service, whatever the brokers do.
+    """Run a command, which ends by itself, unlike a service, also where no broker answers.
 
     Parameters
     ----------
@@ -40,6 +40,8 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
+    for line in misspelt(settings):
+        print(line, file=sys.stderr)
     try:
         return work(found)
     except (Fatal, KafkaError, OSError) as error:

@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from stream.arguments import argument_parser
 from stream.deadlines import DeadlineExceeded, Workers
-from stream.settings import SettingsError, StreamSettings, read
+from stream.settings import SettingsError, StreamSettings, misspelt, read
 
 S = TypeVar("S", bound=StreamSettings)
 T = TypeVar("T")
@@ -209,17 +210,20 @@ class Backoff:
 def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoReturn:
     """Run a service until it is told to end, then exit.
 
-    Exit status: 0 when SIGTERM or SIGINT ended it, 2 for a wrong setting, 1 for anything that it
-    cannot survive; either failure is one line of the log.
+    Exit status: 0 when SIGTERM or SIGINT ended it, 2 for a wrong argument or setting, 1 for
+    anything that it cannot survive; each failure is one line. ``--help`` shows its settings.
 
     Parameters
     ----------
     name : str
         Name of the service in its log.
     settings : type of StreamSettings
+        Read from the environment.
     main : callable
         Given the settings and the stop flag; may raise `Stopped` and `Fatal`.
     """
+    about = sys.modules[main.__module__].__doc__
+    argument_parser(f"python -m {name}.app", about, settings).parse_args()
     # Models and libraries warn their developers, record after record. Said once, for all threads:
     # to silence them around each prediction would reach into what another thread just listens to.
     warnings.simplefilter("ignore")
@@ -236,6 +240,8 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
         # The client logs every retry of its own as an error; what matters of it is said here.
         client_level = logging.DEBUG if found.log_level == "DEBUG" else logging.CRITICAL + 1
         logging.getLogger("kafka").setLevel(client_level)
+        for line in misspelt(settings):
+            log.warning("%s", line)
         stop.beat_on(found.health_file)
         main(found, stop)
     except Stopped:

@@ -3,78 +3,141 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stream import addresses, spelling
 
 GIB = 2**30
 SHOWN = 200
 """Characters of a wrong value that are shown."""
 
-TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
+OF_ONE_SERVICE = frozenset(
+    [
+        "ALLOW_UNSIGNED_MODELS",
+        "COMMIT_INTERVAL_MS",
+        "COUNT",
+        "DRIFT_EVERY",
+        "GROUP_ID",
+        "LABEL",
+        "LOG_BACKFILL",
+        "LOG_FILE",
+        "LOG_MAX_BYTES",
+        "MODEL_LOAD_SECONDS",
+        "MODEL_MAX_BYTES",
+        "MODEL_MAX_MICROSECONDS",
+        "MODEL_PREDICT_SECONDS",
+        "POSITIVE",
+        "RATE",
+        "REPEAT",
+        "REPLICA",
+        "RETRAIN_EVERY",
+        "SEED",
+        "SIGNING_KEY",
+        "STREAM",
+        "TRUSTED_KEYS",
+        "WINDOW",
+    ]
+)
+"""Settings that not every service reads; for the others they are no mistake, and no setting."""
 
 
 class SettingsError(ValueError):
     """A wrong setting; the message names the variable, the value and what is allowed."""
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text):
+        raise ValueError(
+            "allowed are ASCII letters, digits, dots, underscores and hyphens, at most 200"
+        )
+    return text
+
+
+def _topic(text: str) -> str:
+    if text in (".", ".."):
+        raise ValueError("Kafka allows no topic whose name is only dots")
+    return _name(text)
+
+
+def _brokers(text: str) -> str:
+    return ",".join(map(str, addresses.parse(text)))
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""Name of a group or a replica."""
+
+TopicName = Annotated[str, AfterValidator(_topic)]
+"""Name of a topic; Kafka allows 249 characters, and some topics have a suffix to it."""
+
+Brokers = Annotated[str, AfterValidator(_brokers)]
+"""Addresses, as ``host:port``, separated by commas without blanks."""
+
+
 class StreamSettings(BaseSettings):
     """Where Kafka is, what the topics are called, how large they may grow.
 
-    Every field is an environment variable of the same name in capitals; an empty one counts as
-    not given.
+    Each field is an environment variable of the same name in capitals. An empty variable counts
+    as not given.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
-    kafka_bootstrap_servers: str = Field(
+    kafka_bootstrap_servers: Brokers = Field(
         "localhost:9092",
-        pattern=r"^[^,:\s]+:\d+(,[^,:\s]+:\d+)*$",
-        description="Brokers to start from, `host:port`, separated by commas",
+        description="Brokers to connect to first, `host:port`, separated by commas; the port is"
+        " 9092 where none is given, and an IPv6 address stands in brackets: `[::1]:9092`",
     )
-    data_topic: str = Field("queueing.data", pattern=TOPIC, description="Topic of labelled records")
-    model_topic: str = Field("queueing.model", pattern=TOPIC, description="Topic of models")
-    prediction_topic: str = Field(
-        "streaming.prediction", pattern=TOPIC, description="Topic of predictions"
-    )
+    data_topic: TopicName = Field("queueing.data", description="Topic of records")
+    model_topic: TopicName = Field("queueing.model", description="Topic of models")
+    prediction_topic: TopicName = Field("streaming.prediction", description="Topic of predictions")
     data_partitions: int = Field(
         1,
         ge=1,
         le=10_000,
-        description="Partitions of the data topic; more grow it, fewer only warn",
+        description="Partitions of the data topic; a topic with fewer gets more, one with more"
+        " keeps them and a warning is logged",
     )
     replication_factor: int = Field(
-        1, ge=1, le=9, description="Copies of each topic that is made; 3 on a cluster"
+        1, ge=1, le=9, description="Copies of each topic that is created; 3 on a cluster"
     )
     data_retention_bytes: int = Field(
-        GIB, ge=1_000_000, description="Size that a data partition is kept to, in bytes"
+        GIB,
+        ge=1_000_000,
+        description="Size above which the oldest records of a data partition are deleted, in bytes",
     )
     prediction_retention_bytes: int = Field(
         GIB,
         ge=1_000_000,
-        description="Size that a partition of predictions or rejected records is kept to, in bytes",
+        description="The same for a partition of predictions or of rejected records",
     )
     model_retention_bytes: int = Field(
-        GIB, ge=1_000_000, description="Size that the model topic is kept to, in bytes"
+        GIB, ge=1_000_000, description="The same for the model topic and the status topic"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level that is logged; DEBUG includes the Kafka client's own log"
+        "INFO", description="Lowest level that is logged; DEBUG includes the Kafka client's own log"
     )
     health_file: Path | None = Field(
         None,
-        description="File that the service touches at each turn of its loop, at most once a second",
+        description="File that the loop of the service touches, at most once a second",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to talk to the brokers"
+        "PLAINTEXT", description="Protocol of the brokers' listener"
     )
-    kafka_ssl_cafile: str | None = Field(None, description="CA certificates, PEM file")
+    kafka_ssl_cafile: str | None = Field(
+        None,
+        description="Certificates of the authorities to trust, PEM file; else the system's",
+    )
     kafka_ssl_certfile: str | None = Field(None, description="Client certificate, PEM file")
     kafka_ssl_keyfile: str | None = Field(None, description="Client key, PEM file")
     kafka_ssl_crlfile: str | None = Field(None, description="Revoked certificates, PEM file")
     kafka_ssl_password: SecretStr | None = Field(None, description="Password of the client key")
-    kafka_ssl_ciphers: str | None = Field(None, description="Allowed ciphers, OpenSSL list")
+    kafka_ssl_ciphers: str | None = Field(None, description="Allowed ciphers, in OpenSSL's format")
     kafka_ssl_check_hostname: bool = Field(
         True, description="Whether the certificate must name the broker's host"
     )
@@ -82,12 +145,12 @@ class StreamSettings(BaseSettings):
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "AWS_MSK_IAM"] | None
     ) = Field(
         None,
-        description="SASL mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, or with a package"
-        " of its own installed `GSSAPI` (gssapi), `AWS_MSK_IAM` (botocore)",
+        description="SASL mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`; `GSSAPI` and"
+        " `AWS_MSK_IAM` need the package gssapi or botocore",
     )
-    kafka_sasl_plain_username: str | None = Field(None, description="User for PLAIN and SCRAM")
+    kafka_sasl_plain_username: str | None = Field(None, description="User, for PLAIN and SCRAM")
     kafka_sasl_plain_password: SecretStr | None = Field(
-        None, description="Password for PLAIN and SCRAM"
+        None, description="Password, for PLAIN and SCRAM"
     )
     kafka_sasl_kerberos_name: str | None = Field(None, description="Kerberos name of the service")
     kafka_sasl_kerberos_service_name: str | None = Field(None, description="Kerberos service")
@@ -97,10 +160,27 @@ class StreamSettings(BaseSettings):
     @classmethod
     def _no_unknown_security_setting(cls, values: Any) -> Any:
         known = {name.upper() for name in cls.model_fields}
-        for name in os.environ:
-            if name.startswith(("KAFKA_SSL_", "KAFKA_SASL_")) and name not in known:
+        for name, value in os.environ.items():
+            if (
+                name.startswith(("KAFKA_SSL_", "KAFKA_SASL_"))
+                and name not in known
+                and not spelling.set_by_platform(name, value)
+            ):
                 allowed = ", ".join(sorted(n for n in known if n.startswith(name[:9])))
                 raise ValueError(f"{name} is not a setting; allowed are {allowed}")
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_scheme_of_an_address_fits_the_protocol(cls, values: Any) -> Any:
+        protocol = values.get("kafka_security_protocol") or "PLAINTEXT"
+        named = addresses.schemes(str(values.get("kafka_bootstrap_servers", "")))
+        for scheme in sorted(named & {"plaintext", "ssl", "sasl_plaintext", "sasl_ssl"}):
+            if scheme.upper() != protocol:
+                raise ValueError(
+                    f"KAFKA_BOOTSTRAP_SERVERS says {scheme.upper()}://, and"
+                    f" KAFKA_SECURITY_PROTOCOL is {protocol}: the latter counts, so give it there"
+                )
         return values
 
     @model_validator(mode="after")
@@ -114,7 +194,8 @@ class StreamSettings(BaseSettings):
             ]
             if given and kind not in protocol.split("_"):
                 raise ValueError(
-                    f"{given[0]} is given, but KAFKA_SECURITY_PROTOCOL={protocol} is without {kind}"
+                    f"{given[0]} is given, but KAFKA_SECURITY_PROTOCOL={protocol} does not use"
+                    f" {kind}"
                 )
         if protocol.startswith("SASL"):
             with_password = self.kafka_sasl_mechanism not in ("GSSAPI", "AWS_MSK_IAM")
@@ -122,7 +203,26 @@ class StreamSettings(BaseSettings):
                 if getattr(self, f"kafka_sasl_{name}") is None:
                     raise ValueError(
                         f"KAFKA_SASL_{name.upper()} is missing: KAFKA_SECURITY_PROTOCOL={protocol}"
+                        " needs it"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        names = {
+            "DATA_TOPIC": (self.data_topic, self.schema_topic, self.rejected_topic),
+            "MODEL_TOPIC": (self.model_topic, self.status_topic),
+            "PREDICTION_TOPIC": (self.prediction_topic,),
+        }
+        used: dict[str, str] = {}
+        for variable, topics in names.items():
+            for topic in topics:
+                if topic in used:
+                    raise ValueError(
+                        f"{used[topic]} and {variable} both name the topic {topic}; each needs its"
+                        " own"
+                    )
+                used[topic] = variable
         return self
 
     @property
@@ -142,7 +242,7 @@ class StreamSettings(BaseSettings):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that the service has to do with, and makes where they are missing."""
+        """The topics that the service uses, and creates where they are missing."""
         return (
             self.data_topic,
             self.schema_topic,
@@ -153,7 +253,7 @@ class StreamSettings(BaseSettings):
         )
 
     def sasl(self) -> dict[str, Any]:
-        """Return the SASL settings under kafka-python's names, those not given left out."""
+        """Return the SASL settings that are given, under kafka-python's names."""
         found = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -164,10 +264,12 @@ class StreamSettings(BaseSettings):
 
 
 class ModelLimits(StreamSettings):
-    """What a model may cost: the predictor refuses it beyond, and so does who publishes it."""
+    """What a model may cost; predictor and publisher refuse one that costs more."""
 
     model_max_bytes: int = Field(
-        512 * 2**20, ge=1_000, description="Largest model that is loaded, in bytes when unpacked"
+        512 * 2**20,
+        ge=1_000,
+        description="Largest model that is loaded, in bytes of its uncompressed pickle",
     )
     model_max_microseconds: float = Field(
         1000.0,
@@ -193,14 +295,59 @@ def read(settings: type[S]) -> S:
     try:
         return settings()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if not first["loc"]:
-            raise SettingsError(first["msg"].removeprefix("Value error, ")) from None
-        name = str(first["loc"][0])
-        field = settings.model_fields.get(name.lower())
-        secret = field is not None and "Secret" in str(field.annotation)
-        given = str(first["input"])
-        if len(given) > SHOWN or not given.isprintable():
-            given = f"{given[:SHOWN]!r}…"
-        value = "" if secret else f"={given}"
-        raise SettingsError(f"{name.upper()}{value}: {first['msg']}") from None
+        raise SettingsError(_line(settings, error.errors(include_url=False)[0])) from None
+
+
+def _line(settings: type[BaseSettings], error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "bool_parsing":
+        message = "allowed are 1 and 0"
+    if not error["loc"]:
+        return message
+    name, given = str(error["loc"][0]), str(error["input"])
+    field = settings.model_fields.get(name.lower())
+    if (field and "Secret" in str(field.annotation)) or "@" in given:  # user:password@host
+        return f"{name.upper()}: {message}"
+    if len(given) > SHOWN or not given.isprintable():
+        given = f"{given[:SHOWN]!r}…"
+    return f"{name.upper()}={given}: {message}"
+
+
+def misspelt(settings: type[BaseSettings]) -> Iterator[str]:
+    """Yield a line for each environment variable that looks like a misspelt setting."""
+    own = {name.upper() for name in (*StreamSettings.model_fields, *settings.model_fields)}
+    for variable, setting in spelling.misspelt(os.environ, own | OF_ONE_SERVICE):
+        yield f"{variable} is not a setting and is ignored; the setting is called {setting}"
+
+
+class Described(NamedTuple):
+    """A setting as it is shown to people.
+
+    Attributes
+    ----------
+    name : str
+        In capitals.
+    default : str
+        The value where none is given; ``none`` where there is no value then.
+    description : str
+        What it is.
+    """
+
+    name: str
+    default: str
+    description: str
+
+
+def described(settings: type[BaseSettings]) -> list[Described]:
+    """Return the settings of a class, those that it inherits first, as they are declared."""
+    found = []
+    for name, field in settings.model_fields.items():
+        default = field.default
+        if field.default_factory is not None:
+            shown = "host name"  # of REPLICA, the only one that is not the same everywhere
+        elif default is None:
+            shown = "none"
+        else:
+            shown = str(int(default) if isinstance(default, bool) else default)
+        found.append(Described(name.upper(), shown, field.description or ""))
+    return found

@@ -7,7 +7,6 @@ checked, and what is written later is left out.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -22,12 +21,13 @@ from predictor.verify.log_file import LogFile
 from predictor.verify.report import Findings, Violation, report, summary, table
 from predictor.verify.topics import Topics
 from predictor.verify.walk import check_partition
+from stream.arguments import argument_parser
 from stream.command import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify, print the result, and return the exit status."""
-    parser = argparse.ArgumentParser("predictor.verify", description=__doc__.splitlines()[0])
+    parser = argument_parser("python -m predictor.verify", __doc__)
     parser.add_argument("--log", nargs="+", action="extend", type=Path, default=[], metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from predictor import units
+from stream.arguments import argument_parser
 
 
 def strike(how: str) -> None:
@@ -62,4 +63,9 @@ def main(step: str, number: str, how: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argument_parser("python -m tests.faults.struck", __doc__)
+    for argument in ("step", "number", "how"):
+        parser.add_argument(argument)
+    options = parser.parse_args()
+    del sys.argv[1:]  # the predictor takes none
+    main(**vars(options))

@@ -550,7 +550,7 @@ def test_an_absent_broker_is_waited_for_with_one_warning_and_the_end_is_clean(
         ("predictor", "COMMIT_INTERVAL_MS", "soon", "COMMIT_INTERVAL_MS=soon: "),
         ("predictor", "GROUP_ID", "two words", "GROUP_ID=two words: "),
         ("modelgenerator", "DATA_PARTITIONS", "0", "DATA_PARTITIONS=0: "),
-        ("datagenerator", "KAFKA_BOOTSTRAP_SERVERS", "broker", "KAFKA_BOOTSTRAP_SERVERS=broker: "),
+        ("datagenerator", "KAFKA_BOOTSTRAP_SERVERS", "b:c", "KAFKA_BOOTSTRAP_SERVERS=b:c: "),
         ("predictor", "KAFKA_SASL_PASSWORD", "secret", "KAFKA_SASL_PASSWORD is not a setting"),
     ],
 )

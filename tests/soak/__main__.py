@@ -19,6 +19,7 @@ from pathlib import Path
 from local.fetch import BrokerError
 from local.kafka import LocalKafka
 from local.process import Process
+from stream.arguments import argument_parser
 from tests.checker import Report, check
 from tests.faults.recoveries import Recoveries
 from tests.services import ROOT, Services
@@ -194,6 +195,7 @@ def run(seconds: float, seed: int, rate: float, folder: Path) -> str:
 
 def main() -> int:
     """Run a soak; return its exit status."""
+    argument_parser("python -m tests.soak", __doc__).parse_args()
     logging.disable()  # that the broker is away, for instance, is on purpose
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds, seed, rate = (

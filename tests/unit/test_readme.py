@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import NoneType
 
 import pytest
-from pydantic import SecretStr
 
 from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
-from stream.settings import StreamSettings
+from stream.settings import StreamSettings, described
 from tests.services import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -25,18 +23,14 @@ SERVICES: dict[str, type[StreamSettings]] = {
 def settings_table() -> str:
     """Return the table of settings that the code has."""
     rows = ["| variable | read by | default | what it is |", "| --- | --- | --- | --- |"]
+    of_all = described(StreamSettings)
     for service, settings in SERVICES.items():
-        for name, field in settings.model_fields.items():
-            if service != "all" and name in StreamSettings.model_fields:
+        for setting in described(settings):
+            if service != "all" and setting in of_all:
                 continue
-            default = field.default
-            if field.default_factory is not None:
-                shown = "host name"
-            elif isinstance(default, NoneType | SecretStr) or default == "":
-                shown = "none"
-            else:
-                shown = f"`{int(default) if isinstance(default, bool) else default}`"
-            rows.append(f"| `{name.upper()}` | {service} | {shown} | {field.description} |")
+            named = setting.default in ("none", "host name")
+            default = setting.default if named else f"`{setting.default}`"
+            rows.append(f"| `{setting.name}` | {service} | {default} | {setting.description} |")
     return "\n".join(rows)
 
 
