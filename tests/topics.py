@@ -21,6 +21,7 @@ from stream.keys import SigningKey, TrustedKeys, signing_key
 from stream.models import Assembler, Envelope, Message, pack, unpack, verify
 from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
+from stream.settings import StreamSettings
 from stream.topics import ensure_topics
 from tests.services import eventually
 from tests.unit.classifiers import envelope, pickled
@@ -44,9 +45,9 @@ class Topics:
     """
 
     def __init__(self, env: Mapping[str, str], partitions: int = 1) -> None:
-        self.settings = Settings.model_validate(
-            {name.lower(): value for name, value in env.items()} | {"data_partitions": partitions}
-        )
+        given = {name.lower(): value for name, value in env.items()}
+        given["data_partitions"] = str(partitions)
+        self.settings = Settings.model_validate(given)
         self.group = env["GROUP_ID"]
         self.partitions = partitions
         self.key = signing_key(Path(env["SIGNING_KEY"]))
@@ -54,7 +55,7 @@ class Topics:
         log = logging.getLogger("test")
         connect = partial(clients.connect, settings=self.settings, stop=Stop(), log=log)
         self.admin: KafkaAdminClient = connect(lambda: clients.admin(self.settings))
-        ensure_topics(self.admin, self.settings, log)
+        ensure_topics(self.admin, StreamSettings.model_validate(given), log)  # all there are
         self.producer: KafkaProducer = connect(lambda: clients.producer(self.settings))
         self.consumer: KafkaConsumer = connect(lambda: clients.consumer(self.settings))
         self._next_id = 0
