@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
+import msgspec
 import numpy as np
-import orjson
 import sklearn
 from kafka import KafkaConsumer
 from sklearn.exceptions import InconsistentVersionWarning
@@ -331,7 +331,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     except ModelError as error:
         raise Fatal(f"{options.model}: not published: {error}") from None
     if key is None:
-        print(orjson.dumps(_shown(envelope, pickle), option=orjson.OPT_INDENT_2).decode())
+        shown = msgspec.json.encode(_shown(envelope, pickle))
+        print(msgspec.json.format(shown, indent=2).decode())
         return 0
     version = publication.publish(settings, envelope, pickle, key, stop)
     print(f"published {options.model} as model {version} ({envelope.algorithm})")

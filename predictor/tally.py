@@ -1,12 +1,13 @@
-"""The tally of a partition: what was counted, kept as metadata of the committed offset."""
+"""The tally of a partition: its counts, kept in the metadata of the committed offset."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-import orjson
+import msgspec
 
-from stream.records import RecordError, integer, parse, text
+from stream.decoding import RecordError, reader
+from stream.records import Count, parse
 
 
 @dataclass
@@ -26,20 +27,20 @@ class Tally:
     model : int
         Version of the model that predicted last; 0 before the first.
     carried : tuple of int or None
-        ``n`` and ``correct`` taken over from the prediction topic, where the tally was lost.
+        ``n`` and ``correct`` taken from the prediction topic, where the tally was lost.
     incarnation : str or None
-        Id of the data topic that was counted; one made again under its name has another.
+        Id of the data topic that was counted; a recreated topic has another.
     """
 
-    tp: int = 0
-    fp: int = 0
-    tn: int = 0
-    fn: int = 0
-    seen: int = 0
-    unlabelled: int = 0
-    rejected: int = 0
-    model: int = 0
-    carried: tuple[int, int] | None = None
+    tp: Count = 0
+    fp: Count = 0
+    tn: Count = 0
+    fn: Count = 0
+    seen: Count = 0
+    unlabelled: Count = 0
+    rejected: Count = 0
+    model: Count = 0
+    carried: tuple[Count, Count] | None = None
     incarnation: str | None = None
 
     @property
@@ -68,8 +69,8 @@ class Tally:
 
     def to_metadata(self) -> str:
         """Write the tally as the metadata of a committed offset."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        return orjson.dumps(fields).decode()
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return msgspec.json.encode(found).decode()
 
     @classmethod
     def from_metadata(cls, metadata: str) -> Tally:
@@ -78,18 +79,16 @@ class Tally:
         Raises
         ------
         RecordError
-            When it is no tally.
+            When it is not a tally: every count has to be there.
         """
-        fields = parse(metadata.encode(errors="replace"))
-        names = ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model")
-        counts = {name: integer(fields, name) for name in names}
-        carried = None
-        if fields.get("carried") is not None:
-            found = fields["carried"]
-            if type(found) is not list or len(found) != 2:
-                raise RecordError("carried: expected n and correct")
-            taken_over = dict(zip(("n", "correct"), found, strict=True))
-            n = integer(taken_over, "n")
-            carried = n, integer(taken_over, "correct", 0, n)
-        incarnation = None if fields.get("incarnation") is None else text(fields, "incarnation")
-        return cls(**counts, carried=carried, incarnation=incarnation)
+        value = metadata.encode(errors="replace")
+        if missing := _COUNTS - parse(value).keys():
+            raise RecordError(f"{min(missing)}: missing")
+        tally = _read(value)
+        if tally.carried and tally.carried[1] > tally.carried[0]:
+            raise RecordError(f"carried: expected n and correct, got {tally.carried}")
+        return tally
+
+
+_COUNTS = {field.name for field in fields(Tally) if field.default == 0}
+_read = reader(Tally)

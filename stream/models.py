@@ -9,18 +9,18 @@ Nothing here unpickles.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
 
+from stream.decoding import RecordError, reader
 from stream.keys import KeySet, SigningKey, TrustedKeys
-from stream.records import FEATURES_LIMIT, RecordError, parse
+from stream.records import FEATURES_LIMIT, Count, Offsets, Probability
 
 SIGNATURE = "signature"
 """Name of the record header that carries the Ed25519 signature."""
@@ -30,6 +30,9 @@ PART_BYTES = 600_000
 
 TEXT_LIMIT = 1_000
 """Most characters of a text in the envelope; what is said of a model quotes them."""
+
+Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -88,26 +91,26 @@ class Envelope:
         encoder may raise on categories that it has not seen. Absent in records of old.
     """
 
-    version: int
-    recipe: str
-    algorithm: str
-    features: int
+    version: Positive
+    recipe: Text
+    algorithm: Text
+    features: Annotated[int, Meta(ge=1, le=FEATURES_LIMIT, description=f"1 to {FEATURES_LIMIT}")]
     feature_names: list[str] | None
     classes: list[int]
     accepts_missing: bool
-    trained_on: int
-    trained_to: dict[str, int]
+    trained_on: Count
+    trained_to: Offsets
     recipe_accuracy: float | None
-    reason: str
-    restores: int | None
-    created: str
-    sklearn: str
-    numpy: str
-    python: str
-    sha256: str = ""
-    threshold: float | None = None
+    reason: Text
+    restores: Count | None
+    created: Text
+    sklearn: Text
+    numpy: Text
+    python: Text
+    sha256: Text = ""
+    threshold: Probability = None
     pinned: bool = False
-    after: int | None = None
+    after: Count | None = None
     probe: list[float | None] | None = None
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
@@ -167,14 +170,8 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
     shares = [pickle[i : i + PART_BYTES] for i in range(0, len(pickle), PART_BYTES)] or [b""]
     for number, share in enumerate(shares, start=1):
-        value = orjson.dumps(
-            {
-                **{field.name: getattr(envelope, field.name) for field in fields(Envelope)},
-                "part": number,
-                "parts": len(shares),
-                "pickle": base64.b64encode(share).decode(),
-            }
-        )
+        numbered = {"part": number, "parts": len(shares), "pickle": share}
+        value = msgspec.json.encode(asdict(envelope) | numbered)
         yield Message(value, [(SIGNATURE, key.sign(value))] if key else [])
 
 
@@ -212,17 +209,27 @@ def unpack(value: bytes | None) -> Part:
         When a field is missing, of another type or out of range.
     """
     try:
-        found = parse(value)
-        envelope = Envelope(**{field.name: _field(found, field.name) for field in fields(Envelope)})
-        part, parts = _field(found, "part"), _field(found, "parts")
-        if not 1 <= part <= parts:
-            raise ModelError(f"part: expected 1 to {parts}, got {part}")
-        if parts > 1 and not _field(found, "pickle"):
-            raise ModelError("pickle: empty")
-        pickle = _field(found, "pickle").encode()  # as bytes: b64decode raises else on non-ASCII
-        return Part(envelope, part, parts, base64.b64decode(pickle, validate=True))
-    except (RecordError, binascii.Error) as error:
+        share, envelope = _read_share(value), _read_envelope(value)
+    except RecordError as error:
         raise ModelError(f"not a model: {error}") from None
+    if share.part > share.parts:
+        raise ModelError(f"part: expected 1 to {share.parts}, got {share.part}")
+    if share.parts > 1 and not share.pickle:
+        raise ModelError("pickle: empty")
+    return Part(envelope, share.part, share.parts, share.pickle)
+
+
+class _Share(Struct):
+    """The fields of a record of the model topic that belong to one part."""
+
+    sha256: str
+    part: Positive
+    parts: Positive
+    pickle: Annotated[bytes, Meta(description="base64")]
+
+
+_read_share = reader(_Share)
+_read_envelope = reader(Envelope)
 
 
 class Assembler:
@@ -289,63 +296,3 @@ class Assembler:
 
     def _start_again(self) -> None:
         self._last, self._shares, self._size = None, [], 0
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "version": (int,),
-    "recipe": (str,),
-    "algorithm": (str,),
-    "features": (int,),
-    "feature_names": (list, type(None)),
-    "classes": (list,),
-    "accepts_missing": (bool,),
-    "trained_on": (int,),
-    "trained_to": (dict,),
-    "recipe_accuracy": (float, int, type(None)),
-    "reason": (str,),
-    "restores": (int, type(None)),
-    "created": (str,),
-    "sklearn": (str,),
-    "numpy": (str,),
-    "python": (str,),
-    "sha256": (str,),
-    "threshold": (float, int, type(None)),
-    "pinned": (bool,),
-    "after": (int, type(None)),
-    "probe": (list, type(None)),
-    "part": (int,),
-    "parts": (int,),
-    "pickle": (str,),
-}
-
-
-_ADDED: dict[str, Any] = {"threshold": None, "pinned": False, "after": None, "probe": None}
-"""Fields that came later, with what their absence means."""
-
-
-def _field(found: dict[str, Any], name: str) -> Any:
-    if name not in found:
-        if name in _ADDED:
-            return _ADDED[name]
-        raise ModelError(f"{name}: missing")
-    value = found[name]
-    if type(value) not in _TYPES[name]:
-        allowed = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
-        raise ModelError(f"{name}: expected {allowed}, got {type(value).__name__}")
-    if name == "version" and value < 1:
-        raise ModelError(f"version: expected 1 or more, got {value}")
-    if name == "features" and not 1 <= value <= FEATURES_LIMIT:
-        raise ModelError(f"features: expected 1 to {FEATURES_LIMIT}, got {value}")
-    if name == "threshold" and value is not None and not 0 <= value <= 1:
-        raise ModelError(f"threshold: expected 0 to 1, got {value}")
-    if name == "trained_to" and not all(type(offset) is int for offset in value.values()):
-        raise ModelError("trained_to: expected partition to offset")
-    if name == "feature_names" and value is not None and not set(map(type, value)) <= {str}:
-        raise ModelError("feature_names: expected names")
-    if name == "classes" and not set(map(type, value)) <= {int}:
-        raise ModelError("classes: expected integers")
-    if name == "probe" and value and not set(map(type, value)) <= {int, float, type(None)}:
-        raise ModelError("probe: expected numbers or null")
-    if type(value) is str and name != "pickle" and len(value) > TEXT_LIMIT:
-        raise ModelError(f"{name}: at most {TEXT_LIMIT} characters, got {len(value)}")
-    return value

@@ -1,14 +1,18 @@
-"""The records on each topic but the models': how they are written and how they are read.
+"""The records of every topic but the model topic: how they are written and read.
 
 One JSON object a record. Readers ignore fields they do not know; fields are added, never changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
+
+from stream.decoding import RecordError as RecordError
+from stream.decoding import reader
 
 FEATURE_LIMIT = 3.4e38
 """A feature's largest absolute value: beyond it a forest's float32 overflows."""
@@ -20,16 +24,32 @@ ID_LIMIT_BYTES = 256
 REJECTED_VALUE_BYTES = 1_000
 
 LARGEST_VERSION = 2**53
-"""Nobody signs the status topic: a larger version there is a mistake that JSON could not carry."""
+"""Largest version that a status may name; many readers of JSON round larger integers."""
 
-_NUMBERS_OR_NULL = {int, float, type(None)}
+Id = Annotated[int | str, Meta(description="a 64-bit integer or a string")]
+Feature = Annotated[float, Meta(ge=-FEATURE_LIMIT, le=FEATURE_LIMIT)] | None
+ZeroOrOne = Annotated[int, Meta(ge=0, le=1, description="0 or 1")]
+Label = Annotated[ZeroOrOne | None, Meta(description="0 or 1")]
+Probability = Annotated[
+    Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="0 to 1 or null")
+]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Source = Annotated[tuple[Count, Count], Meta(description="partition and offset")]
+Offsets = Annotated[dict[str, Count], Meta(description="partition to offset")]
 
 
-class RecordError(ValueError):
-    """A record that does not keep the contract; the message names the field and what is allowed."""
+def _one_to_limit(what: str) -> Meta:
+    return Meta(
+        min_length=1,
+        max_length=FEATURES_LIMIT,
+        description=f"a list of 1 to {FEATURES_LIMIT} {what}",
+    )
 
 
-class Record(NamedTuple):
+# Structs, not dataclasses, where there is one for each record: they are made much faster.
+
+
+class Record(Struct, frozen=True, omit_defaults=True):
     """A record of the data topic.
 
     Attributes
@@ -42,12 +62,12 @@ class Record(NamedTuple):
         0 or 1; ``None`` where the record carries no label.
     """
 
-    id: int | str
-    features: list[float | None]
-    label: int | None
+    id: Id
+    features: Annotated[list[Feature], _one_to_limit("numbers")]
+    label: Label = None
 
 
-class Prediction(NamedTuple):
+class Prediction(Struct, frozen=True):
     """A record of the prediction topic: one prediction and the running counts after it.
 
     Attributes
@@ -70,14 +90,14 @@ class Prediction(NamedTuple):
         Whether the model had been trained on this very record; it is not counted then.
     """
 
-    id: int | str
-    prediction: int
-    probability: float | None
-    label: int | None
-    n: int
-    correct: int
-    model: int
-    source: tuple[int, int]
+    id: Id
+    prediction: ZeroOrOne
+    probability: Probability
+    label: Label
+    n: Count
+    correct: Count
+    model: Count
+    source: Source
     seen: bool = False
 
     @property
@@ -90,9 +110,9 @@ class Prediction(NamedTuple):
 class Rejected:
     """A record of the rejected topic: where it stood, why it was not predicted, how it began."""
 
-    source: tuple[int, int]
+    source: Source
     reason: str
-    size: int
+    size: Count
     value: str
 
 
@@ -100,9 +120,9 @@ class Rejected:
 class Schema:
     """The record of the schema topic: what the features and the label are called."""
 
-    feature_names: list[str]
-    label: str
-    positive: str
+    feature_names: Annotated[list[str], _one_to_limit("names")]
+    label: str = "label"
+    positive: str = "1"
 
 
 @dataclass(frozen=True)
@@ -123,38 +143,35 @@ class Status:
         The predictor's ``REPLICA``.
     """
 
-    version: int
+    version: Count
     status: str
-    since: dict[str, int]
-    reason: str | None
-    replica: str
+    since: Offsets = field(default_factory=dict)
+    reason: str | None = None
+    replica: str = ""
 
 
-def parse(value: bytes | None) -> dict[str, Any]:
-    """Read one JSON object.
+parse = reader(dict)
+"""Read one JSON object without checking its fields."""
 
-    Raises
-    ------
-    RecordError
-        When `value` is null, not JSON (NaN and Infinity are not), or not an object.
-    """
-    if value is None:
-        raise RecordError("value: expected a JSON object, got null")
-    try:
-        fields = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise RecordError(f"value: not JSON: {str(error)[:120]}") from None
-    if type(fields) is not dict:
-        raise RecordError(f"value: expected a JSON object, got {type(fields).__name__}")
-    return fields
+_read_record = reader(Record)
+_read_prediction = reader(Prediction)
+
+decode_rejected = reader(Rejected)
+"""Read a record of the rejected topic."""
+
+decode_schema = reader(Schema)
+"""Read the record of the schema topic."""
+
+decode_status = reader(Status)
+"""Read a record of the status topic."""
 
 
-def encode_record(record: Record) -> bytes:
-    """Write a record of the data topic; the label is left out where there is none."""
-    fields: dict[str, Any] = {"id": record.id, "features": record.features}
-    if record.label is not None:
-        fields["label"] = record.label
-    return orjson.dumps(fields)
+def encode(record: Record | Rejected | Schema | Status) -> bytes:
+    """Write a record; the label of a data record is left out where there is none."""
+    return msgspec.json.encode(record)
+
+
+encode_record = encode_rejected = encode_schema = encode_status = encode
 
 
 def decode_record(value: bytes | None) -> Record:
@@ -165,8 +182,24 @@ def decode_record(value: bytes | None) -> Record:
     RecordError
         When it does not keep the contract; the message starts with the field's name.
     """
-    fields = parse(value)
-    return Record(_id(fields), _features(fields), _label(fields))
+    record = _read_record(value)
+    _check_id(record.id)
+    return record
+
+
+def decode_prediction(value: bytes | None) -> Prediction:
+    """Read a record of the prediction topic.
+
+    Raises
+    ------
+    RecordError
+        When a field is missing, of another type or out of range.
+    """
+    prediction = _read_prediction(value)
+    _check_id(prediction.id)
+    if prediction.correct > prediction.n:
+        raise RecordError(f"correct: expected 0 to {prediction.n}, got {prediction.correct}")
+    return prediction
 
 
 def encode_prediction(prediction: Prediction) -> bytes:
@@ -184,30 +217,7 @@ def encode_prediction(prediction: Prediction) -> bytes:
     }
     if prediction.seen:
         fields["seen"] = True
-    return orjson.dumps(fields)
-
-
-def decode_prediction(value: bytes | None) -> Prediction:
-    """Read a record of the prediction topic.
-
-    Raises
-    ------
-    RecordError
-        When a field is missing or of another type.
-    """
-    fields = parse(value)
-    n = integer(fields, "n")
-    return Prediction(
-        _id(fields),
-        integer(fields, "prediction", 0, 1),
-        _probability(fields),
-        _label(fields),
-        n,
-        integer(fields, "correct", 0, n),
-        integer(fields, "model"),
-        _source(fields),
-        fields.get("seen") is True,
-    )
+    return msgspec.json.encode(fields)
 
 
 def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejected:
@@ -217,160 +227,10 @@ def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejecte
     return Rejected(source, reason, len(value), start)
 
 
-def encode_rejected(rejected: Rejected) -> bytes:
-    """Write a record of the rejected topic."""
-    return orjson.dumps(rejected)
-
-
-def decode_rejected(value: bytes | None) -> Rejected:
-    """Read a record of the rejected topic.
-
-    Raises
-    ------
-    RecordError
-        When a field is missing or of another type.
-    """
-    fields = parse(value)
-    return Rejected(
-        _source(fields), text(fields, "reason"), integer(fields, "size"), text(fields, "value")
-    )
-
-
-def encode_schema(schema: Schema) -> bytes:
-    """Write the record of the schema topic."""
-    return orjson.dumps(schema)
-
-
-def decode_schema(value: bytes | None) -> Schema:
-    """Read the record of the schema topic.
-
-    Raises
-    ------
-    RecordError
-        When a field is missing or of another type.
-    """
-    fields = parse(value)
-    names = fields.get("feature_names")
-    if type(names) is not list or not names or set(map(type, names)) != {str}:
-        raise RecordError("feature_names: expected a list of names")
-    if len(names) > FEATURES_LIMIT:
-        raise RecordError(f"feature_names: at most {FEATURES_LIMIT}, got {len(names)}")
-    return Schema(names, text(fields, "label", "label"), text(fields, "positive", "1"))
-
-
-def encode_status(status: Status) -> bytes:
-    """Write a record of the status topic."""
-    return orjson.dumps(asdict(status))
-
-
-def decode_status(value: bytes | None) -> Status:
-    """Read a record of the status topic.
-
-    Raises
-    ------
-    RecordError
-        When a field is missing or of another type.
-    """
-    fields = parse(value)
-    since = fields.get("since") or {}
-    if type(since) is not dict:
-        raise RecordError(f"since: expected partition to offset, got {type(since).__name__}")
-    return Status(
-        integer(fields, "version"),
-        text(fields, "status"),
-        {partition: integer(since, partition) for partition in since},
-        None if fields.get("reason") is None else text(fields, "reason"),
-        text(fields, "replica", ""),
-    )
-
-
-def integer(fields: dict[str, Any], name: str, least: int = 0, most: int = 2**63 - 1) -> int:
-    """Return a field that is an integer from `least` to `most`.
-
-    Raises
-    ------
-    RecordError
-    """
-    value = fields.get(name)
-    if type(value) is not int or not least <= value <= most:
-        raise RecordError(f"{name[:40]}: expected an integer of {least} to {most}, {_got(value)}")
-    return value
-
-
-def text(fields: dict[str, Any], name: str, default: str | None = None) -> str:
-    """Return a field that is a string; `default` where there is none.
-
-    Raises
-    ------
-    RecordError
-    """
-    value = fields.get(name, default)
-    if type(value) is not str:
-        raise RecordError(f"{name}: expected a string, {_got(value)}")
-    return value
-
-
-def _got(value: object) -> str:
-    """Say what a value is, in few words however large or deep it is."""
-    if isinstance(value, str):
-        return f"got {value[:40]!r}"
-    return f"got {type(value).__name__ if isinstance(value, list | dict) else value}"
-
-
-def _source(fields: dict[str, Any]) -> tuple[int, int]:
-    source = fields.get("source")
-    if type(source) is not list or len(source) != 2:
-        raise RecordError("source: expected partition and offset")
-    place = {"partition": source[0], "offset": source[1]}
-    return integer(place, "partition"), integer(place, "offset")
-
-
-def _probability(fields: dict[str, Any]) -> float | None:
-    value = fields.get("probability")
-    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
-        raise RecordError(f"probability: expected 0 to 1 or null, {_got(value)}")
-    return value
-
-
-def _id(fields: dict[str, Any]) -> int | str:
-    if "id" not in fields:
-        raise RecordError("id: missing")
-    id: int | str = fields["id"]
-    if type(id) is str:
-        # Four bytes a character at most: only a long one is worth encoding to be measured.
-        if len(id) > ID_LIMIT_BYTES // 4 and len(id.encode()) > ID_LIMIT_BYTES:
-            raise RecordError(f"id: at most {ID_LIMIT_BYTES} bytes, got {len(id.encode())}")
-    elif type(id) is not int:
-        raise RecordError(f"id: expected a 64-bit integer or a string, got {type(id).__name__}")
-    return id
-
-
-def _features(fields: dict[str, Any]) -> list[float | None]:
-    if "features" not in fields:
-        raise RecordError("features: missing")
-    features: list[float | None] = fields["features"]
-    if type(features) is not list or not features:
-        raise RecordError("features: expected a list of numbers")
-    if len(features) > FEATURES_LIMIT:
-        raise RecordError(f"features: at most {FEATURES_LIMIT}, got {len(features)}")
-    if not set(map(type, features)) <= _NUMBERS_OR_NULL:
-        index, feature = next(
-            (i, f) for i, f in enumerate(features) if type(f) not in _NUMBERS_OR_NULL
-        )
-        raise RecordError(
-            f"features[{index}]: expected a number or null, got {type(feature).__name__}"
-        )
-    numbers = [f for f in features if f is not None]
-    if numbers and not (max(numbers) <= FEATURE_LIMIT and min(numbers) >= -FEATURE_LIMIT):
-        index = next(i for i, f in enumerate(features) if f is not None and abs(f) > FEATURE_LIMIT)
-        raise RecordError(f"features[{index}]: expected a number within ±{FEATURE_LIMIT:g}")
-    return features
-
-
-def _label(fields: dict[str, Any]) -> int | None:
-    label = fields.get("label")
-    if label is None:
-        return None
-    if type(label) is not int or label not in (0, 1):
-        raise RecordError(f"label: expected 0 or 1, {_got(label)}")
-    return label
+def _check_id(id: int | str) -> None:
+    if isinstance(id, int):
+        if not -(2**63) <= id < 2**64:
+            raise RecordError(f"id: expected a 64-bit integer or a string, got {str(id)[:40]}")
+    # Four bytes a character at most: only a long one is worth encoding to be measured.
+    elif len(id) > ID_LIMIT_BYTES // 4 and (size := len(id.encode())) > ID_LIMIT_BYTES:
+        raise RecordError(f"id: at most {ID_LIMIT_BYTES} bytes, got {size}")

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from predictor.accuracy_log import AccuracyLog
 from predictor.predictor import Consumed, predict_unit
@@ -22,6 +23,7 @@ from stream.classifier import check
 from stream.models import Assembler, Envelope, ModelError, Part, pack, unpack
 from stream.records import (
     Prediction,
+    Record,
     RecordError,
     decode_prediction,
     decode_record,
@@ -170,7 +172,7 @@ def test_a_record_with_bytes_overwritten_is_read_or_refused(
 
 def test_of_a_field_that_is_given_twice_the_last_counts() -> None:
     record = decode_record(b'{"id":1,"id":2,"features":[9],"features":[1],"label":0,"label":1}')
-    assert record == (2, [1], 1)
+    assert record == Record(2, [1], 1)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -320,7 +322,7 @@ def history(partition: int, after: int, upto: int) -> list[tuple[Prediction, int
 def counted(n: int) -> Prediction:
     """Return the prediction of the example with another count."""
     found = decode_prediction((RECORDS / "prediction.json").read_bytes())
-    return found._replace(n=n, correct=n // 2, model=1, source=(0, n))
+    return replace(found, n=n, correct=n // 2, model=1, source=(0, n))
 
 
 @settings(max_examples=20)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from local.figures import Figures
 from local.process import Process, leashed, stop
@@ -15,7 +16,7 @@ from tests.services import ROOT, eventually, gone
 
 def prediction(offset: int, **fields: object) -> Prediction:
     record = Prediction(offset, 1, 0.9, 1, offset + 1, offset + 1, 1, (0, offset))
-    return record._replace(**fields)  # type: ignore[arg-type] # each test names its own fields
+    return replace(record, **fields)
 
 
 def test_the_running_accuracy_is_that_of_all_partitions_together() -> None:

@@ -95,7 +95,7 @@ def test_a_key_too_long_to_go_on_rejects_the_record() -> None:
     [
         (b"not json", "value: not JSON"),
         (b'{"id": 1, "features": [NaN, 1]}', "value: not JSON"),
-        (b'{"id": 1, "features": [1e39, 1]}', "features[0]: expected a number within ±3.4e+38"),
+        (b'{"id": 1, "features": [1e39, 1]}', "features[0]: expected a number <= 3.4e+38"),
         (b'{"id": 1, "features": [1]}', "features: expected 2 numbers, got 1"),
         (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
         (b'{"id": 1, "features": [true, 2]}', "features[0]: expected a number or null, got bool"),

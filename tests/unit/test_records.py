@@ -117,17 +117,22 @@ def test_every_topic_has_an_example() -> None:
     assert {path.stem.partition("-")[0] for path in EXAMPLES} == set(AGAIN)
 
 
+def pairs(value: bytes) -> list[Any]:
+    """Return the fields of a record in their order."""
+    return list(json.loads(value, object_pairs_hook=list))
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_comes_back_byte_for_byte(path: Path) -> None:
-    value = path.read_bytes().rstrip(b"\n")
-    assert AGAIN[path.stem.partition("-")[0]](value) == value
+def test_an_example_comes_back_with_the_same_fields_in_the_same_order(path: Path) -> None:
+    value = path.read_bytes()
+    assert pairs(AGAIN[path.stem.partition("-")[0]](value)) == pairs(value)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_fields_that_are_not_known_are_ignored(path: Path) -> None:
-    value = path.read_bytes().rstrip(b"\n")
+    value = path.read_bytes()
     more = orjson.dumps({"since_tomorrow": [1, {}]} | orjson.loads(value))
-    assert AGAIN[path.stem.partition("-")[0]](more) == value
+    assert pairs(AGAIN[path.stem.partition("-")[0]](more)) == pairs(value)
 
 
 def test_a_records_field_order_is_the_contracts() -> None:
@@ -138,9 +143,8 @@ def test_a_records_field_order_is_the_contracts() -> None:
 
 @given(records)
 def test_a_record_comes_back_as_it_went(record: Record) -> None:
-    again = decode_record(encode_record(record))
-    assert again == record
-    assert list(map(type, again.features)) == list(map(type, record.features))
+    features = [None if feature is None else float(feature) for feature in record.features]
+    assert decode_record(encode_record(record)) == Record(record.id, features, record.label)
 
 
 @given(predictions())
@@ -215,28 +219,34 @@ def test_a_character_cut_in_two_is_replaced_in_a_rejected_record() -> None:
         (None, "value: expected a JSON object, got null"),
         (b"", "value: not JSON"),
         (b"not json", "value: not JSON"),
-        (b"[1]", "value: expected a JSON object, got list"),
+        (b"[1]", "value: expected a JSON object, got array"),
         (b"\xff{}", "value: not JSON"),
         (b'{"id": 1, "features": [NaN]}', "value: not JSON"),
         (b'{"id": 1, "features": [Infinity]}', "value: not JSON"),
-        (b'{"id": 1, "features": [1e39], "label": 1}', r"features\[0\]: .* within ±3.4e\+38"),
-        (value_of(features=[0.1, -3.5e38]), r"features\[1\]: .* within"),
+        (
+            b'{"id": 1, "features": [1e39], "label": 1}',
+            r"features\[0\]: expected a number <= 3.4e\+38",
+        ),
+        (value_of(features=[0.1, -3.5e38]), r"features\[1\]: expected a number >= -3.4e\+38"),
         (value_of(features=[0.1, None, "2"]), r"features\[2\]: .* got str"),
         (value_of(features=[True]), r"features\[0\]: .* got bool"),
-        (value_of(features=[[1]]), r"features\[0\]: .* got list"),
-        (value_of(features=[]), "features: expected a list of numbers"),
-        (value_of(features={}), "features: expected a list of numbers"),
+        (value_of(features=[[1]]), r"features\[0\]: .* got array"),
+        (
+            value_of(features=[]),
+            "features: expected a list of 1 to 100000 numbers, got a list of 0",
+        ),
+        (value_of(features={}), "features: expected a list of 1 to 100000 numbers, got an object"),
         (value_of(features=...), "features: missing"),
         (value_of(id=...), "id: missing"),
-        (value_of(id=1.5), "id: .* got float"),
-        (value_of(id=True), "id: .* got bool"),
-        (value_of(id=None), "id: .* got NoneType"),
-        (value_of(id=2**70), "id: .* got float"),
+        (value_of(id=1.5), "id: expected a 64-bit integer or a string, got 1.5"),
+        (value_of(id=True), "id: .* got true"),
+        (value_of(id=None), "id: .* got null"),
+        (value_of(id=2**70), "id: .* got 1180591620717411303424"),
         (value_of(id="x" * 257), "id: at most 256 bytes, got 257"),
         (value_of(id="é" * 129), "id: at most 256 bytes, got 258"),
         (value_of(id="x" * 2**20), "id: at most 256 bytes, got 1048576"),
         (value_of(label=2), "label: expected 0 or 1, got 2"),
-        (value_of(label=True), "label: expected 0 or 1, got True"),
+        (value_of(label=True), "label: expected 0 or 1, got true"),
         (value_of(label=1.0), "label: expected 0 or 1, got 1.0"),
         (value_of(label="1"), "label: expected 0 or 1, got '1'"),
     ],
@@ -254,7 +264,7 @@ def test_an_id_of_up_to_256_bytes_is_allowed(id: int | str) -> None:
     assert decode_record(value_of(id=id)).id == id
 
 
-@pytest.mark.parametrize("feature", [3.4e38, -3.4e38, 0, 2**64 - 1, 5e-324, None])
+@pytest.mark.parametrize("feature", [3.4e38, -3.4e38, 0, 2**53, 5e-324, None])
 def test_a_feature_up_to_the_limit_is_allowed(feature: float | None) -> None:
     assert decode_record(value_of(features=[feature])).features == [feature]
 
@@ -262,6 +272,25 @@ def test_a_feature_up_to_the_limit_is_allowed(feature: float | None) -> None:
 @pytest.mark.parametrize("label", [None, ...])
 def test_a_label_that_is_null_or_absent_is_none(label: Any) -> None:
     assert decode_record(value_of(label=label)).label is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 1_000, '\\"[' * 1_000, '\\\\"'], ids=["plain", "quotes", "end"]
+)
+def test_brackets_in_a_string_are_not_nesting(text: str) -> None:
+    other = "[" * 1_000 + "]" * 1_000
+    value = json.dumps({"id": 1, "features": [1], "note": text, "other": other}).encode()
+    assert decode_record(value).id == 1
+
+
+@pytest.mark.parametrize("depth", [499, 500])
+def test_json_is_read_up_to_a_depth_that_does_not_depend_on_the_stack(depth: int) -> None:
+    value = b'{"id":1,"features":[1],"note":%b}' % (b"[" * depth + b"]" * depth)
+    if depth < 500:  # the record itself is a level
+        assert decode_record(value).id == 1
+    else:
+        with pytest.raises(RecordError, match="nested deeper than 500 levels"):
+            decode_record(value)
 
 
 def test_a_number_too_large_for_a_double_is_no_feature() -> None:
