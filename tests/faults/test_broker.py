@@ -16,7 +16,7 @@ import pytest
 
 from local.kafka import LocalKafka
 from local.process import Process, stop
-from predictor import verify
+from predictor.verify import __main__ as verify
 from stream.topics import partition_counts
 from tests.checker import check
 from tests.faults.cluster import cluster

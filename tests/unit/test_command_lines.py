@@ -27,8 +27,6 @@ FOLDERS = (
 MADE_FOR_ANOTHER = {Path("local/leash.py")}
 """Takes a whole command of somebody else's as its arguments, so it knows none that is wrong."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules after:RuntimeWarning")
-
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
 
 
@@ -53,6 +51,7 @@ def run(path: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> int:
     for way in ("fork", "_exit", "execvp"):
         monkeypatch.setattr(os, way, never)
     module = ".".join(path.with_suffix("").parts).removesuffix(".__main__")
+    monkeypatch.delitem(sys.modules, module, raising=False)  # another test may have imported it
     is_module = (ROOT / path).parent.joinpath("__init__.py").exists()
     execute = partial(runpy.run_module, alter_sys=True) if is_module else runpy.run_path
     with pytest.raises(SystemExit) as ended:

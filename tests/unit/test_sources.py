@@ -340,7 +340,7 @@ def test_only_breast_cancer_is_slower_where_no_rate_is_given(
         ("RATE", "-1", "Input should be greater than or equal to 0"),
         ("RATE", "nan", "Input should be "),
         ("COUNT", "x", "Input should be a valid integer"),
-        ("REPEAT", "2", "Input should be a valid boolean"),
+        ("REPEAT", "2", "allowed are 1 and 0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
