@@ -1,7 +1,7 @@
 """A second check of the invariants I1 to I7, written from the contract alone.
 
-It shares no code with what it checks, and trades everything for being plain: the whole topics in
-memory, one function an invariant, the system at rest.
+It shares no code with what it checks, and is as plain as possible: it needs a system at rest, reads
+whole topics into memory, and has one function for each invariant.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from kafka import KafkaConsumer, TopicPartition
 
 READ_SECONDS = 150
-"""Longer than a transaction stays open whose producer is gone."""
+"""Longer than the transaction of a killed producer stays open."""
 
 T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """One record as it stands on a topic."""
+    """A record of a topic."""
 
     offset: int
     value: bytes | None
@@ -58,7 +58,7 @@ class Snapshot:
 
 @dataclass
 class Report:
-    """What was found where everything holds."""
+    """What was checked; every invariant holds."""
 
     predictions: int = 0
     rejected: int = 0
@@ -78,7 +78,7 @@ class Report:
 
 
 class Published(NamedTuple):
-    """A prediction and where it stands on its topic."""
+    """A prediction and its offset."""
 
     offset: int
     fields: dict[str, Any]
@@ -88,7 +88,7 @@ class Published(NamedTuple):
         return self.fields["label"] is not None and not self.fields.get("seen", False)
 
 
-def check(env: dict[str, str], logs: Sequence[Path] = (), made_again: bool = False) -> Report:
+def check(env: dict[str, str], logs: Sequence[Path] = (), recreated: bool = False) -> Report:
     """Read the topics that `env` names and check them.
 
     Parameters
@@ -96,8 +96,9 @@ def check(env: dict[str, str], logs: Sequence[Path] = (), made_again: bool = Fal
     env : dict of str to str
         The settings of the services.
     logs : sequence of Path
-    made_again : bool
-        Whether the data topic was deleted and made again, so that sources fall back.
+        Log files; their rotated files are read too.
+    recreated : bool
+        Whether the data topic was deleted and recreated, so that sources go back.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def check(env: dict[str, str], logs: Sequence[Path] = (), made_again: bool = Fal
     """
     unsigned = env.get("ALLOW_UNSIGNED_MODELS") in ("1", "true")
     trusted = None if unsigned else Path(env["TRUSTED_KEYS"])
-    return check_snapshot(take_snapshot(env), trusted, logs, made_again)
+    return check_snapshot(take_snapshot(env), trusted, logs, recreated)
 
 
 def take_snapshot(env: dict[str, str]) -> Snapshot:
@@ -172,9 +173,9 @@ def check_snapshot(
     snapshot: Snapshot,
     trusted: Path | None,
     logs: Sequence[Path] = (),
-    made_again: bool = False,
+    recreated: bool = False,
 ) -> Report:
-    """Check what was read; `trusted` is the folder of public keys, ``None`` trusts everyone."""
+    """Check what was read; `trusted` is the folder of public keys, ``None`` trusts any model."""
     report = Report()
     models = _Models(snapshot.models, trusted, report)
     barred = {
@@ -189,11 +190,11 @@ def check_snapshot(
             for row in snapshot.predictions.get(partition, [])
         ]
         rejected = snapshot.rejected.get(partition, [])
-        current_rejected = _last_stretch(rejected, _source_of) if made_again else rejected
+        current_rejected = _last_stretch(rejected, _source_of) if recreated else rejected
         start = snapshot.predictions_start.get(partition, 0)
         _check_counts(partition, predictions, whole=start == 0)
         _check_versions(partition, predictions, barred, report)
-        current = _last_stretch(predictions, _source) if made_again else predictions
+        current = _last_stretch(predictions, _source) if recreated else predictions
         oldest = snapshot.data_start.get(partition, 0)
         if start and current:
             oldest = max(oldest, current[0].fields["source"][1])
@@ -223,7 +224,7 @@ def _check_once(
     committed: tuple[int, str] | None,
     oldest: int,
 ) -> None:
-    """I1, of the records from `oldest` on."""
+    """I1, for the records from `oldest` on."""
     end = committed[0] if committed else 0
     sources: Counter[int] = Counter()
     for topic, offset, source in itertools.chain(
@@ -234,7 +235,7 @@ def _check_once(
         assert source[0] == partition, f"{where}: source {source}"
         assert source[1] < end, f"{where}: source {source}, committed is {end}"
         sources[source[1]] += 1
-        assert sources[source[1]] == 1, f"{where}: source {source} again"
+        assert sources[source[1]] == 1, f"{where}: source {source} twice"
     for row in data:
         if oldest <= row.offset < end:
             found = sources.pop(row.offset, 0)
@@ -257,7 +258,7 @@ def _check_counts(partition: int, predictions: list[Published], whole: bool) -> 
         assert found["n"] == n, f"{where}: n={found['n']}, expected {n}"
         assert found["correct"] == correct, f"{where}: correct={found['correct']} not {correct}"
         if n == 0:
-            assert found["accuracy"] is None, f"{where}: accuracy={found['accuracy']} of none"
+            assert found["accuracy"] is None, f"{where}: accuracy={found['accuracy']} while n=0"
         else:
             assert math.isclose(found["accuracy"], correct / n, rel_tol=1e-12), (
                 f"{where}: accuracy={found['accuracy']}, expected {correct}/{n}"
@@ -422,7 +423,7 @@ def _source_of(rejected: Row) -> int:
 
 
 def _last_stretch(outputs: list[T], source: Callable[[T], int]) -> list[T]:
-    """Return the outputs from where sources fell for the last time."""
+    """Return the outputs since sources went back for the last time."""
     start = 0
     for position, (before, after) in enumerate(itertools.pairwise(outputs), start=1):
         if source(after) <= source(before):
@@ -431,7 +432,7 @@ def _last_stretch(outputs: list[T], source: Callable[[T], int]) -> list[T]:
 
 
 class _Models:
-    """The models of the topic that carry a trusted signature and are whole."""
+    """The models of the topic that are whole and signed by a trusted key."""
 
     def __init__(self, rows: list[Row], trusted: Path | None, report: Report) -> None:
         self.envelopes: dict[int, dict[str, Any]] = {}
@@ -440,7 +441,7 @@ class _Models:
         keys = [
             load_pem_public_key(p.read_bytes()) for p in sorted((trusted or Path()).glob("*.pem"))
         ]
-        parts: dict[int, list[bytes]] = {}
+        parts: dict[tuple[int, str, int], dict[int, bytes]] = {}
         for row in rows:
             if row.value is None or (trusted is not None and not _signed(row, keys)):
                 continue
@@ -450,15 +451,13 @@ class _Models:
             except (ValueError, TypeError, KeyError):
                 continue  # not a model
             if version in self.envelopes:
-                continue  # published before; a replay changes nothing
-            if found["part"] == 1:
-                parts[version] = []
-            parts.setdefault(version, []).append(pickle)
-            whole = b"".join(parts[version])
-            if len(parts[version]) == found["parts"] and (
-                hashlib.sha256(whole).hexdigest() == found["sha256"]
-            ):
-                self.envelopes[version], self._pickles[version] = found, whole
+                continue  # the content that was whole first counts
+            shares = parts.setdefault((version, found["sha256"], found["parts"]), {})
+            shares.setdefault(found["part"], pickle)
+            if len(shares) == found["parts"]:
+                whole = b"".join(share for _, share in sorted(shares.items()))
+                if hashlib.sha256(whole).hexdigest() == found["sha256"]:
+                    self.envelopes[version], self._pickles[version] = found, whole
 
     def classifier(self, version: int) -> Any:
         envelope = self.envelopes.get(version)

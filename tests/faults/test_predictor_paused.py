@@ -29,5 +29,5 @@ def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_
         ids = [[p["id"] for p in again.predictions(partition)][-2_000:] for partition in range(3)]
         assert ids == [list(range(partition, 6_000, 3)) for partition in range(3)]
         assert again.answered() <= 3_000 + 600 + 6_000
-    report = check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+    report = check(settings_env, [tmp_path / "predictor.log"], recreated=True)
     assert report.n <= 3_000 + 600 + 6_000

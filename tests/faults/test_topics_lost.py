@@ -47,7 +47,7 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
         eventually(lambda: again.answered() == before + again.written(), PATIENCE_SECONDS)
         assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
     assert "Traceback" not in predictor.log()
-    check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+    check(settings_env, [tmp_path / "predictor.log"], recreated=True)
 
 
 @pytest.mark.parametrize("operator", ["deletes the group", "resets its offsets"])

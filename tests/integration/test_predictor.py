@@ -179,7 +179,7 @@ def test_a_data_topic_made_again_while_it_was_away_is_predicted_from_its_beginni
         await_answered(again, 350)
         assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
         assert again.predictions()[-1]["n"] == 350
-    check(settings_env, [tmp_path / "predictor.log"], made_again=True)
+    check(settings_env, [tmp_path / "predictor.log"], recreated=True)
 
 
 def test_a_data_topic_made_again_while_it_runs_is_predicted_from_its_beginning(
@@ -195,7 +195,7 @@ def test_a_data_topic_made_again_while_it_runs_is_predicted_from_its_beginning(
         await_answered(again, 350)
         assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
     assert "Traceback" not in predictor.log()
-    check(settings_env, made_again=True)
+    check(settings_env, recreated=True)
 
 
 def test_a_barred_model_that_was_the_first_gives_way_to_the_one_before_it_on_the_topic(

@@ -233,7 +233,7 @@ def test_sources_go_back_without_a_violation_when_the_data_topic_was_recreated(
     assert (
         f"not checked {RECORDS}: I1, I6, I7: from before the data topic was recreated" in run.stdout
     )
-    assert check(settings_env, made_again=True).n == 2 * last["n"]
+    assert check(settings_env, recreated=True).n == 2 * last["n"]
 
 
 def _recreate(writer: Writer, topic: str) -> None:

@@ -23,7 +23,9 @@ def rows(records: list[dict[str, Any]]) -> list[Row]:
     return [Row(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
 
 
-def checked(made: Made, folder: Path, made_again: bool = False, sign: bool = True) -> Report:
+def checked(
+    made: Made, folder: Path, sign: bool = True, published_later: Made | None = None
+) -> Report:
     key = signing_key(folder / "key.pem")
     (folder / "trusted").mkdir()
     if sign:
@@ -33,14 +35,16 @@ def checked(made: Made, folder: Path, made_again: bool = False, sign: bool = Tru
         predictions={0: rows(made.predictions)},
         rejected={0: rows(made.rejected)},
         models=[
-            Row(offset, *model_record(made, version, key))
-            for offset, version in enumerate(made.models)
+            Row(0, *model_record(history, version, key))
+            for history in (made, published_later)
+            if history
+            for version in history.models
         ],
         status=rows(made.statuses),
         committed={0: (made.committed, made.metadata)},
     )
     logs = [made.write_log(folder / "log")]
-    return check_snapshot(snapshot, folder / "trusted", logs, made_again)
+    return check_snapshot(snapshot, folder / "trusted", logs)
 
 
 def test_a_correct_history_holds(tmp_path: Path) -> None:
@@ -93,3 +97,10 @@ def test_a_record_that_is_not_there_has_no_output(tmp_path: Path) -> None:
     del made.data[40]
     with pytest.raises(AssertionError, match=r"^I1 data partition 0 offset 40:"):
         checked(made, tmp_path)
+
+
+def test_of_two_contents_of_a_version_the_one_that_was_whole_first_counts(tmp_path: Path) -> None:
+    made, other = correct_history(), correct_history()
+    other.models[1]["trained_to"] = {"0": 3}
+    report = checked(made, tmp_path, published_later=other)
+    assert report.recomputed == RECORDS - 1
