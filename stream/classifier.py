@@ -1,4 +1,4 @@
-"""A model that may be served: unpickled after every check, probed before its first record."""
+"""Models that may be served: checked, then unpickled, then probed with a few rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stream.settings import ModelLimits
 Matrix = npt.NDArray[np.float64]
 
 MAX_BYTES = 512 * 2**20
-"""Largest model, unpacked."""
+"""Largest size of a model when unpacked."""
 
 _PROBE_ROWS = 8
 _TIMED_ROWS = 500
@@ -48,7 +48,7 @@ class Model:
         return self.envelope.version
 
     def predict(self, matrix: Matrix) -> tuple[list[int], list[float | None]]:
-        """Predict a batch.
+        """Predict a batch of records.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class Model:
         Raises
         ------
         ModelError
-            When the classifier raises, or what it returns is no prediction.
+            When the classifier raises, or returns something else than predictions.
         """
         try:
             if not hasattr(self.classifier, "predict_proba"):
@@ -84,10 +84,10 @@ class Model:
                     if threshold is None
                     else probabilities[:, 1] >= threshold
                 )
-        except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
             raise ModelError(f"model error: {type(error).__name__}: {str(error)[:200]}") from None
         if labels.shape != (len(matrix),) or not np.isin(labels, (0, 1)).all():
-            raise ModelError("model error: predictions other than one 0 or 1 a record")
+            raise ModelError("model error: expected one 0 or 1 for each record")
         return (
             labels.astype(int).tolist(),
             [None] * len(matrix) if probabilities is None else probabilities[:, 1].tolist(),
@@ -95,20 +95,20 @@ class Model:
 
 
 def check(envelope: Envelope, schema: Schema | None, features: int | None) -> None:
-    """Check that a model fits this stream and this process, before it is unpickled.
+    """Check that a model fits the stream and this process, before it is unpickled.
 
     Parameters
     ----------
     envelope : Envelope
     schema : Schema or None
-        The stream's, where there is one.
+        The stream's, if it has one.
     features : int or None
         Number of features of the model being served.
 
     Raises
     ------
     ModelError
-        Saying what does not fit.
+        When it does not; the message says why.
     """
     check_release(envelope.sklearn)
     if envelope.classes != [0, 1]:
@@ -130,12 +130,11 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
 
 
 def check_release(made_with: str) -> None:
-    """Check that what was pickled under a version of scikit-learn may be loaded under the one here.
+    """Check that a model made with this scikit-learn version can be loaded by the one installed.
 
-    The one rule: the same major and minor version. scikit-learn promises nothing else, and a
-    model of another one may load and predict otherwise; between patch releases nothing of the kind
-    happens. Versions of numpy and Python are not compared: across theirs, a pickle either loads
-    as it was or raises.
+    Major and minor version have to be the same. scikit-learn does not support more: a model of
+    another version may load and predict differently. Versions of numpy and Python are not
+    compared: with another one of theirs, a pickle either loads unchanged or raises.
 
     Raises
     ------
@@ -143,24 +142,24 @@ def check_release(made_with: str) -> None:
     """
     installed = version("scikit-learn")
     if made_with.split(".")[:2] != installed.split(".")[:2]:
-        raise ModelError(f"made with scikit-learn {made_with}, here is {installed}")
+        raise ModelError(f"made with scikit-learn {made_with}, installed is {installed}")
 
 
 def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
-    """Unpickle a model. This runs whatever code its signer put there.
+    """Unpickle a model. This runs any code that its signer put into it.
 
     Parameters
     ----------
     pickle : bytes
-        joblib's, plain or compressed with zlib.
+        Written by joblib, plain or compressed with zlib.
     max_bytes : int
-        Most that it may unpack to.
+        Largest size that it may unpack to.
 
     Raises
     ------
     ModelError
-        When it is larger, cannot be unpickled, or holds an estimator of another scikit-learn,
-        whatever its envelope says.
+        When it is larger, cannot be unpickled, or holds an estimator of another scikit-learn
+        version than its envelope says.
     """
     _check_unpacked(pickle, max_bytes)
     try:
@@ -170,13 +169,13 @@ def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
             found = joblib.load(io.BytesIO(pickle))
     except Exception as error:  # noqa: BLE001 - unpickling may raise anything
         raise ModelError(f"cannot be unpickled: {type(error).__name__}: {error}"[:300]) from None
-    for warning in said:  # scikit-learn's InconsistentVersionWarning, an answer to `check_release`
+    for warning in said:  # scikit-learn's InconsistentVersionWarning
         check_release(getattr(warning.message, "original_sklearn_version", "unknown"))
     return found
 
 
 def check_classes(classifier: Any) -> None:
-    """Check that an object is a fitted classifier of the labels 0 and 1, booleans included.
+    """Check that an object is a fitted classifier of the labels 0 and 1, or False and True.
 
     Raises
     ------
@@ -184,11 +183,11 @@ def check_classes(classifier: Any) -> None:
     """
     kind = type(classifier).__name__
     if not hasattr(classifier, "predict"):
-        raise ModelError(f"a {kind} is no classifier")
+        raise ModelError(f"a {kind} is not a classifier")
     classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
     if classes.shape != (2,) or not all(np.ndim(c) == 0 for c in classes) or [*classes] != [0, 1]:
         found = str(classes.tolist())[:100] if classes.size else "missing: not a fitted classifier"
-        raise ModelError(f"a {kind} does not tell label 0 from label 1: its classes are {found}")
+        raise ModelError(f"a {kind} does not predict the labels 0 and 1: its classes are {found}")
 
 
 def load(
@@ -197,22 +196,22 @@ def load(
     max_bytes: int = MAX_BYTES,
     max_microseconds: float = math.inf,
 ) -> Model:
-    """Unpickle a model whose signature, digest and fit have been checked, and probe it.
+    """Unpickle and probe a model whose signature, digest and fit to the stream are checked.
 
     Parameters
     ----------
     envelope : Envelope
     pickle : bytes
     max_bytes : int
-        Most that it may unpack to.
+        Largest size that it may unpack to.
     max_microseconds : float
-        Longest that it may take for a record, 500 at a time.
+        Longest time for a record, in batches of 500.
 
     Raises
     ------
     ModelError
-        When it cannot be unpickled, is no classifier of the labels 0 and 1, does not answer its
-        probe, or is too slow.
+        When it cannot be unpickled, is not a classifier of the labels 0 and 1, fails on its probe,
+        or is too slow.
     """
     classifier = unpickle(pickle, max_bytes)
     check_classes(classifier)
@@ -227,7 +226,7 @@ def load(
 
 
 def probe(envelope: Envelope) -> Matrix:
-    """Return what a model is tried on: its envelope's probe, else random numbers.
+    """Return the rows that a model is probed with: its envelope's probe, else random numbers.
 
     Returns
     -------
@@ -243,7 +242,7 @@ def probe(envelope: Envelope) -> Matrix:
 
 
 def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
-    """Check how much a pickle unpacks to, without ever holding more than a chunk of it."""
+    """Check the unpacked size of a pickle, holding at most one chunk of it in memory."""
     size = 0
     if pickle[:1] == b"\x80":
         size = len(pickle)
@@ -251,23 +250,25 @@ def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
         unpacker, read = zlib.decompressobj(), 0
         try:
             while read < len(pickle) and size <= max_bytes and not unpacker.eof:
-                # In slices: a call copies what it leaves over of its input.
+                # In slices, because each call copies the rest of its input.
                 packed = pickle[read : read + _SLICE_BYTES]
                 read += len(packed)
                 while packed and size <= max_bytes:
                     size += len(unpacker.decompress(packed, _CHUNK_BYTES))
                     packed = unpacker.unconsumed_tail
         except zlib.error:
-            raise ModelError("cannot be unpickled: neither plain nor packed with zlib") from None
+            raise ModelError(
+                "cannot be unpickled: neither plain nor compressed with zlib"
+            ) from None
         more = unpacker.unused_data or read < len(pickle)
         if unpacker.eof and more:  # joblib would unpack that as well
-            raise ModelError("cannot be unpickled: something follows after its end")
+            raise ModelError("cannot be unpickled: more data after its end")
     if size > max_bytes:
         raise ModelError(f"larger than {max_bytes} bytes when unpacked")
 
 
 def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: bytes) -> Model:
-    """Load a model that keeps the limits: neither too large, nor too slow, nor stuck.
+    """Load a model within the limits on its size, its speed and the time to load it.
 
     Raises
     ------
@@ -282,12 +283,12 @@ def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: byt
             max_step=1.0,
         )
     except DeadlineExceeded:
-        stop.check()  # then there was less time than that
+        stop.check()  # a service that stops waits less long
         raise ModelError(f"not loaded and probed within MODEL_LOAD_SECONDS={seconds:g}") from None
 
 
 def _check_speed(model: Model, rows: Matrix, max_microseconds: float) -> None:
-    """Take the best of a few runs, so that a busy machine does not refuse a good model."""
+    """Check the best of a few runs, so that a busy machine does not refuse a good model."""
     count = max(len(rows), min(_TIMED_ROWS, _TIMED_NUMBERS // rows.shape[1]))
     rows = np.resize(rows, (count, rows.shape[1]))
     best = math.inf

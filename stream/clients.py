@@ -1,4 +1,4 @@
-"""Kafka clients with the settings that the services rely on."""
+"""Kafka clients with the options that the services rely on."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FOREVER_MS = 2**31 - 1
 
 
 def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: logging.Logger) -> T:
-    """Return what `make` returns once Kafka answers, with a warning a minute meanwhile.
+    """Return what `make` returns, retrying until a broker answers, with a warning a minute.
 
     Raises
     ------
     Stopped
-        When the service was told to end.
+        When the service is told to stop.
     Fatal
-        When the brokers refuse this service, or this service refuses them.
+        When no retry helps: a wrong option, password, certificate or right.
     """
     pauses, warnings = Backoff(), _warnings(log)
     while True:
@@ -51,34 +51,32 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
                     "broker",
                     f"no broker answers at {settings.kafka_bootstrap_servers} with"
                     f" KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}"
-                    f" ({type(error).__name__}); trying again",
+                    f" ({type(error).__name__}); retrying",
                 )
             else:  # for instance fewer brokers than REPLICATION_FACTOR so far
-                warnings.warn(
-                    "kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; trying again"
-                )
+                warnings.warn("kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; retrying")
         stop.wait(next(pauses))
 
 
 @cache
 def _warnings(log: logging.Logger) -> Warnings:
-    """Return the same warnings at each wait for Kafka: several waits are one line a minute."""
+    """Return the same warnings for each wait, so that several waits log one line a minute."""
     return Warnings(log)
 
 
 def admin(settings: StreamSettings) -> KafkaAdminClient:
-    """Make an admin client."""
+    """Create an admin client."""
     return KafkaAdminClient(**_common(settings))
 
 
 def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
-    """Make a consumer that sees committed records only, and commits nothing by itself.
+    """Create a consumer that reads committed records only and never commits by itself.
 
     Parameters
     ----------
     settings : StreamSettings
     **options
-        Over the defaults, under kafka-python's names.
+        Options of `KafkaConsumer` that override the defaults here.
     """
     return KafkaConsumer(
         **{
@@ -95,13 +93,13 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
 
 
 def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
-    """Make an idempotent producer whose records wait for the broker as long as it takes.
+    """Create an idempotent producer that retries a record for as long as it takes.
 
     Parameters
     ----------
     settings : StreamSettings
     **options
-        Over the defaults, under kafka-python's names.
+        Options of `KafkaProducer` that override the defaults here.
     """
     return KafkaProducer(
         **{
@@ -119,7 +117,7 @@ def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
 
 @contextmanager
 def closing(client: T) -> Iterator[T]:
-    """Close a client at the end of a ``with`` block, whatever state it is in."""
+    """Close a client at the end of a ``with`` block, as `close` does."""
     try:
         yield client
     finally:
@@ -127,7 +125,7 @@ def closing(client: T) -> Iterator[T]:
 
 
 def close(*clients: Any) -> None:
-    """Close clients together, within `CLOSE_SECONDS`, whatever state they are in."""
+    """Close clients in parallel, within `CLOSE_SECONDS`, whatever state they are in."""
     threads = [
         threading.Thread(target=_close, args=[client], name="close", daemon=True)
         for client in clients

@@ -1,4 +1,4 @@
-"""Calls that may hang, run on a thread that can be left behind."""
+"""Worker threads for calls that may hang. A thread whose call hangs is abandoned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class DeadlineExceeded(Exception):
-    """A call took longer than it may."""
+    """A call took too long."""
 
 
 class Worker:
@@ -21,7 +21,7 @@ class Worker:
         threading.Thread(target=self._run, name="worker", daemon=True).start()
 
     def start(self, call: Callable[[], Any]) -> Future[Any]:
-        """Begin a call; the future gets its result or its exception."""
+        """Start a call; the future gets its result or its exception."""
         future: Future[Any] = Future()
         self._calls.put((future, call))
         return future
@@ -41,9 +41,9 @@ class Worker:
 
 
 class Workers:
-    """Hands out idle workers, so that a call does not need a new thread each time.
+    """A pool of idle workers, so that not every call needs a new thread.
 
-    A call may itself start another one: that one gets another worker.
+    A call that itself starts another call gets another worker for it.
     """
 
     def __init__(self) -> None:
@@ -57,5 +57,5 @@ class Workers:
             return Worker()
 
     def give_back(self, worker: Worker) -> None:
-        """Keep a worker whose call has returned for the next call."""
+        """Take back a worker whose call has returned."""
         self._idle.append(worker)

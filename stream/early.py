@@ -1,4 +1,4 @@
-"""How a service ends that was told to while it has hardly begun."""
+"""SIGTERM and SIGINT while a service still starts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import signal
 
 
 def end_at_once() -> None:
-    """From now on SIGTERM and SIGINT end the process with status 0, until `service.run` takes over.
+    """Let SIGTERM and SIGINT end the process with status 0, until `service.run` takes over.
 
-    To be called before anything heavy is imported: until then nothing is open that would have to
-    be brought to an end.
+    Call this before the slow imports. Nothing is open then that would have to be closed.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))

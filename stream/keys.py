@@ -1,4 +1,4 @@
-"""The keys that sign models and the folder of keys that are trusted."""
+"""The keys that sign models, and the folder of trusted public keys."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 FILE_BYTES = 10_000
-"""Nothing larger is read as a key."""
+"""Largest key file that is read."""
 
 
 class KeyFileError(ValueError):
-    """A key file that cannot be used; the message names the file."""
+    """A key file cannot be used; the message names the file."""
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -36,12 +36,7 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 
 class SigningKey:
-    """A private key that signs models.
-
-    Parameters
-    ----------
-    key : Ed25519PrivateKey
-    """
+    """A private key that signs models."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -52,23 +47,17 @@ class SigningKey:
         return self._key.sign(value)
 
     def share(self, folder: Path) -> Path:
-        """Put the public half into a folder of trusted keys, as ``<fingerprint>.pem``.
-
-        Raises
-        ------
-        KeyFileError
-            When the key was revoked there.
-        """
+        """Add the public key to a folder of trusted keys, as `trust` does."""
         return trust(self._key.public_key(), folder)
 
 
 def signing_key(path: Path) -> SigningKey:
-    """Read the private key, made here (mode 0600) where there is none yet.
+    """Read the private key. Create it first, with mode 0600, if there is none.
 
     Raises
     ------
     KeyFileError
-        When the file is no unencrypted Ed25519 key in PEM, or others may read it or own it.
+        When the file is not an unencrypted Ed25519 key in PEM, or others may read it or own it.
     """
     if not path.exists():
         _create(
@@ -78,7 +67,7 @@ def signing_key(path: Path) -> SigningKey:
             ),
             mode=0o600,
         )
-    content = _read(path, _keep_private)
+    content = _read(path, _check_private)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -94,12 +83,13 @@ def public_key(path: Path) -> Ed25519PublicKey:
     Raises
     ------
     KeyFileError
+        When the file is not an Ed25519 public key in PEM, or everyone may write it.
     """
-    content = _read(path, _keep_unchanged)
+    content = _read(path, _check_not_writable)
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
-        what = "a private key" if b"PRIVATE KEY" in content else "no public key in PEM"
+        what = "a private key" if b"PRIVATE KEY" in content else "not a public key in PEM"
         raise KeyFileError(f"{path}: {what}") from None
     if not isinstance(key, Ed25519PublicKey):
         raise KeyFileError(f"{path}: expected an Ed25519 key, got {type(key).__name__}")
@@ -113,18 +103,18 @@ def public_keys(folder: Path) -> tuple[dict[Path, Ed25519PublicKey], list[str]]:
     -------
     keys : dict of Path to Ed25519PublicKey
     problems : list of str
-        Why the other files trust nobody; each names the file. They do no harm to the keys.
+        Why the other files are ignored; each names the file.
     """
     keys, problems = {}, []
     try:
-        _keep_unchanged(folder, folder.stat())
+        _check_not_writable(folder, folder.stat())
         for path in sorted(folder.glob("*.pem")):
             try:
-                # Kubernetes mounts keys as links, but within the folder.
+                # Kubernetes mounts keys as links within the folder.
                 if not (target := path.resolve()).is_relative_to(folder.resolve()):
                     raise KeyFileError(f"{path}: a link out of the folder, to {target}")
                 keys[path] = public_key(path)
-            except (KeyFileError, OSError, RuntimeError) as error:  # links in a circle, up to 3.12
+            except (KeyFileError, OSError, RuntimeError) as error:  # circular links, before 3.13
                 problems.append(str(error))
     except FileNotFoundError:
         pass  # nobody is trusted yet
@@ -134,7 +124,7 @@ def public_keys(folder: Path) -> tuple[dict[Path, Ed25519PublicKey], list[str]]:
 
 
 def trust(key: Ed25519PublicKey, folder: Path) -> Path:
-    """Put a public key into a folder of trusted keys, as ``<fingerprint>.pem``.
+    """Add a public key to a folder of trusted keys, as ``<fingerprint>.pem``.
 
     Raises
     ------
@@ -152,18 +142,12 @@ def trust(key: Ed25519PublicKey, folder: Path) -> Path:
 
 
 def revoke(name: str, folder: Path) -> Path:
-    """Trust a key no longer, and leave a mark that it is not to be trusted again by itself.
-
-    Parameters
-    ----------
-    name : str
-        The key's fingerprint.
-    folder : Path
+    """Stop trusting the key with the fingerprint `name`, and stop `trust` from adding it again.
 
     Returns
     -------
     Path
-        The mark, ``<fingerprint>.revoked``.
+        The file that marks it as revoked, ``<fingerprint>.revoked``.
 
     Raises
     ------
@@ -185,7 +169,7 @@ class KeySet:
     Parameters
     ----------
     folder : Path
-        Holds one ``*.pem`` a key. It may be empty or absent: then nothing is trusted.
+        Holds one ``*.pem`` file for each key. If it is empty or missing, nothing is trusted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -211,20 +195,15 @@ class KeySet:
 
 
 class TrustedKeys:
-    """A folder of public keys that is read at each question: a key that is put there counts at
-    once, and one that is taken away no longer does.
-
-    Parameters
-    ----------
-    folder : Path
-        As for `KeySet`.
+    """A folder of trusted public keys. Keys that are added or removed count at once, because each
+    call reads the folder again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read(self) -> KeySet:
-        """Return the keys that the folder holds now, for many questions at once."""
+        """Return the keys that the folder holds now, to check many signatures with."""
         return KeySet(self._folder)
 
     def signer(self, value: bytes, signature: bytes) -> str | None:
@@ -240,25 +219,25 @@ class TrustedKeys:
 
 
 def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
-    """Return the content of a small file; its owner and mode are checked while it is open."""
+    """Return the content of a small file, after `check` of its owner and mode."""
 
     def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # a pipe would hold the caller for ever
+        return os.open(name, flags | os.O_NONBLOCK)  # a pipe would block for ever
 
     with open(path, "rb", opener=without_waiting) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(f"{path}: not a file")
+            raise KeyFileError(f"{path}: not a regular file")
         check(path, found)
         if found.st_size > FILE_BYTES:
-            raise KeyFileError(f"{path}: {found.st_size} bytes; a key has at most {FILE_BYTES}")
+            raise KeyFileError(f"{path}: at most {FILE_BYTES} bytes, got {found.st_size}")
         return file.read(FILE_BYTES)
 
 
-def _keep_private(path: Path, found: os.stat_result) -> None:
-    """Refuse a private key that anybody but us and root may read.
+def _check_private(path: Path, found: os.stat_result) -> None:
+    """Refuse a private key that others than this user and root may read.
 
-    Root's own file may be readable to our group: so Kubernetes gives a secret to a container.
+    A file of root may be readable by the group: Kubernetes mounts secrets like that.
     """
     if found.st_uid not in (os.geteuid(), 0):
         raise KeyFileError(f"{path}: belongs to user {found.st_uid}, not to {os.geteuid()}")
@@ -266,14 +245,14 @@ def _keep_private(path: Path, found: os.stat_result) -> None:
         raise KeyFileError(f"{path}: others may read this private key; run: chmod 600 {path}")
 
 
-def _keep_unchanged(path: Path, found: os.stat_result) -> None:
-    """Refuse what everyone may write, unless it is mounted read-only."""
+def _check_not_writable(path: Path, found: os.stat_result) -> None:
+    """Refuse a file or folder that everyone may write, unless it is mounted read-only."""
     if found.st_mode & stat.S_IWOTH and not os.statvfs(path).f_flag & os.ST_RDONLY:
         raise KeyFileError(f"{path}: everyone may write here; run: chmod o-w {path}")
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole or not at all; the first of two writers wins."""
+    """Write a file atomically. If there is one already, leave it as it is."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)
     try:

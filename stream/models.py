@@ -1,8 +1,8 @@
 """The models on the model topic: envelope, parts, signature.
 
-A model travels as one record, or as consecutive parts where it is larger than a message. Each
-part is a JSON object whose last field is its share of the pickle in base64, so that a console
-shows what the model is before its bytes; each is signed by itself, over the record's value.
+A model is one record, or several consecutive parts if it is larger than a message. Each part is a
+JSON object. Its last field holds bytes of the pickle in base64, so that a console shows first what
+the model is. Each part has its own signature, over the record's value.
 
 Nothing here unpickles.
 """
@@ -26,10 +26,10 @@ SIGNATURE = "signature"
 """Name of the record header that carries the Ed25519 signature."""
 
 PART_BYTES = 600_000
-"""Share of the pickle in one part: with base64 and envelope it stays under Kafka's 1 MB."""
+"""Bytes of the pickle in one part: with base64 and envelope it stays below Kafka's 1 MB."""
 
 TEXT_LIMIT = 1_000
-"""Most characters of a text in the envelope; what is said of a model quotes them."""
+"""Most characters of a text in the envelope; log lines and errors quote them."""
 
 Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
@@ -54,9 +54,9 @@ class Envelope:
     algorithm : str
         Class of the classifier.
     features : int
-        Number of features it expects.
+        Number of features that it expects.
     feature_names : list of str or None
-        Their names, in order, where it knows them.
+        Their names, in order, if it knows them.
     classes : list of int
         ``[0, 1]``.
     accepts_missing : bool
@@ -64,7 +64,7 @@ class Envelope:
     trained_on : int
         Number of records it was trained on.
     trained_to : dict of str to int
-        Partition to the highest offset it was trained on.
+        Partition to the highest offset that it was trained on.
     recipe_accuracy : float or None
         Prequential accuracy of its recipe when it was published.
     reason : str
@@ -74,21 +74,19 @@ class Envelope:
     created : str
         Time of publication, UTC, ISO 8601.
     sklearn, numpy, python : str
-        Versions it was made with.
+        Versions that it was made with.
     sha256 : str
         Of the whole pickle, in hexadecimal.
     threshold : float or None
-        The label is 1 where the probability of label 1 is not below it; ``None``: where that is
-        above one half. Absent in records of old.
+        The label is 1 if the probability of label 1 is not below it; ``None``: if it is above one
+        half. Older models lack this field and the next three.
     pinned : bool
-        Whether the modelgenerator publishes nothing after it, until it is unpinned. Absent in
-        records of old.
+        Whether the modelgenerator publishes nothing after it, until it is unpinned.
     after : int or None
-        Where the model topic ended when this was published, so that a replayed record tells by
-        itself that it stood elsewhere first. Absent in records of old.
+        End offset of the model topic when it was published; it shows that a record is a replay.
     probe : list of float or None, or None
-        Features that it is tried on before it serves, where it answers no random numbers: an
-        encoder may raise on categories that it has not seen. Absent in records of old.
+        Features that it is probed with before it serves, if it fails on random numbers, as an
+        encoder of categories may.
     """
 
     version: Positive
@@ -128,10 +126,10 @@ class Part:
     pickle: bytes
 
     def stood_at(self, offset: int) -> int:
-        """Return the least offset that this record, found at `offset`, may first have stood at.
+        """Return the least offset at which this record, now at `offset`, may have been first.
 
-        Versions rise along the topic. So whoever has read everything from there on has seen all
-        later versions, even if all that he has read was replayed.
+        Versions rise along the topic. So a reader that has read everything from there on has seen
+        all later versions, even if everything it read was replayed.
         """
         after = self.envelope.after
         return offset if after is None else min(offset, after + self.part - 1)
@@ -146,7 +144,7 @@ class Message:
 
 
 def now() -> str:
-    """Return the time as the topics carry it: UTC, ISO 8601, milliseconds, ``Z``."""
+    """Return the time in the format of the topics: UTC, ISO 8601, milliseconds, ``Z``."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -156,7 +154,7 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
     Parameters
     ----------
     envelope : Envelope
-        Its ``sha256`` is filled in here.
+        Without ``sha256``, which is computed here.
     pickle : bytes
         The model, pickled.
     key : SigningKey or None
@@ -176,7 +174,7 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
 
 
 def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys | KeySet) -> str:
-    """Check the signature of one record before anything in it is believed.
+    """Check the signature of one record, before anything else in it is read.
 
     Returns
     -------
@@ -193,7 +191,7 @@ def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys | KeySet)
     signatures = [content for name, content in headers if name == SIGNATURE]
     if len(signatures) != 1:
         raise ModelError(f"expected one {SIGNATURE} header, got {'more' if signatures else 'none'}")
-    # Kafka allows a header without content.
+    # A Kafka header may have no value.
     fingerprint = trusted.signer(value, signatures[0] or b"")
     if fingerprint is None:
         raise ModelError(f"not signed by a trusted key ({trusted})")
@@ -220,9 +218,9 @@ def unpack(value: bytes | None) -> Part:
 
 
 class _Share(Struct):
-    """The fields of a record of the model topic that belong to one part."""
+    """The fields of a record of the model topic that are not only its envelope's."""
 
-    sha256: str
+    sha256: Text  # not optional here
     part: Positive
     parts: Positive
     pickle: Annotated[bytes, Meta(description="base64")]

@@ -1,4 +1,4 @@
-"""Reading a range of one partition, or back from its end."""
+"""Reading a range of offsets of one partition, or backwards from its end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stream.settings import StreamSettings
 T = TypeVar("T")
 
 SILENCE_SECONDS = 30.0
-"""Timeout of a read that gets nothing; the transaction of a killed service ends sooner."""
+"""Timeout of a read that gets nothing. The transaction of a killed service times out sooner."""
 
 
 def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
-    """Return the first offset of a partition and the one after its last committed record."""
+    """Return the first offset of a partition, and the one after its last committed record."""
     start = client.beginning_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
     end = client.end_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
     return start, end
@@ -32,14 +32,14 @@ def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
 def read_range(
     client: KafkaConsumer, partition: TopicPartition, start: int, end: int, stop: Stop
 ) -> Iterator[Any]:
-    """Yield the records at offsets `start` to `end` - 1 of one partition, then return.
+    """Yield the records at offsets `start` to `end` - 1 of one partition.
 
-    The consumer is assigned that partition alone.
+    Assigns only that partition to the consumer.
 
     Raises
     ------
     KafkaTimeoutError
-        When nothing comes for half a minute.
+        When nothing arrives within `SILENCE_SECONDS`.
     Stopped
     """
     client.assign([partition])
@@ -51,8 +51,8 @@ def read_range(
             last, silent_since = position, time.monotonic()
         elif time.monotonic() - silent_since > SILENCE_SECONDS:
             raise KafkaTimeoutError(
-                f"{partition.topic} partition {partition.partition}: nothing came from offset"
-                f" {position} on within {SILENCE_SECONDS:g} s"
+                f"{partition.topic} partition {partition.partition}: no record at offset {position}"
+                f" or after it within {SILENCE_SECONDS:g} s"
             )
         for record in client.poll(timeout_ms=200).get(partition, ()):
             if record.offset >= end:
@@ -67,24 +67,25 @@ def newest(
     stop: Stop,
     most: int | None = None,
 ) -> T | None:
-    """Look back from the end of a partition, further and further, until `choose` finds something.
+    """Read longer and longer ranges at the end of a partition until `choose` finds something.
+
+    Assigns only that partition to the consumer.
 
     Parameters
     ----------
     client : KafkaConsumer
-        Assigned that partition alone afterwards.
     partition : TopicPartition
     choose : callable
-        Given the records of a growing stretch before the end, oldest first; returns what it
-        looked for, or ``None`` to look further back.
+        Takes the records of a range, oldest first; returns what it looked for, or ``None`` to go
+        on with a longer range.
     stop : Stop
     most : int, optional
-        Offsets that are looked back at most.
+        Longest range, in offsets.
 
     Returns
     -------
     object or None
-        ``None`` when all that was looked at holds nothing of the kind.
+        ``None`` if `choose` found nothing.
     """
     start, end = bounds(client, partition)
     start = start if most is None else max(start, end - most)

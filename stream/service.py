@@ -26,23 +26,23 @@ S = TypeVar("S", bound=StreamSettings)
 T = TypeVar("T")
 
 GRACE_SECONDS = 1.0
-"""How long a call may go on after the service was told to end."""
+"""Time that a running call has left once the service is told to stop."""
 
 WARN_EVERY_SECONDS = 60.0
 BEAT_SECONDS = 1.0
-"""How often the health file is touched."""
+"""Interval at which the health file is touched."""
 
 
 class Stopped(Exception):
-    """The service was told to end while it waited."""
+    """The service was told to stop."""
 
 
 class Fatal(Exception):
-    """The service cannot go on; the message is the one line that says why."""
+    """The service cannot go on; the message says why in one line."""
 
 
 class Stop:
-    """The stop flag of a service, and the waits that heed it.
+    """The stop flag of a service, and waits that end when it is set.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ class Stop:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._requested = False
-        # Not an Event: a signal handler that sets one while the main thread holds its lock, about
-        # to wait, would wait for that lock for ever. A socket can be written to at any moment.
+        # Not an Event: a signal handler that sets one would wait for ever for its lock if the main
+        # thread, which it interrupted, holds it. A socket can be written to at any time.
         self._woken, self._wake = socket.socketpair()
         self._clock = clock
         self._health_file: Path | None = None
@@ -64,20 +64,20 @@ class Stop:
         return self._requested
 
     def request(self) -> None:
-        """Ask the service to end."""
+        """Tell the service to stop."""
         if not self._requested:
             self._requested = True
             self._wake.send(b"\0")
 
     def beat_on(self, health_file: Path | None) -> None:
-        """Touch a file from now on whenever the main thread asks or waits here.
+        """Touch a file from now on whenever the main thread checks the flag or waits.
 
-        Every loop does so at each turn; the file grows old when the service is stuck.
+        Every loop does so at each turn. If the file grows old, the service is stuck.
 
         Raises
         ------
         Fatal
-            When the file cannot be made.
+            When the file cannot be created.
         """
         try:
             if health_file:
@@ -87,18 +87,13 @@ class Stop:
         self._health_file = health_file
 
     def check(self) -> None:
-        """Raise `Stopped` when the service was told to end."""
+        """Raise `Stopped` if the service was told to stop."""
         self._beat()
         if self:
             raise Stopped
 
     def wait(self, seconds: float) -> None:
-        """Wait, unless the service is told to end meanwhile.
-
-        Raises
-        ------
-        Stopped
-        """
+        """Wait; raise `Stopped` as soon as the service is told to stop."""
         self.check()
         while seconds > 0:
             select.select([self._woken], [], [], min(seconds, BEAT_SECONDS))
@@ -111,7 +106,8 @@ class Stop:
         Raises
         ------
         Stopped
-            When the service is told to end and the call does not return within a moment.
+            When the service is told to stop and the call does not return within
+            `GRACE_SECONDS`.
         """
         try:
             return self.deadline(math.inf, call)
@@ -119,10 +115,10 @@ class Stop:
             raise Stopped from None
 
     def deadline(self, seconds: float, call: Callable[[], T], max_step: float = math.inf) -> T:
-        """Return what `call` returns, or raise once it has taken too long.
+        """Return what `call` returns, or raise if it takes too long.
 
         The call runs on a worker thread, because some calls of kafka-python and of models have no
-        timeout. A worker whose call takes too long is abandoned. Once the service is told to end,
+        timeout. A worker whose call takes too long is abandoned. Once the service is told to stop,
         the call has `GRACE_SECONDS` left.
 
         Parameters
@@ -132,8 +128,8 @@ class Stop:
         call : callable
             Takes no arguments.
         max_step : float
-            Most seconds that count between two looks at the clock, a tenth of a second apart: so
-            that a suspended process does not use up its deadline.
+            Most seconds that one step of the clock counts, so that a suspended process does not
+            use up its deadline. Steps are a tenth of a second apart.
 
         Raises
         ------
@@ -145,7 +141,7 @@ class Stop:
         while not wait([future], timeout=min(0.1, max(0.0, left))).done:
             now = self._clock()
             left, last = left - min(now - last, max_step), now
-            if math.isfinite(left):  # without a timeout, the call itself may be what is stuck
+            if math.isfinite(left):  # a call without a timeout may be what is stuck
                 self._beat()
             if self and not stopping:
                 stopping, left = True, min(left, GRACE_SECONDS)
@@ -157,10 +153,10 @@ class Stop:
 
     def _beat(self) -> None:
         now = self._clock()
-        # Another thread that goes on says nothing of the loop.
+        # Only the main thread runs the loop; the others say nothing about it.
         if self._health_file and now >= self._next_beat and _on_main_thread():
             self._next_beat = now + BEAT_SECONDS
-            with suppress(OSError):  # a full disk must not end what works
+            with suppress(OSError):  # a full disk must not stop the service
                 self._health_file.touch()
 
 
@@ -169,11 +165,10 @@ def _on_main_thread() -> bool:
 
 
 class Warnings:
-    """Warnings that may recur: each kind is logged at most once a minute, with its count.
+    """Recurring warnings: each kind is logged at most once a minute, with its count.
 
     Parameters
     ----------
-    log : logging.Logger
     clock : callable
         Monotonic seconds.
     """
@@ -185,7 +180,7 @@ class Warnings:
         self._held: dict[str, int] = {}
 
     def warn(self, kind: str, message: str) -> None:
-        """Log `message`, unless a warning of this `kind` stands in the last minute's log."""
+        """Log `message`, unless a warning of this `kind` was logged within the last minute."""
         now = self._clock()
         if now - self._last.get(kind, -WARN_EVERY_SECONDS) < WARN_EVERY_SECONDS:
             self._held[kind] = self._held.get(kind, 0) + 1
@@ -197,7 +192,7 @@ class Warnings:
 
 
 class Backoff:
-    """Growing pauses between tries, in seconds: 0.2, 0.4, … 5."""
+    """Growing pauses between retries, in seconds: 0.2, 0.4, … 5."""
 
     def __init__(self) -> None:
         self._next = 0.2
@@ -208,10 +203,10 @@ class Backoff:
 
 
 def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoReturn:
-    """Run a service until it is told to end, then exit.
+    """Run a service until it is told to stop, then exit.
 
-    Exit status: 0 when SIGTERM or SIGINT ended it, 2 for a wrong argument or setting, 1 for
-    anything that it cannot survive; each failure is one line. ``--help`` shows its settings.
+    Exit status: 0 after SIGTERM or SIGINT, 2 for a wrong argument or setting, 1 for any other
+    error that ends the service; each is one line. ``--help`` shows its settings.
 
     Parameters
     ----------
@@ -220,12 +215,12 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     settings : type of StreamSettings
         Read from the environment.
     main : callable
-        Given the settings and the stop flag; may raise `Stopped` and `Fatal`.
+        Takes the settings and the stop flag; may raise `Stopped` and `Fatal`.
     """
     about = sys.modules[main.__module__].__doc__
     argument_parser(f"python -m {name}.app", about, settings).parse_args()
-    # Models and libraries warn their developers, record after record. Said once, for all threads:
-    # to silence them around each prediction would reach into what another thread just listens to.
+    # Models and libraries would warn at every record. Set once: `catch_warnings` around each
+    # prediction would change the filters of the other threads as well.
     warnings.simplefilter("ignore")
     log = logging.getLogger(name)
     logging.basicConfig(
@@ -237,7 +232,7 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     try:
         found = read(settings)
         logging.getLogger().setLevel(found.log_level)
-        # The client logs every retry of its own as an error; what matters of it is said here.
+        # kafka-python logs each of its retries as an error; the services log what matters.
         client_level = logging.DEBUG if found.log_level == "DEBUG" else logging.CRITICAL + 1
         logging.getLogger("kafka").setLevel(client_level)
         for line in misspelt(settings):
@@ -253,6 +248,6 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
         log.error("%s", error)
         status = 1
     logging.shutdown()
-    # At once: a call that was given up, such as a fit, may be in compiled code still, which aborts
-    # where Python takes itself apart beneath it.
+    # At once: an abandoned call, such as a fit, may still run compiled code, which crashes while
+    # the interpreter shuts down.
     os._exit(status)

@@ -10,37 +10,33 @@ from typing import Any
 from stream.settings import StreamSettings
 
 _OTHER_HOST = (62, 64)
-"""OpenSSL's codes of a certificate that names another host, or another address."""
+"""OpenSSL's error codes: the certificate names another host, or another address."""
 
 _DATES = (9, 10)
-"""OpenSSL's codes of a certificate that is not valid yet, or no longer."""
+"""OpenSSL's error codes: the certificate is not valid yet, or has expired."""
 
 _REVOCATION = (3, 12, 23)
-"""OpenSSL's codes of a missing or old list of revoked certificates, and of one that is on it."""
+"""OpenSSL's error codes: no revocation list, an expired one, or the certificate is on it."""
 
 _PASSING = (
     ssl.SSLWantReadError,
     ssl.SSLWantWriteError,
-    ssl.SSLEOFError,  # these three are what a broker that ends leaves behind
+    ssl.SSLEOFError,  # these three: the broker went away
     ssl.SSLZeroReturnError,
     ssl.SSLSyscallError,
 )
 
 
 class Tls:
-    """What kafka-python takes for an SSL context.
+    """Stands in for the SSL context that kafka-python expects.
 
-    It reads the files at each connection, so that renewed certificates count at once, and keeps
-    what was wrong with the last one: kafka-python tells nobody, and tries again for ever.
-
-    Parameters
-    ----------
-    settings : StreamSettings
+    It reads the files at each connection, so that renewed certificates count at once. It keeps the
+    reason why the last connection failed, because kafka-python drops it and retries for ever.
 
     Attributes
     ----------
     problem : str or None
-        One line: why no TLS connection could be made, or why the last one was refused.
+        Why the last connection failed, in one line; ``None`` if it succeeded.
     """
 
     def __init__(self, settings: StreamSettings) -> None:
@@ -68,7 +64,7 @@ class Tls:
                     return super().recv(*arguments)
                 except _PASSING:
                     raise
-                except ssl.SSLError as error:  # TLS 1.3: what the broker says of our certificate
+                except ssl.SSLError as error:  # TLS 1.3: the broker refuses our certificate
                     tls.problem = tls._explain(error, self.server_hostname)
                     raise
 
@@ -106,26 +102,26 @@ class Tls:
     def _explain(self, error: ssl.SSLError, host: str | None) -> str:
         if not isinstance(error, ssl.SSLCertVerificationError):
             return (
-                f"{host}: no TLS connection: {error.reason or error}; look at"
-                " KAFKA_SECURITY_PROTOCOL, and at KAFKA_SSL_CERTFILE if the broker asks for one"
+                f"{host}: no TLS connection: {error.reason or error}; check"
+                " KAFKA_SECURITY_PROTOCOL, and KAFKA_SSL_CERTFILE if the broker asks for one"
             )
         what = f"{host}: the broker's certificate is refused: {error.verify_message}"
         if error.verify_code in _OTHER_HOST:
             return (
-                f"{what}; use a name that the certificate has in KAFKA_BOOTSTRAP_SERVERS and in"
-                " the broker's advertised.listeners, or renew the certificate with this one"
+                f"{what}; use a name of the certificate in KAFKA_BOOTSTRAP_SERVERS and in the"
+                " broker's advertised.listeners, or add this name to the certificate"
             )
         if error.verify_code in _DATES:
-            return f"{what}; renew it, or set this machine's clock"
+            return f"{what}; renew it, or correct this machine's clock"
         if error.verify_code in _REVOCATION:
             return f"{what}; KAFKA_SSL_CRLFILE is {self._settings.kafka_ssl_crlfile}"
         return (
-            f"{what}; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it,"
-            f" and is {self._settings.kafka_ssl_cafile or 'not given (the system decides)'}"
+            f"{what}; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it;"
+            f" it is {self._settings.kafka_ssl_cafile or 'not set, so the system decides'}"
         )
 
 
 @cache
 def tls(settings: StreamSettings) -> Tls:
-    """Return the TLS of a service; all its clients share one, and its `problem`."""
+    """Return the one `Tls` that all clients of a process share, and with it its `problem`."""
     return Tls(settings)

@@ -1,4 +1,4 @@
-"""Topics: their settings, their creation, their partitions."""
+"""Topics: created with the options that the services rely on, and their partitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient
-from kafka.admin import NewPartitions
 from kafka.errors import (
     InvalidPartitionsError,
     KafkaTimeoutError,
@@ -23,18 +22,18 @@ from stream.settings import StreamSettings
 
 
 def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: logging.Logger) -> None:
-    """Create the service's topics that are missing, and add partitions where there are too few.
+    """Create the service's missing topics, and add partitions to those that have too few.
 
-    The data topic gets at least ``DATA_PARTITIONS``, the predictor's output topics at least as
-    many as the data topic has.
+    The data topic gets at least ``DATA_PARTITIONS`` partitions, the predictor's output topics at
+    least as many as the data topic has.
     """
     options = _options(settings)
     wanted = {topic: options[topic] for topic in settings.topics}
     found = partition_counts(client, list(wanted))
-    have = found.get(settings.data_topic)
-    if have is not None and have > settings.data_partitions:
+    have = found.get(settings.data_topic, 0)
+    if have > settings.data_partitions:
         log.warning(
-            "%s has %d partitions, more than DATA_PARTITIONS=%d; a topic cannot shrink",
+            "%s has %d partitions, more than DATA_PARTITIONS=%d; partitions cannot be removed",
             settings.data_topic,
             have,
             settings.data_partitions,
@@ -42,46 +41,49 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
         for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic):
             if topic in wanted:
                 wanted[topic]["num_partitions"] = have
-    missing = {topic: options for topic, options in wanted.items() if topic not in found}
-    for topic, options in missing.items():
+    end = time.monotonic() + clients.REQUEST_TIMEOUT_MS / 1000
+    # Other services do the same at the same time, and brokers hear of changes a bit later.
+    while missing := [t for t in wanted if found.get(t, 0) < wanted[t]["num_partitions"]]:
+        if time.monotonic() > end:
+            raise KafkaTimeoutError(f"topics with too few partitions: {missing}")
+        for topic in missing:
+            _create(client, topic, wanted[topic], found.get(topic), log)
+        client.wait_for_topics(missing)
+        found = partition_counts(client, list(wanted))
+
+
+def _create(
+    client: KafkaAdminClient,
+    topic: str,
+    options: dict[str, Any],
+    have: int | None,
+    log: logging.Logger,
+) -> None:
+    """Create a topic, or add the partitions that it lacks."""
+    count = options["num_partitions"]
+    if have is None:
         with suppress(TopicAlreadyExistsError), _denied("Create", topic):
             client.create_topics({topic: options}, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-            log.info("made topic %s, partitions=%d", topic, options["num_partitions"])
-    client.wait_for_topics(list(wanted))
-    for topic, count in partition_counts(client, list(wanted)).items():
-        target = wanted[topic]["num_partitions"]
-        if count < target:
-            with suppress(InvalidPartitionsError), _denied("Alter", topic):
-                client.create_partitions({topic: NewPartitions(target)})
-                log.info("grew topic %s from %d to %d partitions", topic, count, target)
-    _wait_for_partitions(client, {topic: o["num_partitions"] for topic, o in wanted.items()})
-
-
-def _wait_for_partitions(client: KafkaAdminClient, counts: dict[str, int]) -> None:
-    """Wait until the brokers know of all partitions: those of a grown topic come a bit later."""
-    end = time.monotonic() + clients.REQUEST_TIMEOUT_MS / 1000
-    found = partition_counts(client, list(counts))
-    while any(found.get(topic, 0) < count for topic, count in counts.items()):
-        if time.monotonic() > end:
-            raise KafkaTimeoutError(f"topics with too few partitions: {found}")
-        time.sleep(0.05)
-        found = partition_counts(client, list(counts))
-    client.wait_for_topics(list(counts))
+            log.info("created topic %s, partitions=%d", topic, count)
+    else:
+        with suppress(InvalidPartitionsError), _denied("Alter", topic):
+            client.create_partitions({topic: count})
+            log.info("added partitions to topic %s, from %d to %d", topic, have, count)
 
 
 def create_missing_topics(settings: StreamSettings, log: logging.Logger) -> None:
-    """Do what `ensure_topics` does, with a client of its own."""
+    """Call `ensure_topics` with a client of its own."""
     with clients.closing(clients.admin(settings)) as client:
         ensure_topics(client, settings, log)
 
 
 def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """Return the number of partitions of each of `topics` that exists.
+    """Return the number of partitions of those `topics` that exist.
 
     Raises
     ------
     TopicAuthorizationFailedError
-        When it may not be known whether one does.
+        When the right to describe one of them is missing.
     """
     counts = {}
     for topic in client.describe_topics(topics):
@@ -97,7 +99,7 @@ def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, i
 def _denied(right: str, topic: str) -> Iterator[None]:
     try:
         yield
-    except TopicAuthorizationFailedError:  # its own text is the whole request and response
+    except TopicAuthorizationFailedError:  # its own message is the whole request and response
         raise TopicAuthorizationFailedError(topic, right) from None
 
 
@@ -107,10 +109,10 @@ def _options(settings: StreamSettings) -> dict[str, dict[str, Any]]:
             "num_partitions": partitions,
             "replication_factor": settings.replication_factor,
             "configs": {
-                # Size alone decides: by default Kafka would drop a sole old model after a week.
+                # No time limit: by default Kafka would delete the only model after a week.
                 "retention.ms": "-1",
                 "retention.bytes": str(retention_bytes),
-                # Retention drops whole segments, so they have to be well below it.
+                # Retention deletes whole segments, so they have to be much smaller than the limit.
                 "segment.bytes": str(max(2**20, min(2**30, retention_bytes // 8))),
                 "min.insync.replicas": str(min(2, max(1, settings.replication_factor - 1))),
             },

@@ -1,9 +1,10 @@
-"""Transactions that a broker calls complete without having ended them on every topic.
+"""Transactions that a broker calls complete although some partitions are still open.
 
-Seen with Kafka 4.3.1 in KRaft mode: a broker that was killed within a transaction and comes back is
-fenced at first, and has no leaders for its own partitions. What it has to end meanwhile it skips
-as "likely deleted already", and calls the transaction complete. Readers of committed records get
-no further, and the next commit under the same name would commit what was to be aborted.
+Seen with Kafka 4.3.1 in KRaft mode: a broker is killed during a transaction. After its restart it
+is fenced for a moment, and its own partitions have no leaders. If it has to end the transaction
+then, it skips these partitions as "likely deleted already" and calls the transaction complete.
+Consumers with ``read_committed`` are stuck there, and the next commit under the same transactional
+id would commit records that should be aborted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _WAIT_SECONDS = 5.0
 
 
 class Transactions:
-    """Begins the transactions of a name, after the end of the last one.
+    """Initializes producers of one transactional id, and ends what a broker left open under it.
 
     Parameters
     ----------
@@ -37,9 +38,8 @@ class Transactions:
     name : str
         The transactional id.
     log : logging.Logger
-        Where it is said that something was left open.
     group : str, optional
-        The consumer group whose offsets they commit.
+        The consumer group whose offsets the transactions commit.
     """
 
     def __init__(
@@ -52,19 +52,18 @@ class Transactions:
         self._commit: bool | None = None
 
     def initialize(self, producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
-        """Do what `init_transactions` does, then end what is left of the last transaction.
+        """Call `init_transactions`, then end what the broker left open of the last transaction.
 
-        It is committed where the broker had decided so, else aborted: the transaction that does it
-        adds nothing, and its end is the end of whatever the same producer left open. What the
-        broker had decided it no longer tells after the first step; it is kept until all is done,
-        over as many tries as that takes.
+        An empty transaction ends it: the end of a transaction ends whatever its producer left open.
+        It commits if the broker had decided to commit, else it aborts. The broker forgets that
+        decision after `init_transactions`, so it is kept here until all is done, also over retries.
 
         Parameters
         ----------
         producer : KafkaProducer
-            Of this name.
+            Has this transactional id.
         places : collection of TopicPartition
-            All that transactions of this name may write to.
+            All partitions that transactions of this id may write to.
 
         Raises
         ------
@@ -88,7 +87,7 @@ class Transactions:
         producer.begin_transaction()
         if self._group is not None:
             producer.send_offsets_to_transaction({}, self._group)
-        # Last: should this transaction be cut short from here on, the broker aborts what was left.
+        # Last: if this transaction is interrupted from here on, the broker aborts what was left.
         kafka_workarounds.add_to_transaction(producer, left)
         if self._commit:
             producer.commit_transaction()
@@ -96,7 +95,7 @@ class Transactions:
             producer.abort_transaction()
         if left:
             self._log.warning(
-                "the broker had left the last transaction of %s open on %s; it is %s now",
+                "the broker had left the last transaction of %s open on %s; it is now %s",
                 self._name,
                 ", ".join(f"{place.topic} partition {place.partition}" for place in left),
                 "committed" if self._commit else "aborted",
@@ -104,16 +103,16 @@ class Transactions:
 
 
 def _state(client: KafkaAdminClient, name: str) -> TransactionState | None:
-    """Return the state of the last transaction of a name, ``None`` where a broker cannot tell."""
+    """Return the state of the last transaction, ``None`` if the broker is too old to tell."""
     end = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
             return client.describe_transactions([name])[name].state
         except TransactionalIdNotFoundError:
             return TransactionState.EMPTY
-        except UnsupportedVersionError:  # before 3.0
+        except UnsupportedVersionError:  # a broker before 3.0
             return None
-        except RetriableError:  # a cluster that is new makes the topic of transactions first
+        except RetriableError:  # a new cluster first creates its topic of transactions
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
@@ -125,7 +124,7 @@ def _left_open(
     own = kafka_workarounds.producer_id(producer)
     try:
         found = client.describe_producers(places)
-    except TopicAuthorizationFailedError:  # its own text is no topic
+    except TopicAuthorizationFailedError:  # its argument is not a topic
         topics = sorted({place.topic for place in places})
         raise TopicAuthorizationFailedError(topics, "Read") from None
     return [

@@ -89,7 +89,7 @@ def test_the_modelgenerator_is_upgraded_first_and_the_predictors_after_it(
     topics.write(300)
     await_line(predictor, ") is next")
     generator = replaced(generator, start, "modelgenerator")
-    await_line(predictor, f"made with scikit-learn {OURS}, here is {OLDER}.")
+    await_line(predictor, f"made with scikit-learn {OURS}, installed is {OLDER}.")
     assert answered_by(topics, 50) <= models_of(topics, OLDER)
     # Restarted in between, the old predictor finds the newest model that it can load.
     predictor = replaced(predictor, start, "predictor", python=older)

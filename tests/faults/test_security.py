@@ -325,8 +325,8 @@ def test_a_foreign_certificate_ends_a_service_with_one_line(
     foreign = {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)}
     assert last_line(start(service, **kafka.user(service) | foreign)) == (
         "localhost: the broker's certificate is refused: self-signed certificate in certificate"
-        " chain; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it, and"
-        f" is {kafka.foreign.path}"
+        " chain; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it; it is"
+        f" {kafka.foreign.path}"
     )
 
 
@@ -336,7 +336,7 @@ def test_a_certificate_for_another_host_ends_a_service_with_one_line(
     misnamed = kafka.user("predictor") | {"KAFKA_BOOTSTRAP_SERVERS": kafka.misnamed}
     line = last_line(start("predictor", **misnamed))
     assert "Hostname mismatch, certificate is not valid for 'localhost'" in line
-    assert "use a name that the certificate has in KAFKA_BOOTSTRAP_SERVERS" in line
+    assert "use a name of the certificate in KAFKA_BOOTSTRAP_SERVERS" in line
     unchecked = start("predictor", **misnamed, KAFKA_SSL_CHECK_HOSTNAME="0")
     eventually(lambda: "partitions 0@" in unchecked.log(), 120, unchecked.log)
     assert unchecked.stop(20) == 0

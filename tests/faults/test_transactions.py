@@ -74,7 +74,7 @@ def test_a_predictor_aborts_what_was_left_open_and_repeats_nothing(
     eventually(lambda: topics.answered() == 200, PATIENCE_SECONDS, predictor.tail)
     assert (
         f"the broker had left the last transaction of {name} open on {place.topic} partition 0;"
-        " it is aborted now"
+        " it is now aborted"
     ) in predictor.log()
     check(settings_env, [tmp_path / "predictor.log"])
 

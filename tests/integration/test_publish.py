@@ -189,7 +189,7 @@ class Local:
 REFUSED: dict[str, tuple[Any, list[str], str]] = {
     "regressor": (LinearRegression().fit([[1, 2]], [1]), [], "its classes are missing"),
     "not fitted": (LogisticRegression(), [], "its classes are missing: not a fitted classifier"),
-    "no model": ({"a": 1}, [], "a dict is no classifier"),
+    "no model": ({"a": 1}, [], "a dict is not a classifier"),
     "labels": (fitted(LogisticRegression(), 2, ("no", "yes")), [], "classes are ['no', 'yes']"),
     "three columns": (fitted(LogisticRegression(), 3), [], "the stream has 2, the model 3"),
     "no probabilities": (fitted(LinearSVC()), ["--threshold", "0.3"], "gives no probabilities"),

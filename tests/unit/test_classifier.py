@@ -79,14 +79,14 @@ def test_a_model_that_claims_to_accept_missing_features_is_probed_with_one() -> 
     ("content", "message"),
     [
         (b"garbage", "cannot be unpickled"),
-        (pickled({"a": 1}), "a dict is no classifier"),
-        (pickled(LinearRegression().fit(X, Y)), "does not tell label 0 from label 1"),
-        (pickled(LogisticRegression().fit(X, Y + 1)), "does not tell label 0 from label 1"),
+        (pickled({"a": 1}), "a dict is not a classifier"),
+        (pickled(LinearRegression().fit(X, Y)), "does not predict the labels 0 and 1"),
+        (pickled(LogisticRegression().fit(X, Y + 1)), "does not predict the labels 0 and 1"),
         (pickled(LogisticRegression().fit(X[:, :1], Y)), "features"),
-        (pickled(LogisticRegression()), "does not tell label 0 from label 1"),
+        (pickled(LogisticRegression()), "does not predict the labels 0 and 1"),
         (
             pickled(DecisionTreeClassifier().fit(X, np.column_stack([Y, Y]))),
-            "does not tell label 0 from label 1",
+            "does not predict the labels 0 and 1",
         ),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_second_stream_behind_the_first_hides_no_bomb(length: int, tmp_path: P
     marker = tmp_path / "ran"
     code = pickle.dumps((np.random.default_rng(0).bytes(length), Malicious(marker)))
     cut = length + 10
-    with pytest.raises(ModelError, match="something follows after its end"):
+    with pytest.raises(ModelError, match="more data after its end"):
         load(envelope(), zlib.compress(code[:cut], 0) + zlib.compress(code[cut:]))
     assert not marker.exists()
 
@@ -199,7 +199,7 @@ def test_a_second_stream_behind_the_first_hides_no_bomb(length: int, tmp_path: P
 def test_only_what_can_be_measured_is_unpacked(method: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
     joblib.dump(LogisticRegression().fit(X, Y), path, compress=(method, 3))
-    with pytest.raises(ModelError, match="neither plain nor packed with zlib"):
+    with pytest.raises(ModelError, match="neither plain nor compressed with zlib"):
         load(envelope(), path.read_bytes())
 
 
@@ -241,5 +241,5 @@ def test_the_pickle_itself_tells_its_scikit_learn_whatever_the_envelope_says(
     if loaded:
         assert load(envelope(sklearn=made_with), foreign).predict(X)
     else:
-        with pytest.raises(ModelError, match=f"made with scikit-learn {made_with}, here is"):
+        with pytest.raises(ModelError, match=f"made with scikit-learn {made_with}, installed is"):
             load(envelope(), foreign)
