@@ -54,9 +54,9 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> None
     next_ids = connect(look_up, settings, stop, LOG)
     first, rate, partitions = min(next_ids), settings.records_per_second, len(next_ids)
     LOG.info(
-        "stream=%s topic=%s first_id=%d partitions=%d rate=%s",
+        "stream=%s topic=%s first_id=%d partitions=%d rate=%s drift_every=%d",
         *(settings.stream, settings.data_topic, first, partitions),
-        f"{rate:g}/s" if rate else "unlimited",
+        *(f"{rate:g}/s" if rate else "unlimited", source.drift_every),
     )
     count = max(0, settings.count - first) if settings.count else None
     records = islice(source.records(first), count)

@@ -36,10 +36,13 @@ class Source(Protocol):
         What the features and the label are called.
     size : int or None
         Records before the source repeats or ends; ``None`` if it does neither.
+    drift_every : int
+        Records from one drift to the next; 0 if there is none.
     """
 
     schema: Schema
     size: int | None
+    drift_every: int
 
     def records(self, first_id: int) -> Iterator[Record]:
         """Yield the records from `first_id` on; each id is one more than the last."""
@@ -91,15 +94,15 @@ class Synthetic:
         self.schema = schema
         self._concept = concept
         self._seed = seed
-        self._length = drift_every
+        self.drift_every = drift_every
 
     def records(self, first_id: int) -> Iterator[Record]:
         """Yield the records from `first_id` on."""
-        id = first_id
+        id, length = first_id, self.drift_every
         while True:
-            phase, start = divmod(id, self._length) if self._length else (0, id)
-            pairs = self._concept(phase, _mix(self._seed, phase), self._length)
-            for features, label in islice(pairs, start, self._length or None):
+            phase, start = divmod(id, length) if length else (0, id)
+            pairs = self._concept(phase, _mix(self._seed, phase), length)
+            for features, label in islice(pairs, start, length or None):
                 yield Record(id, list(features.values()), int(label))
                 id += 1
 
@@ -122,6 +125,8 @@ class Rows:
     repeat : bool
         Whether another pass follows.
     """
+
+    drift_every = 0
 
     def __init__(self, table: Table, seed: int, repeat: bool) -> None:
         self.schema, self._features, self._labels = table

@@ -1,14 +1,16 @@
 """Everything on one machine: a Kafka broker, the three services, one live line of figures.
 
-``python -m local.demo`` runs until Ctrl-C. ``SECONDS=60`` ends it by itself and verifies the run.
-The settings of the services pass through; with ``KAFKA_BOOTSTRAP_SERVERS`` that cluster is used,
-on fresh topics.
+``python -m local.demo`` runs until Ctrl-C and then says what was seen. ``SECONDS=60`` ends it by
+itself and verifies the run. The settings of the services are passed on. With
+``KAFKA_BOOTSTRAP_SERVERS``, it uses that cluster, with new topics.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +18,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -33,15 +36,15 @@ from stream.arguments import argument_parser
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Fatal, Stop
 from stream.settings import SettingsError, StreamSettings, misspelt, read
-from stream.topics import ensure_topics, partition_counts
+from stream.topics import create_missing_topics
 
 SERVICES = ("datagenerator", "modelgenerator", "predictor")
 
 STOP_SECONDS = 3.5
-"""How long services may take to end, so that Ctrl-C ends everything within five."""
+"""Timeout for the services to end, so that Ctrl-C ends everything within 5 s."""
 
 PATIENCE_SECONDS = 120.0
-"""How long a run that is to end by itself waits for a prediction."""
+"""Timeout for the next prediction, in a run that ends by itself."""
 
 
 class DemoSettings(StreamSettings):
@@ -59,24 +62,22 @@ class Failed(Exception):
     """The demo cannot go on; the message says why."""
 
 
-class Run:
-    """One run: its topics, its services and what its predictions say.
+class Demo:
+    """The three services on topics of their own, and what their predictions show.
 
     Parameters
     ----------
-    settings : StreamSettings
-        Name brokers and topics.
     env : dict of str to str
         Environment of the services.
     folder : Path
-        Gets their logs.
+        For their logs.
     broker : LocalKafka or None
-        Ends the run when it ends; ``None`` where the broker is somebody else's.
+        The demo ends when it ends; ``None`` for a broker that was running before.
     """
 
     def __init__(
         self,
-        settings: StreamSettings,
+        settings: DemoSettings,
         env: dict[str, str],
         folder: Path,
         broker: LocalKafka | None,
@@ -84,76 +85,50 @@ class Run:
         self.figures = Figures()
         self._settings = settings
         self._env = env
-        self._folder = folder
         self._broker = broker
+        self._logs = {name: folder / f"{name}.log" for name in SERVICES}
         self._services: dict[str, Process] = {}
         self._ends: dict[int, int] = {}
         self._live = sys.stdout.isatty()
-        self._shown = 0.0
-        self._served = False
+        self._next_line = 0.0
+        self._last_output = time.monotonic()
 
-    @contextmanager
-    def services(self) -> Iterator[None]:
-        """Make the topics, run the services, and end them."""
-        log = logging.getLogger("demo")
-        client = clients.connect(lambda: clients.admin(self._settings), self._settings, Stop(), log)
-        with client:
-            ensure_topics(client, self._settings, log)
-            topics = [
-                self._settings.data_topic,
-                self._settings.prediction_topic,
-                self._settings.rejected_topic,
-            ]
-            counts = partition_counts(client, topics)
-        data, prediction, rejected = (
-            [TopicPartition(topic, number) for number in range(counts[topic])] for topic in topics
-        )
-        self._data = data
+    def __enter__(self) -> Self:
+        settings, log = self._settings, logging.getLogger("demo")
+        clients.connect(partial(create_missing_topics, settings, log), settings, Stop(), log)
         self._consumer: KafkaConsumer = clients.connect(
-            lambda: clients.consumer(self._settings), self._settings, Stop(), log
+            partial(clients.consumer, settings), settings, Stop(), log
         )
-        self._consumer.assign(prediction + rejected)
+        self._data = self._partitions(settings.data_topic)
+        outputs = (settings.prediction_topic, settings.rejected_topic)
+        self._consumer.assign([place for topic in outputs for place in self._partitions(topic)])
         self._consumer.seek_to_beginning()
-        try:
-            for name in SERVICES:
-                self._services[name] = Process(
-                    name,
-                    [sys.executable, "-m", f"{name}.app"],
-                    self._folder / f"{name}.log",
-                    env=self._env,
-                )
-            yield
-        finally:
-            stop(list(self._services.values()), STOP_SECONDS)
-            clients.close(self._consumer)
+        for name, path in self._logs.items():
+            command = [sys.executable, "-m", f"{name}.app"]
+            self._services[name] = Process(name, command, path, env=self._env)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop(list(self._services.values()), STOP_SECONDS)
+        clients.close(self._consumer)
 
     def watch(self, seconds: float) -> None:
-        """Show the figures for so many seconds after the first prediction; 0 is for ever."""
-        begun = time.monotonic()
-        end = None
-        while end is None or time.monotonic() < end:
+        """Show the figures until so many seconds after the first prediction; 0: without end."""
+        end = math.inf
+        while time.monotonic() < end:
             self._update()
-            if seconds and end is None:
-                if self.figures.predictions:
-                    end = time.monotonic() + seconds
-                elif time.monotonic() - begun > PATIENCE_SECONDS:
-                    raise Failed(f"no prediction within {PATIENCE_SECONDS:g} s")
+            if seconds and self.figures.predictions:
+                end = min(end, time.monotonic() + seconds)
 
     def finish(self) -> None:
-        """Stop the services, the predictor once it has predicted all that there is."""
-        self._end("datagenerator")
-        self._count_data()
-        lag, since = self.figures.lag(self._ends), time.monotonic()
-        while lag:
+        """Stop the services, the predictor after it has predicted every record."""
+        self._stop("datagenerator")
+        self._read_ends()
+        while self.figures.lag(self._ends):
             self._update()
-            left = self.figures.lag(self._ends)
-            if left < lag:
-                lag, since = left, time.monotonic()
-            elif time.monotonic() - since > PATIENCE_SECONDS:
-                raise Failed(f"of {lag:,} records none was predicted in {PATIENCE_SECONDS:g} s")
-        self._end("modelgenerator")
-        self._end("predictor")
-        self._show(time.monotonic(), "\n")
+        self._stop("modelgenerator")
+        self._stop("predictor")
+        self._show("\n")
 
     def verify(self, log_file: Path) -> None:
         """Check the whole run from outside."""
@@ -162,72 +137,96 @@ class Run:
             leashed(command), stdin=subprocess.PIPE, env=self._env
         ) as verifier:
             if verifier.wait() != 0:
-                raise Failed("the verification did not hold")
+                raise Failed("the verification failed")
         if not self.figures.swaps:
             raise Failed("no model was swapped")
 
+    def report(self) -> list[str]:
+        """Return lines that say what was seen, and why something was not."""
+        source, models = (
+            self._logs[name].read_text() for name in ("datagenerator", "modelgenerator")
+        )
+        drift_every = re.search(r" drift_every=(\d+)", source)
+        lines = self.figures.report(int(drift_every[1]) if drift_every else 0)
+        lines += re.findall(r" (done: .*)", source)[-1:]
+        if not self.figures.predictions:
+            lines += re.findall(r" (no model .*)", models)[-1:]
+        return lines
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, n) for n in self._consumer.partitions_for_topic(topic)]
+
     def _update(self) -> None:
-        for partition, records in self._consumer.poll(timeout_ms=200).items():
+        """Add the next predictions to the figures, check the processes, show a line when due."""
+        first, fetched = self.figures.model is None, self._consumer.poll(timeout_ms=200)
+        for place, records in fetched.items():
             for record in records:
-                try:
-                    if partition.topic == self._settings.prediction_topic:
-                        self.figures.predicted(decode_prediction(record.value))
-                    else:
-                        self.figures.reject(decode_rejected(record.value).source)
-                except RecordError as error:
-                    raise Failed(
-                        f"{partition.topic} partition {partition.partition}"
-                        f" offset {record.offset}: {error}"
-                    ) from None
+                self._add(place, record)
         for name, process in self._services.items():
             if process.status is not None:
                 raise Failed(f"{name} ended with status {process.status}\n{process.tail()}")
         if self._broker and not self._broker.running:
             raise Failed(f"the broker ended\n{self._broker.tail()}")
         now = time.monotonic()
-        first = self.figures.model is not None and not self._served
-        if first or now - self._shown >= (0.5 if self._live else 5.0):
-            self._served = self.figures.model is not None
-            with suppress(KafkaError):  # a broker that is slow now leaves the figures as they were
-                self._count_data()
-            self._show(now, "" if self._live else "\n")
+        if fetched or not (first or self.figures.lag(self._ends)):
+            self._last_output = now
+        elif self._settings.seconds and now - self._last_output > PATIENCE_SECONDS:
+            raise Failed(f"no prediction within {PATIENCE_SECONDS:g} s")
+        if now >= self._next_line or (first and self.figures.model):
+            with suppress(KafkaError):  # a slow broker leaves the last figures in place
+                self._read_ends()
+            self._show("" if self._live else "\n")
 
-    def _count_data(self) -> None:
+    def _add(self, place: TopicPartition, record: Any) -> None:
+        try:
+            if place.topic == self._settings.prediction_topic:
+                self.figures.predicted(decode_prediction(record.value))
+            else:
+                rejected = decode_rejected(record.value)
+                self.figures.reject(rejected.source, rejected.reason)
+        except RecordError as error:
+            raise Failed(
+                f"{place.topic} partition {place.partition} offset {record.offset}: {error}"
+            ) from None
+
+    def _read_ends(self) -> None:
         ends = self._consumer.end_offsets(self._data, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        self._ends = {partition.partition: end for partition, end in ends.items()}
+        self._ends = {place.partition: end for place, end in ends.items()}
 
-    def _show(self, now: float, end: str) -> None:
-        self._shown = now
+    def _show(self, end: str) -> None:
+        now = time.monotonic()
+        self._next_line = now + (0.5 if self._live else 5.0)
         line = self.figures.line(now, self._ends)
+        if " done: " in self._logs["datagenerator"].read_text():
+            line += ", end of the data"
         if self._live:
             line = f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
         print(line, end=end, flush=True)
 
-    def _end(self, name: str) -> None:
+    def _stop(self, name: str) -> None:
         process = self._services.pop(name)
         status = process.stop()
         if status != 0:
-            raise Failed(f"{name} ended with status {status} when told to\n{process.tail()}")
+            raise Failed(f"{name} ended with status {status} after SIGTERM\n{process.tail()}")
 
 
 def run(settings: DemoSettings, folder: Path) -> None:
-    """Run the demo with its files in a folder.
+    """Run the demo with its files in a folder, and say at the end what was seen.
 
     Raises
     ------
     Failed
-        When a service ends, or the run does not come out as it should.
+        When a service ends, or the run or its verification fails.
     BrokerError, Fatal
-        When there is no broker to run on.
+        When there is no broker.
     """
     with ExitStack() as stack:
         name = f"demo-{uuid.uuid4().hex[:8]}"
-        if "kafka_bootstrap_servers" in settings.model_fields_set:
-            broker, servers = None, settings.kafka_bootstrap_servers
-        else:
+        broker, servers = None, settings.kafka_bootstrap_servers
+        if "kafka_bootstrap_servers" not in settings.model_fields_set:
             print("starting Kafka", flush=True)
             broker = LocalKafka(folder / "kafka")
-            stack.callback(broker.kill)  # its data is thrown away: no need to close it well
+            stack.callback(broker.kill)  # its data is deleted: it need not close it
             broker.start()
             servers = broker.bootstrap_servers
         topics = {
@@ -245,16 +244,17 @@ def run(settings: DemoSettings, folder: Path) -> None:
             "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
         }
         print(f"Kafka on {servers}, topics {name}.*, logs in {folder}", flush=True)
-        demo = Run(settings.model_copy(update=topics), env, folder, broker)
-        with demo.services():
+        demo = Demo(settings.model_copy(update=topics), env, folder, broker)
+        with demo:
+            stack.callback(lambda: print("", *demo.report(), sep="\n"))  # once they have stopped
             demo.watch(settings.seconds)
             demo.finish()
             demo.verify(log_file)
-        figures = demo.figures
-        print(
-            f"demo: {figures.predictions} predictions, accuracy {figures.accuracy or 0:.4f},"
-            f" {len(figures.versions)} models, {figures.rejected} rejected, verified"
-        )
+    figures = demo.figures
+    print(
+        f"demo: {figures.predictions} predictions, accuracy {figures.accuracy or 0:.4f},"
+        f" {figures.swaps + 1} models, {figures.rejected} rejected, verified"
+    )
 
 
 def main() -> int:
@@ -273,7 +273,7 @@ def main() -> int:
     try:
         run(settings, folder)
     except KeyboardInterrupt:
-        print("\ndemo: stopped" + (" before it was verified" if settings.seconds else ""))
+        print("demo: stopped" + (" before it was verified" if settings.seconds else ""))
         shutil.rmtree(folder)
         return 1 if settings.seconds else 0
     except (Failed, BrokerError, Fatal, KafkaError) as error:

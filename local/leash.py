@@ -1,9 +1,8 @@
-"""Becomes a command that ends when whoever started it ends, even by ``kill -9``.
+"""Becomes a command that ends when the process that started it ends, even after ``kill -9``.
 
-Run as ``python -IS leash.py COMMAND…`` with the reading end of a pipe as standard input, whose
-writing end the owner keeps open. A watcher waits for the end of that pipe, which comes when the
-owner closes it or dies in whatever way; the process itself turns into the command, so that its
-process id is the command's.
+Run as ``python -IS leash.py COMMAND…``. Standard input is the reading end of a pipe whose writing
+end the owner keeps open. A watcher process waits for the end of that pipe: the owner closed it, or
+is gone. The process itself becomes the command, so that it keeps its process id.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import sys
 import time
 
 GRACE_SECONDS = 5.0
-"""How long a command whose owner is gone may take to end by itself."""
+"""How long a command may take to end after its owner is gone."""
 
 
 def main(command: list[str]) -> None:
     """Fork the watcher, then become the command."""
     pid = os.getpid()
     if os.fork() == 0:
-        os.setsid()  # Ctrl-C in the terminal is not for the watcher
+        os.setsid()  # Ctrl-C in the terminal must not reach the watcher
         _watch(pid)
         os._exit(0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -32,12 +31,12 @@ def main(command: list[str]) -> None:
 
 def _watch(pid: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # or a reader of the command's output would wait for the watcher
+    for stream in (1, 2):  # a reader of the command's output must not wait for the watcher
         os.dup2(null, stream)
     while os.read(0, 1):
         pass
-    # The watcher is the command's child: once it is somebody else's, the command is gone and
-    # its process id may be another's.
+    # The watcher is the command's child. When its parent changes, the command is gone, and its
+    # process id may belong to another process.
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 0.0)):
         if os.getppid() != pid:
             return

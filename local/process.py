@@ -1,4 +1,4 @@
-"""A process with a log file that does not outlive the one who started it."""
+"""A process with a log file that ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ class Process:
     Parameters
     ----------
     name : str
-        What messages call it.
-    command : sequence of str
+        Its name in messages.
     log_path : Path
-        Gets standard output and error, after what is there already.
+        Standard output and error are appended to it.
     env : mapping of str to str, optional
-        The whole environment; this process's by default.
-    cwd : Path, optional
+        The whole environment; that of this process by default.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=env,
                 cwd=cwd,
-                # Ctrl-C in the terminal is for the owner, who stops its processes in order.
+                # Ctrl-C in the terminal is for the owner, which stops its processes in order.
                 start_new_session=True,
             )
 
@@ -65,7 +63,7 @@ class Process:
         return self._popen.poll()
 
     def log(self) -> str:
-        """Return all that it wrote."""
+        """Return everything that it wrote."""
         return self.log_path.read_text(errors="replace")
 
     def tail(self, lines: int = 20) -> str:
@@ -77,15 +75,15 @@ class Process:
         self._popen.send_signal(number)
 
     def pause(self) -> None:
-        """Let it sleep until it is woken."""
+        """Suspend it."""
         self.send(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self.send(signal.SIGCONT)
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for its end; return the exit status, ``None`` if it still runs."""
+        """Wait until it ends; return the exit status, ``None`` if it still runs."""
         try:
             status = self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -94,11 +92,11 @@ class Process:
         return status
 
     def stop(self, seconds: float = 30.0) -> int:
-        """End it by SIGTERM, by SIGKILL after so many seconds; return the exit status."""
+        """End it with SIGTERM, with SIGKILL after a timeout; return the exit status."""
         return stop([self], seconds)[0]
 
     def kill(self) -> int:
-        """End it by SIGKILL; return the exit status."""
+        """End it with SIGKILL; return the exit status."""
         self._popen.kill()
         status = self._popen.wait()
         self._release()
@@ -110,13 +108,7 @@ class Process:
 
 
 def stop(processes: Sequence[Process], seconds: float = 30.0) -> list[int]:
-    """End processes together by SIGTERM, those left after so many seconds by SIGKILL.
-
-    Returns
-    -------
-    list of int
-        Their exit statuses.
-    """
+    """End processes together with SIGTERM, with SIGKILL after a timeout; return exit statuses."""
     end = time.monotonic() + seconds
     for process in processes:
         process.send(signal.SIGTERM)

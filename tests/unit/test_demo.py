@@ -48,13 +48,13 @@ def test_a_version_that_takes_over_on_two_partitions_is_one_swap() -> None:
     figures = Figures()
     for partition, version in ((0, 3), (1, 3), (0, 4), (1, 3), (1, 4)):
         figures.predicted(prediction(0, model=version, source=(partition, 0)))
-    assert (figures.versions, figures.swaps) == ([3, 4], 1)
+    assert (list(figures.first_ids), figures.swaps) == ([3, 4], 1)
 
 
 def test_the_lag_counts_what_was_neither_predicted_nor_rejected() -> None:
     figures = Figures()
     figures.predicted(prediction(6))
-    figures.reject((0, 7))
+    figures.reject((0, 7), "no reason")
     assert figures.lag({0: 10, 1: 5}) == 2 + 5
 
 
@@ -68,7 +68,41 @@ def test_the_rate_is_that_of_the_last_five_seconds() -> None:
     assert rate == pytest.approx(20.0)
 
 
-def test_a_process_that_heeds_sigterm_ends_by_it(tmp_path: Path) -> None:
+def test_the_report_says_where_models_swapped_and_drifts_were() -> None:
+    figures = Figures()
+    for offset in range(25):
+        figures.predicted(prediction(offset, model=1 + offset // 10))
+    figures.reject((0, 25), "label: expected 0 or 1")
+    assert figures.report(drift_every=8) == [
+        "25 predictions, 25 of them counted",
+        "accuracy 1.0000, last 1,000 1.0000",
+        "1 rejected, 1 of them: label: expected 0 or 1",
+        "first model: 1 at id 0; 2 swaps: 2 at id 10, 3 at id 20",
+        "3 drifts: at id 8, at id 16, at id 24",
+    ]
+
+
+def test_the_report_says_why_nothing_was_counted() -> None:
+    figures = Figures()
+    figures.predicted(prediction(0, seen=True, n=0, correct=0))
+    figures.predicted(prediction(1, label=None, n=0, correct=0))
+    assert figures.report()[:4] == [
+        "2 predictions, 0 of them counted",
+        "1 not counted: their model was trained on the record",
+        "1 not counted: the record has no label",
+        "accuracy –, last 1,000 – (nothing was counted)",
+    ]
+
+
+def test_the_report_names_the_latest_20_swaps() -> None:
+    figures = Figures()
+    for offset in range(30):
+        figures.predicted(prediction(offset, model=offset))
+    line = next(line for line in figures.report() if "swaps" in line)
+    assert line.startswith("first model: 0 at id 0; 29 swaps: …, 10 at id 10, 11 at id 11")
+
+
+def test_a_process_that_handles_sigterm_ends_with_it(tmp_path: Path) -> None:
     process = Process("sleep", ["sleep", "60"], tmp_path / "log")
     assert process.stop() == -signal.SIGTERM
 
