@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     IllegalSaslStateError,
     KafkaTimeoutError,
@@ -21,10 +22,18 @@ from kafka.net.connection import KafkaConnection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 
+from stream import batches
+
 LONGEST_WAIT_MS = 120_000
 """Longer than any transaction of the services may take."""
 
 _ADD_SECONDS = 5.0
+
+
+# A batch that cannot be decoded leaves `poll` spinning for ever, deaf to everything: the generator
+# that raised is asked again and again.
+
+Fetcher.PartitionRecords._unpack_records = batches.unpack_records
 
 
 # A wait for the end of a transaction has no timeout. If the producer is closed meanwhile, the

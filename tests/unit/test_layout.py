@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "kafka": "kafka-python",
     "pydantic_settings": "pydantic-settings",
     "sklearn": "scikit-learn",
+    "snappy": "python-snappy",
 }
 NEEDED_UNSEEN = {"crc32c", "scikit-learn"}
 """Used without an import of ours: by the Kafka client, by the models that are loaded."""
