@@ -23,6 +23,7 @@ from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
+from tests.checker import Report, check
 from tests.services import eventually
 from tests.unit.classifiers import envelope, pickled
 
@@ -48,6 +49,7 @@ class Topics:
         given = {name.lower(): value for name, value in env.items()}
         given["data_partitions"] = str(partitions)
         self.settings = Settings.model_validate(given)
+        self.env = dict(env)
         self.group = env["GROUP_ID"]
         self.partitions = partitions
         self.key = signing_key(Path(env["SIGNING_KEY"]))
@@ -190,6 +192,22 @@ class Topics:
         """Return how many predictions and rejected records there are."""
         return sum(len(self.predictions(p)) + len(self.rejected(p)) for p in range(self.partitions))
 
+    @property
+    def log(self) -> Path:
+        """Where a predictor with the settings of the test writes its lines."""
+        return Path(self.env["LOG_FILE"])
+
+    def check(self, *logs: Path, recreated: bool = False) -> Report:
+        """Check every invariant on the topics and in log files."""
+        return check(self.env, logs, recreated)
+
+    def logged(self, log: Path) -> bool:
+        """Tell whether a log file has a line for every tenth counted prediction."""
+        read = [self.predictions(partition) for partition in range(self.partitions)]
+        counts: list[int] = [predictions[-1]["n"] for predictions in read if predictions]
+        lines = log.read_text().count("\n") if log.is_file() else 0
+        return lines == sum(n // 10 for n in counts)
+
     def _read(self, topic: str, partition: int) -> Records:
         place = TopicPartition(topic, partition)
         beginning, end = reading.bounds(self.consumer, place)
@@ -208,6 +226,17 @@ def await_answered(topics: Topics, count: int | None = None, seconds: float = 60
         seconds,
         lambda: f"{goal} answers; there are {topics.answered()}",
     )
+
+
+def await_serving(topics: Topics, version: int) -> None:
+    """Write records until a version is said to serve and all of them are answered."""
+
+    def serves() -> bool:
+        topics.write(10)
+        return any(s["version"] == version and s["status"] == "serving" for s in topics.statuses())
+
+    eventually(serves, message=f"model {version} serves")
+    await_answered(topics)
 
 
 def await_no_members(topics: Topics) -> None:

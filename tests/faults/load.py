@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from kafka import KafkaConsumer, TopicPartition
@@ -12,6 +13,7 @@ from kafka.errors import KafkaError
 from sklearn.linear_model import LogisticRegression
 
 from stream import clients, reading
+from tests.checker import Report
 from tests.services import PATIENCE_SECONDS, eventually
 from tests.topics import Topics
 
@@ -150,6 +152,19 @@ class Load:
         """Write no more, and wait until every record is answered."""
         self.stop()
         self.recovery(seconds)
+
+    def check(self, *logs: Path) -> Report:
+        """Write no more, wait for the answers, and check that every record was counted once.
+
+        Returns
+        -------
+        Report
+            Of the checker, which has looked into the log files too; `Topics.log`, if none is given.
+        """
+        self.finish()
+        report = self.topics.check(*(logs or [self.topics.log]))
+        assert report.n == self.topics.written()
+        return report
 
     def _run(self) -> None:
         begun, first, published = time.monotonic(), self.topics.written(), 0.0

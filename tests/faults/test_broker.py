@@ -66,7 +66,6 @@ def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
     broker: LocalKafka,
     start: Services,
     settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
     broker.start()
@@ -90,7 +89,7 @@ def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
         assert stop(services[1:]) == [0, 0]
         for partition, found in ids(topics).items():
             assert found == list(range(partition, 3 * len(found), 3))
-    assert check(settings_env, [tmp_path / "predictor.log"]).swaps > 0
+        assert topics.check(topics.log).swaps > 0
 
 
 def test_absent_for_two_minutes_when_services_start_it_is_waited_for(
@@ -153,7 +152,7 @@ def test_one_of_three_lost_for_good_under_load_loses_nothing(
             # Each record that the brokers have taken, once.
             found = sorted(itertools.chain.from_iterable(ids(topics).values()))
             assert found == list(range(topics.written()))
-        assert check(settings_env, [tmp_path / "predictor.log"]).n == len(found)
+            assert topics.check(topics.log).n == len(found)
 
 
 def test_at_the_end_of_a_file_the_datagenerator_idles_through_restarts_of_the_broker(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from local.kafka import LocalKafka
-from tests.checker import check
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.services import Services
@@ -26,8 +24,6 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_killed_and_followed_by_one_of_another_name_records_are_answered_on_any_broker(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
     predictor = start("predictor", REPLICA="0")
@@ -38,5 +34,4 @@ def test_killed_and_followed_by_one_of_another_name_records_are_answered_on_any_
         predictor = start("predictor", REPLICA=str(number))
         fault = "predictor killed (-9), successor of another name, broker's defaults"
         recoveries.add(fault, load.recovery(RESUMED_SECONDS))
-    load.finish()
-    assert check(settings_env, [tmp_path / "predictor.log"]).n == load.topics.written()
+    load.check()

@@ -4,11 +4,9 @@ import itertools
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.checker import check
 from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.proxy import (
     ADD_OFFSETS,
@@ -53,8 +51,6 @@ def test_connections_cut_at_every_step_of_a_commit_cost_no_record_and_repeat_non
     load: Load,
     proxy: Proxy,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
     predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
@@ -62,11 +58,9 @@ def test_connections_cut_at_every_step_of_a_commit_cost_no_record_and_repeat_non
     for api, moment in itertools.product(COMMIT, MOMENTS):
         assert proxy.strike(Strike("cut", api, moment)).struck.wait(RESUMED_SECONDS), (api, moment)
         recoveries.add("connection cut during a commit", load.recovery(RESUMED_SECONDS))
-    load.finish()
+    load.check()
     assert predictor.status is None
     assert "Traceback" not in predictor.log()
-    report = check(settings_env, [tmp_path / "predictor.log"])
-    assert report.n == load.topics.written()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +71,6 @@ def test_connections_that_stall_in_a_commit_are_given_up_and_nothing_is_lost_or_
     load: Load,
     proxy: Proxy,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
     api: int,
     moment: Moment,
@@ -87,11 +79,9 @@ def test_connections_that_stall_in_a_commit_are_given_up_and_nothing_is_lost_or_
     load.under_way()
     assert proxy.strike(Strike("stall", api, moment)).struck.wait(RESUMED_SECONDS)
     recoveries.add("connection stalled during a commit", load.recovery(STALLED_SECONDS))
-    load.finish()
+    load.check()
     assert predictor.status is None
     assert "Traceback" not in predictor.log()
-    report = check(settings_env, [tmp_path / "predictor.log"])
-    assert report.n == load.topics.written()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -99,8 +89,6 @@ def test_connections_cut_at_random_requests_cost_no_record_and_repeat_none(
     load: Load,
     proxy: Proxy,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
     seed: int,
 ) -> None:
@@ -110,8 +98,6 @@ def test_connections_cut_at_random_requests_cost_no_record_and_repeat_none(
         strike = Strike("cut", None, rng.choice(MOMENTS), rng.randrange(1, 60))
         assert proxy.strike(strike).struck.wait(PATIENCE_SECONDS), strike
     recoveries.add("connection cut at random, 15 times", load.recovery(PATIENCE_SECONDS))
-    load.finish()
+    load.check()
     assert predictor.status is None
     assert "Traceback" not in predictor.log()
-    report = check(settings_env, [tmp_path / "predictor.log"])
-    assert report.n == load.topics.written()

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.process import Process
-from tests.checker import check
 from tests.faults.load import RESUMED_SECONDS, Load
-from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, eventually
 
 WARNING = "predictions go on, the log catches up later"
@@ -29,16 +27,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - wherever umount is
 
 
-def lines(log: Path) -> int:
-    return len(log.read_text().splitlines()) if log.is_file() else 0
-
-
-def all_lines(load: Load, log: Path) -> bool:
-    """Tell whether the log has a line at every 10th counted prediction."""
-    counts: list[int] = [load.topics.predictions(p)[-1]["n"] for p in range(3)]
-    return lines(log) == sum(n // 10 for n in counts)
-
-
 def assert_at_most_one_a_minute(predictor: Process, since: float) -> None:
     assert predictor.log().count(WARNING) <= 1 + (time.monotonic() - since) // 60
 
@@ -46,14 +34,12 @@ def assert_at_most_one_a_minute(predictor: Process, since: float) -> None:
 def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_up(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
     small_disk: Path,
-    recoveries: Recoveries,
 ) -> None:
     log, filler = small_disk / "predictor.log", small_disk / "filler"
     begun = time.monotonic()
     predictor = start("predictor", LOG_FILE=str(log))
-    eventually(lambda: lines(log) > 20, PATIENCE_SECONDS)
+    eventually(lambda: log.exists() and log.read_text().count("\n") > 20, PATIENCE_SECONDS)
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(b"\0" * 2**20)
     full = f"No space left on device; {WARNING}"
@@ -61,18 +47,17 @@ def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_u
     load.recovery(RESUMED_SECONDS)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, begun)
-    assert not all_lines(load, log)  # though what is left of a block may take some
+    assert not load.topics.logged(log)  # though what is left of a block may take some
     filler.unlink()
     ends = load.ends()
     eventually(lambda: load.answered(ends), RESUMED_SECONDS)
     load.finish()
-    eventually(lambda: all_lines(load, log), RESUMED_SECONDS)
-    report = check(settings_env, [log])
-    assert report.n == load.topics.written()
+    eventually(lambda: load.topics.logged(log), RESUMED_SECONDS)
+    load.check(log)
 
 
 def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catches_up(
-    load: Load, start: Services, settings_env: dict[str, str], tmp_path: Path
+    load: Load, start: Services, tmp_path: Path
 ) -> None:
     log = tmp_path / "not" / "yet" / "predictor.log"
     log.parent.parent.write_text("a file where the folder should be")
@@ -83,6 +68,5 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     assert_at_most_one_a_minute(predictor, begun)
     load.finish()
     log.parent.parent.unlink()  # nothing more is predicted from here on
-    eventually(lambda: all_lines(load, log), RESUMED_SECONDS)
-    report = check(settings_env, [log])
-    assert report.n == load.topics.written()
+    eventually(lambda: load.topics.logged(log), RESUMED_SECONDS)
+    load.check(log)

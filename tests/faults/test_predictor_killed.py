@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.checker import check
 from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.recoveries import Recoveries
 from tests.services import Services, eventually
@@ -12,8 +11,6 @@ from tests.services import Services, eventually
 def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lost_or_twice(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
     predictor = start("predictor", REPLICA="one")
@@ -22,19 +19,16 @@ def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lo
         predictor.kill()
         predictor = start("predictor", REPLICA="one")
         recoveries.add("predictor killed (-9)", load.recovery(RESUMED_SECONDS))
-    load.finish()
-    report = check(settings_env, [tmp_path / "predictor.log"])
-    assert report.n == load.topics.written()
+    load.check()
 
 
 def test_killed_between_commit_and_log_write_the_log_is_completed(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
     tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
-    log, kept, pipe = (tmp_path / name for name in ("predictor.log", "kept", "pipe"))
+    log, kept, pipe = load.topics.log, tmp_path / "kept", tmp_path / "pipe"
     for _ in range(3):
         predictor = start("predictor", REPLICA="one")
         load.under_way()
@@ -47,7 +41,6 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
         kept.replace(log)
     start("predictor", REPLICA="one")
     recoveries.add("predictor killed before its log write", load.recovery(RESUMED_SECONDS))
-    load.finish()
-    total = load.topics.written()
-    eventually(lambda: len(log.read_text().splitlines()) >= total // 10 - 3)
-    assert check(settings_env, [log]).n == total
+    load.check()
+    eventually(lambda: load.topics.logged(log))
+    load.topics.check(log)

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
-from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics
 
 
 def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_new_one(
-    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    three: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     three.publish(1)
     three.write(3_000)
@@ -29,5 +27,5 @@ def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_
         ids = [[p["id"] for p in again.predictions(partition)][-2_000:] for partition in range(3)]
         assert ids == [list(range(partition, 6_000, 3)) for partition in range(3)]
         assert again.answered() <= 3_000 + 600 + 6_000
-    report = check(settings_env, [tmp_path / "predictor.log"], recreated=True)
+    report = again.check(again.log, recreated=True)
     assert report.n <= 3_000 + 600 + 6_000

@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 from local.process import Process
-from tests.checker import check
 from tests.faults.load import RESUMED_SECONDS, Load
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, eventually
-from tests.topics import Topics
 
 HANDOVER_SECONDS = 2 * 2.0
 
@@ -41,7 +39,6 @@ def share(processes: list[Process], counts: list[int]) -> bool:
 def test_from_one_replica_to_three_and_back_under_load_the_counts_of_each_partition_go_on(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
     tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
@@ -59,15 +56,12 @@ def test_from_one_replica_to_three_and_back_under_load_the_counts_of_each_partit
         assert replicas.pop().stop() == 0
         recoveries.add("replica leaves", load.recovery(RESUMED_SECONDS, left))
     eventually(lambda: share(replicas, [3]))
-    load.finish()
-    report = check(settings_env, replica.logs)
-    assert report.n == load.topics.written()
+    load.check(*replica.logs)
 
 
 def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_repeats_nothing(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
     tmp_path: Path,
     recoveries: Recoveries,
 ) -> None:
@@ -87,32 +81,11 @@ def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_r
     recoveries.add("paused replica woken", load.recovery(RESUMED_SECONDS, woken))
     since = sleeper.log().removeprefix(before)
     assert "going on from what is committed" in since or "partitions " in since
-    load.finish()
-    report = check(settings_env, replica.logs)
-    assert report.n == load.topics.written()
-
-
-def test_of_two_replicas_under_one_name_one_ends_with_a_line_that_says_so(
-    load: Load, start: Services, settings_env: dict[str, str], tmp_path: Path
-) -> None:
-    first, second = (
-        start("predictor", REPLICA="same", LOG_FILE=str(tmp_path / f"{name}.accuracy.log"))
-        for name in ("first", "second")
-    )
-    eventually(lambda: {first.status, second.status} & {1}, 180.0)
-    ended, stays = (first, second) if first.status == 1 else (second, first)
-    assert "another predictor runs under the name REPLICA=same" in ended.log().splitlines()[-1]
-    assert "Traceback" not in ended.log()
-    load.under_way()
-    load.finish()
-    assert stays.status is None
-    logs = [tmp_path / f"{name}.accuracy.log" for name in ("first", "second")]
-    report = check(settings_env, [log for log in logs if log.exists()])
-    assert report.n == load.topics.written()
+    load.check(*replica.logs)
 
 
 def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
-    load: Load, start: Services, settings_env: dict[str, str], tmp_path: Path, three: Topics
+    load: Load, start: Services, tmp_path: Path
 ) -> None:
     replica = Replicas(start, tmp_path)
     stays = replica("stays")
@@ -127,5 +100,4 @@ def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
         assert leaves.wait(30) == 0
     # A member that does not leave cleanly costs a session of six seconds each time.
     assert sorted(took)[1] < HANDOVER_SECONDS
-    load.finish()
-    check(settings_env, replica.logs)
+    load.check(*replica.logs)

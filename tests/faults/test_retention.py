@@ -14,7 +14,6 @@ from kafka import TopicPartition
 
 from local.kafka import LocalKafka
 from stream import reading
-from tests.checker import check
 from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics, await_no_members
 
@@ -61,8 +60,6 @@ def write_until_expired(topics: Topics, offset: int) -> None:
 def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_on(
     topics: Topics,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     state: str,
 ) -> None:
     topics.publish(1)
@@ -93,4 +90,4 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     assert gaps[-1] == named[-1]
     assert topics.predictions()[-1]["n"] == topics.answered()
     assert ("no tally is committed" in predictor.log()) == ("group" in state)
-    check(settings_env, [tmp_path / "predictor.log"])
+    topics.check(topics.log)

@@ -25,7 +25,6 @@ from datagenerator.sources import open_source
 from local.process import Process
 from stream import clients, reading
 from stream.settings import StreamSettings
-from tests.checker import check
 from tests.secured import SecuredKafka
 from tests.services import SERVICES, Services, eventually
 from tests.topics import Topics, assert_exactly_once
@@ -131,7 +130,7 @@ def ruled(
 
 
 def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
-    kafka: SecuredKafka, start: Services, settings_env: dict[str, str], env: dict[str, str]
+    kafka: SecuredKafka, start: Services, env: dict[str, str]
 ) -> None:
     stream = {"STREAM": "sea", "RATE": "300", "COUNT": "2000", "DATA_PARTITIONS": "2"}
     services = [start(name, **kafka.user(name), **stream) for name in reversed(SERVICES)]
@@ -143,7 +142,7 @@ def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
         assert_exactly_once(topics)
         eventually(lambda: topics.statuses(), 60, "the predictor says which model serves")
     assert [service.stop(20) for service in services] == [0, 0, 0]
-    check(env, [Path(settings_env["LOG_FILE"])])
+    topics.check(topics.log)
     for service in services:
         assert "-password" not in service.log()
         assert "Traceback" not in service.log()

@@ -75,7 +75,7 @@ def test_sigterm_in_the_first_seconds_of_a_start_ends_each_service_with_status_0
 
 
 def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transaction(
-    start: Services, settings_env: dict[str, str], tmp_path: Path, recoveries: Recoveries
+    start: Services, settings_env: dict[str, str], recoveries: Recoveries
 ) -> None:
     rng = random.Random(5)
     for _ in range(5):
@@ -83,7 +83,7 @@ def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transactio
         eventually(lambda p=processes[2]: "records/s=" in p.log(), PATIENCE_SECONDS)  # type: ignore[misc] # p
         time.sleep(rng.uniform(0.0, 1.0))  # the moment is what is tested
         recoveries.add("SIGTERM at work, broker up", end(processes))
-    report = check(settings_env, [tmp_path / "predictor.log"])
+    report = check(settings_env, [Path(settings_env["LOG_FILE"])])
     assert report.n > 0
 
 

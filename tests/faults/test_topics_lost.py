@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
-from pathlib import Path
 
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 
 from stream import clients
 from stream.records import Schema
-from tests.checker import check, check_snapshot, take_snapshot
+from tests.checker import check_snapshot, take_snapshot
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, eventually
@@ -25,7 +24,6 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
     load: Load,
     start: Services,
     settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
     running: bool,
 ) -> None:
@@ -47,15 +45,13 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
         eventually(lambda: again.answered() == before + again.written(), PATIENCE_SECONDS)
         assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
     assert "Traceback" not in predictor.log()
-    check(settings_env, [tmp_path / "predictor.log"], recreated=True)
+    again.check(again.log, recreated=True)
 
 
 @pytest.mark.parametrize("operator", ["deletes the group", "resets its offsets"])
 def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
     load: Load,
     start: Services,
-    settings_env: dict[str, str],
-    tmp_path: Path,
     recoveries: Recoveries,
     operator: str,
 ) -> None:
@@ -78,12 +74,11 @@ def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
     assert {re.findall(r"partition (\d)", line)[0] for line in lost} == {"0", "1", "2"}
     assert all("going on from the last prediction" in line for line in lost)
     assert all(line.endswith(" 0 records never seen") for line in lost)
-    load.finish()
-    assert check(settings_env, [tmp_path / "predictor.log"]).n == load.topics.written()
+    load.check()
 
 
 def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
-    load: Load, start: Services, settings_env: dict[str, str], recoveries: Recoveries
+    load: Load, start: Services, recoveries: Recoveries
 ) -> None:
     predictor = start("predictor")
     load.recovery(PATIENCE_SECONDS)
@@ -91,10 +86,10 @@ def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
     recoveries.add("prediction topic deleted", load.recovery(PATIENCE_SECONDS))
     load.finish()
     assert "Traceback" not in predictor.log()
-    snapshot = take_snapshot(settings_env)
+    snapshot = take_snapshot(load.topics.env)
     # What stood there before is gone, as if retention had taken it.
     snapshot.predictions_start = dict.fromkeys(snapshot.predictions_start, 1)
-    report = check_snapshot(snapshot, Path(settings_env["TRUSTED_KEYS"]))
+    report = check_snapshot(snapshot, load.topics.settings.trusted_keys)
     assert report.n == load.topics.written()
     assert report.predictions < report.n
 
@@ -123,13 +118,13 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
         load.finish()
         # Twice, if the first was still on its way when the topic was made again.
         assert {s["version"] for s in three.statuses() if s["status"] == "barred"} == {3}
-    report = check(settings_env)
+    report = three.check()
     assert report.n == three.written()
     assert report.models - {3} == {1, 2}  # the barred one may have predicted before it failed
 
 
 def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_versions(
-    three: Topics, start: Services, settings_env: dict[str, str], recoveries: Recoveries
+    three: Topics, start: Services, recoveries: Recoveries
 ) -> None:
     three.describe(Schema(["a", "b"], "label", "1"))
     predictor, modelgenerator = start("predictor"), start("modelgenerator", RETRAIN_EVERY="1000")
@@ -148,5 +143,5 @@ def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_version
     versions = [s["version"] for s in three.statuses()]
     assert versions == sorted(set(versions))
     assert "Traceback" not in predictor.log() + modelgenerator.log()
-    report = check(settings_env)
+    report = three.check()
     assert report.n + report.seen == three.written()

@@ -19,7 +19,6 @@ from local.kafka import LocalKafka
 from stream import clients
 from stream.records import Prediction, encode_prediction
 from stream.transactions import Transactions
-from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics
 
@@ -56,7 +55,7 @@ def left_open(topics: Topics, place: TopicPartition) -> bool:
 
 
 def test_a_predictor_aborts_what_was_left_open_and_repeats_nothing(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
     name, place = f"{topics.group}-one", TopicPartition(topics.settings.prediction_topic, 0)
     predictor = start("predictor", REPLICA="one")
@@ -76,7 +75,7 @@ def test_a_predictor_aborts_what_was_left_open_and_repeats_nothing(
         f"the broker had left the last transaction of {name} open on {place.topic} partition 0;"
         " it is now aborted"
     ) in predictor.log()
-    check(settings_env, [tmp_path / "predictor.log"])
+    topics.check(topics.log)
 
 
 def test_a_model_that_was_left_open_never_comes_to_light(topics: Topics) -> None:
@@ -113,7 +112,7 @@ def test_what_was_to_be_committed_is_committed_though_tries_fail_half_way(
         with monkeypatch.context() as patch:
             patch.setattr(kind, step, Mock(side_effect=KafkaTimeoutError))
             if kind is KafkaProducer:
-                patch.setattr("stream.transactions._add", lambda *_: None)
+                patch.setattr("stream.kafka_workarounds.add_to_transaction", lambda *_: None)
             with pytest.raises(KafkaTimeoutError):
                 transactions.initialize(failing, [place])
         clients.close(failing)

@@ -13,7 +13,6 @@ from kafka.protocol.producer.transaction import WriteTxnMarkersRequest
 
 from local.process import Process
 from predictor.positions import SETTLE_SECONDS
-from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, await_answered, regression
 from tests.unit.classifiers import Held
@@ -79,24 +78,23 @@ def _younger(file: Path, than: float) -> bool:
 
 @pytest.mark.parametrize("step", ["commit_transaction", "after_commit_transaction"])
 def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path, step: str
+    topics: Topics, start: Services, tmp_path: Path, step: str
 ) -> None:
-    log = tmp_path / "predictor.log"
     predictor = start.run("predictor", STEP, step, "3", "kill", REPLICA="one")
     write_until_struck(topics, predictor)
     assert predictor.wait(WAIT_SECONDS) == -signal.SIGKILL
-    logged = [int(line.split("n=")[1].split()[0]) for line in log.read_text().splitlines()]
+    logged = [int(line.split("n=")[1].split()[0]) for line in topics.log.read_text().splitlines()]
     assert max(logged) <= topics.predictions()[-1]["n"], "I4: the log is ahead of the topic"
     start("predictor", REPLICA="one")
     await_answered(topics)
-    eventually(lambda: log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
+    eventually(lambda: topics.log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
     assert not [*tmp_path.glob("*.old")], "I4: a log ahead of the topic was set aside"
-    check(settings_env, [log])
+    topics.check(topics.log)
 
 
 @pytest.mark.parametrize("successor", ["one", "two"])
 def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path, successor: str
+    topics: Topics, start: Services, tmp_path: Path, successor: str
 ) -> None:
     logs = {name: tmp_path / f"{name}.log" for name in ("one", "two")}
     env = {name: {"REPLICA": name, "LOG_FILE": str(log)} for name, log in logs.items()}
@@ -118,20 +116,20 @@ def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
         assert after.stop() == 0
         one = start("predictor", **env["one"])
         eventually(lambda: "partitions 0@" in one.log(), WAIT_SECONDS)
-    check(settings_env, [logs[successor]])
+    topics.check(logs[successor])
 
 
 def test_a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
     predictor = start.run("predictor", STEP, "commit_transaction", "3", "fail")
     write_until_struck(topics, predictor)
     await_answered(topics)
-    check(settings_env, [tmp_path / "predictor.log"])
+    topics.check(topics.log)
 
 
 def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_read(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
     one = start.run(
@@ -148,11 +146,11 @@ def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_rea
     eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
     topics.write(20)
     await_answered(topics)
-    check(settings_env, written(logs))
+    topics.check(*written(logs))
 
 
 def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_begun(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
     one = start.run(
@@ -169,11 +167,11 @@ def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_be
     )
     one.wake()
     await_answered(topics)
-    check(settings_env, written(logs))
+    topics.check(*written(logs))
 
 
 def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predict(
-    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    three: Topics, start: Services, tmp_path: Path
 ) -> None:
     three.publish(1)
     names = ("one", "two", "three")
@@ -194,11 +192,11 @@ def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predi
     eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
     one.wake()
     eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
-    check(settings_env, written(tmp_path / name for name in names))
+    three.check(*written(tmp_path / name for name in names))
 
 
 def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     health = tmp_path / "alive"
     start.run("predictor", STEP, "commit_transaction", "0", "fail", HEALTH_FILE=str(health))
@@ -207,11 +205,11 @@ def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
     for _ in range(4):  # each time, the loop has turned for a second
         touched = health.stat().st_mtime
         eventually(partial(_younger, health, touched))
-    check(settings_env)
+    topics.check()
 
 
 def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     held, go = tmp_path / "held", tmp_path / "go"
     topics.publish(2, Held(held, go))
@@ -226,4 +224,4 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     versions = [p["model"] for p in topics.predictions()]
     assert set(versions) == {2, 3}
     assert versions == sorted(versions)
-    check(settings_env)
+    topics.check()

@@ -69,7 +69,7 @@ def forgeries(good: Message, marker: Path) -> list[Message]:
 
 
 def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     marker = tmp_path / "malicious code ran"
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
 
 
 def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     for _ in range(3):
         topics.publish_next()
@@ -115,9 +115,7 @@ def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
     assert f"signed by {topics.key.fingerprint}" in predictor.log()
 
 
-def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(
-    topics: Topics, settings_env: dict[str, str]
-) -> None:
+def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topics: Topics) -> None:
     topics.publish_next()
     stranger = clients.producer(
         topics.settings, transactional_id=f"{topics.group}-stranger", transaction_timeout_ms=60_000
@@ -140,7 +138,7 @@ def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(
 
 
 def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     topics.publish_next()
     predictor = start("predictor")

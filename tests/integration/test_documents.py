@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from stream.records import Schema
-from tests.checker import check
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, regression
 
@@ -27,7 +26,7 @@ def run(source: str, start: Services, folder: Path) -> str:
 
 
 def test_the_model_of_the_document_serves_its_stream(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
     people = pd.DataFrame(rng.integers(0, 60, size=(200, 3)), columns=COLUMNS).astype(float)
@@ -42,11 +41,11 @@ def test_the_model_of_the_document_serves_its_stream(
     start("predictor")
     eventually(lambda: len(topics.predictions()) == 2, 90)
     assert [p["prediction"] for p in topics.predictions()] == [1, 0]
-    check(settings_env)
+    topics.check()
 
 
 def test_the_producer_of_the_document_is_predicted(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     run(example("your-own-data.md"), start, tmp_path)
     matrix = np.random.default_rng(0).normal(size=(50, 3))

@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import orjson
 from kafka import TopicPartition
 
 from stream import reading
-from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, assert_exactly_once
 
 
 def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_all_of_it_verifies(
-    start: Services, settings_env: dict[str, str], tmp_path: Path
+    start: Services, settings_env: dict[str, str]
 ) -> None:
     stream = {"STREAM": "sea", "RATE": "500", "DATA_PARTITIONS": "2"}
     services = [
@@ -41,9 +39,8 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
         versions = [p["model"] for p in predictions if p["source"][0] == partition]
         assert all(older <= newer for older, newer in pairwise(versions))
 
-    log = tmp_path / "predictor.log"
-    check(settings_env, [log])
-    verified = start.python("-m", "predictor.verify", "--log", str(log), "--json")
+    topics.check(topics.log)
+    verified = start.python("-m", "predictor.verify", "--log", str(topics.log), "--json")
     report = orjson.loads(verified.stdout)
     assert (verified.returncode, report["verified"]) == (0, True)
     assert report["predictions"] == records

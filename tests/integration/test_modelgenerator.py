@@ -11,11 +11,10 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from modelgenerator.data_feed import LOOK_SECONDS
-from stream import clients, reading
+from stream import clients
 from stream.models import Message, pack
 from stream.records import Record, Schema, Status, encode_record, encode_status
 from stream.service import Stop
@@ -175,66 +174,12 @@ def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: 
     assert [record.value for record in topics.records(topic)] == [b"first"]
 
 
-KILLED = """
-import os, signal, sys
-from kafka import KafkaProducer
-from modelgenerator import publication
-from modelgenerator.settings import Settings
-from stream.keys import signing_key
-from stream.service import Stop
-from tests.unit.classifiers import envelope
-
-send, sent = KafkaProducer.send, []
-def send_and_die(self, *args, **options):
-    sent.append(send(self, *args, **options))
-    if len(sent) == 4:
-        sent[2].get()  # three of five parts are on the topic
-        os.kill(os.getpid(), signal.SIGKILL)
-    return sent[-1]
-KafkaProducer.send = send_and_die
-settings = Settings()
-publication.publish(
-    settings, envelope(), os.urandom(3_000_000), signing_key(settings.signing_key), Stop()
-)
-"""
-
-
-def test_a_publisher_killed_in_the_middle_leaves_nothing_and_the_next_one_goes_on(
-    topics: Topics, start: Services
-) -> None:
-    assert topics.publish_next() == 1
-    assert start.python("-c", KILLED).returncode == -signal.SIGKILL
-    consumer = clients.consumer(topics.settings, isolation_level="read_uncommitted")
-    place = TopicPartition(topics.settings.model_topic, 0)
-    _, end = reading.bounds(consumer, place)
-    clients.close(consumer)
-    assert end in (5, 6)  # a model, the marker of its transaction, three or four parts of five
-    assert topics.versions() == [1]
-    assert topics.publish_next() == 2
-    assert topics.versions() == [1, 2]
-
-
-def test_a_model_of_30_megabytes_goes_over_in_parts(topics: Topics) -> None:
-    pickle = os.urandom(30_000_000)
-    assert topics.publish_next(pickle=pickle) == 1
-    assert topics.publish_next() == 2
-    (large, _) = topics.assembled()
-    assert large[1] == pickle
-
-
 def test_garbage_at_the_end_of_the_model_topic_does_not_matter(topics: Topics) -> None:
     assert topics.publish_next() == 1
     topics.send(pack(envelope(99), b"x", None))
     topics.send(pack(envelope(98), b"x", STRANGER))
     topics.send([Message(b"garbage", [("signature", b"garbage")])] * 100)
     assert topics.publish_next() == 2
-
-
-def test_a_signed_old_model_sent_again_does_not_turn_versions_back(topics: Topics) -> None:
-    for version in (1, 2, 3):
-        assert topics.publish_next() == version
-    topics.send(pack(envelope(1), b"x", topics.key))
-    assert topics.publish_next() == 4
 
 
 def test_versions_go_on_where_the_status_topic_knows_more_than_the_model_topic(
@@ -286,16 +231,6 @@ def test_a_trainer_that_fell_behind_goes_on_near_the_end_and_says_so(
     assert int(line) > 3_000
 
 
-def test_a_broker_that_is_away_is_waited_for_with_one_line(
-    settings_env: dict[str, str], start: Services
-) -> None:
-    process = start("modelgenerator", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")
-    eventually(lambda: "no broker answers at 127.0.0.1:9" in process.log())
-    time.sleep(4)  # long enough for several tries
-    assert process.log().count("no broker answers") == 1
-    ends_cleanly(process)
-
-
 def test_it_ends_in_the_middle_of_a_long_fit(topics: Topics, start: Services) -> None:
     width = 1_500
     rng = np.random.default_rng(0)
@@ -305,12 +240,6 @@ def test_it_ends_in_the_middle_of_a_long_fit(topics: Topics, start: Services) ->
     eventually(lambda: "partition=0 from" in process.log())
     eventually(lambda: published(process.log()), 60)
     ends_cleanly(process)
-
-
-def test_a_wrong_setting_ends_the_start_with_one_line(start: Services) -> None:
-    process = start("modelgenerator", WINDOW="10")
-    assert process.wait(60) == 2
-    assert "WINDOW=10" in process.log()
 
 
 def test_a_private_key_that_others_may_read_ends_the_start_with_one_line(

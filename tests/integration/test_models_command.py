@@ -18,7 +18,7 @@ from modelgenerator.models import main
 from stream import clients, reading
 from stream.models import pack
 from tests.services import Services, eventually
-from tests.topics import Topics
+from tests.topics import Topics, await_answered, await_serving
 from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
 
 
@@ -36,21 +36,12 @@ def listed(env: dict[str, str], *arguments: str) -> dict[int, dict[str, Any]]:
     return {row["version"]: row for row in orjson.loads(output)}
 
 
-def await_version(topics: Topics, version: int) -> None:
-    def serves() -> bool:
-        topics.write(10)
-        return any(s["version"] == version and s["status"] == "serving" for s in topics.statuses())
-
-    eventually(serves, 60)
-    eventually(lambda: topics.answered() == topics.written(), 60)
-
-
 def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     topics.publish(1)
     start("predictor")
-    await_version(topics, 1)
+    await_serving(topics, 1)
     topics.publish(2, Sign(raises_above=5.0))
     topics.publish(3, features=3)
     topics.send(pack(envelope(4), b"garbage", STRANGER))
@@ -61,7 +52,7 @@ def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
 
     eventually(lambda: fallen() == {2, 3}, 60)
     topics.publish(5)
-    await_version(topics, 5)
+    await_serving(topics, 5)
     topics.publish(6, recipe="later")
 
     rows = listed(settings_env)
@@ -99,7 +90,7 @@ def test_a_model_is_shown_exported_restored_and_unpinned(
     topics.publish(1, trained_to={"0": 7})
     topics.publish(2)
     start("predictor")
-    await_version(topics, 2)
+    await_serving(topics, 2)
 
     status, output, errors = models(settings_env, "show", "1")
     assert status == 0, errors
@@ -114,7 +105,7 @@ def test_a_model_is_shown_exported_restored_and_unpinned(
 
     status, output, errors = models(settings_env, "rollback", "1")
     assert (status, "model 3 restores 1" in output) == (0, True), errors
-    await_version(topics, 3)
+    await_serving(topics, 3)
     old, _, again = topics.models()
     assert again["restores"] == 1
     assert again["pinned"]
@@ -220,7 +211,7 @@ def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothi
     assert pickle.stat().st_size > 50e6
     topics.publish(1)
     predictor = start("predictor")
-    await_version(topics, 1)
+    await_serving(topics, 1)
     place = TopicPartition(topics.settings.model_topic, 0)
 
     def written() -> int:
@@ -236,11 +227,11 @@ def test_a_model_of_50_megabytes_is_served_and_its_killed_publisher_leaves_nothi
     half = written()
     assert 30 < half < 45
     topics.write(50)
-    eventually(lambda: topics.answered() == topics.written(), 60)
+    await_answered(topics)
 
     assert publisher(PUBLISH) == ("2\n", 0)
     assert written() > half + 80
-    await_version(topics, 2)
+    await_serving(topics, 2)
     assert "WARNING predictor: refused" not in predictor.log()
     rows = listed(settings_env, "--predictions", "0")
     assert {version: row["status"] for version, row in rows.items()} == {

@@ -1,22 +1,22 @@
 from __future__ import annotations
 
-import os
+import math
 import re
 import signal
-import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kafka import TopicPartition
 
 from stream.keys import SigningKey
 from stream.models import Message, pack
 from stream.records import Schema, encode_rejected, reject
-from tests.checker import check
 from tests.services import SERVICES, Services, await_line, eventually
-from tests.topics import Topics, assert_exactly_once, await_answered, regression
+from tests.topics import Topics, assert_exactly_once, await_answered, await_serving, regression
 from tests.unit.classifiers import (
     STRANGER,
     Hanging,
@@ -33,7 +33,7 @@ RECOVERY_SECONDS = 60.0
 
 
 def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_over(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
     topics.write(500)
     start("predictor")
@@ -46,81 +46,33 @@ def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_
         return [status["version"] for status in topics.statuses()] == [1, 2]
 
     eventually(both_serve)
-    await_answered(topics, topics.written())
+    await_answered(topics)
     assert_exactly_once(topics)
     versions = [p["model"] for p in topics.predictions()]
     assert versions == sorted(versions)
     assert set(versions) == {1, 2}
     serving = topics.statuses()[1]
     assert serving["since"] == {"0": versions.index(2)}
-    lines = tmp_path / "predictor.log"
-    eventually(lambda: len(lines.read_text().splitlines()) == topics.predictions()[-1]["n"] // 10)
-    check(settings_env, [lines])
-
-
-def test_the_same_model_twice_is_no_second_swap(topics: Topics, start: Services) -> None:
-    predictor = start("predictor")
-    topics.publish(1)
-    await_line(predictor, "model 1 (test) is next")
-    topics.publish(1)
-    topics.publish(2)
-    await_line(predictor, "model 2 (test) is next")
-    assert predictor.log().count("model 1 (test) is next") == 1
-
-
-def test_killed_in_the_middle_of_units_the_counts_go_on_as_if_nothing_had_happened(
-    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
-) -> None:
-    three.publish(1, Slow(0.0005))  # 2 s a partition and round: no kill comes too late
-    for _ in range(3):
-        three.write(12_000)
-        answered = three.answered()
-        predictor = start("predictor", REPLICA="one", COMMIT_INTERVAL_MS="20")
-        await_answered(three, answered + 1)
-        predictor.kill()
-        assert three.answered() < three.written(), "it was killed too late for this test"
-    three.publish(2)
-    start("predictor", REPLICA="one")
-    await_answered(three, three.written())
-    assert_exactly_once(three)
-    check(settings_env, [tmp_path / "predictor.log"])
-
-
-def test_killed_between_commit_and_log_write_the_log_is_completed(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
-) -> None:
-    log, kept = tmp_path / "predictor.log", tmp_path / "kept"
-    topics.publish(1)
-    predictor = start("predictor")
-    topics.write(100)
-    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
-    log.rename(kept)
-    os.mkfifo(log)  # opening it to write waits for a reader: the write after the commit hangs
-    topics.write(100)
-    await_answered(topics, 110)  # not all of them may be in the unit whose lines are not written
-    predictor.kill()
-    kept.replace(log)
-    start("predictor")
-    eventually(lambda: len(log.read_text().splitlines()) == 20, RECOVERY_SECONDS)
-    check(settings_env, [log])
+    eventually(lambda: topics.logged(topics.log))
+    topics.check(topics.log)
 
 
 def test_a_lost_log_file_is_filled_in_from_the_topic_at_the_start(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
-    log = tmp_path / "predictor.log"
     topics.publish(1)
     topics.write(105)
     predictor = start("predictor")
-    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
+    await_answered(topics)
+    eventually(lambda: topics.logged(topics.log))
     assert predictor.stop() == 0
-    log.unlink()
+    topics.log.unlink()
     start("predictor")
-    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 10)
-    check(settings_env, [log])
+    eventually(lambda: topics.logged(topics.log))
+    topics.check(topics.log)
 
 
-def test_with_its_offsets_deleted_it_goes_on_from_the_last_prediction(
+def test_with_its_offsets_deleted_it_goes_on_after_its_own_last_output_and_not_another_groups(
     topics: Topics, start: Services
 ) -> None:
     topics.publish(1)
@@ -146,56 +98,19 @@ def test_with_its_offsets_deleted_it_goes_on_from_the_last_prediction(
     assert sorted(sources) == list(range(152))
 
 
-def test_records_gone_before_they_were_predicted_are_named_and_counting_goes_on(
-    topics: Topics, start: Services
-) -> None:
-    topics.publish(1)
-    topics.write(100)
+def test_a_model_that_comes_again_is_no_second_swap(topics: Topics, start: Services) -> None:
     predictor = start("predictor")
-    await_answered(topics, 100)
-    assert predictor.stop() == 0
-    topics.write(50)
-    place = TopicPartition(topics.settings.data_topic, 0)
-    topics.admin.delete_records({place: 130})
-    predictor = start("predictor")
-    await_answered(topics, 120)
-    await_line(predictor, "going on at 130, 30 records never seen")
-    last = topics.predictions()[-1]
-    assert (last["n"], last["source"]) == (120, [0, 149])
-
-
-def test_a_data_topic_made_again_while_it_was_away_is_predicted_from_its_beginning(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
-) -> None:
-    topics.publish(1)
-    topics.write(100)
-    predictor = start("predictor")
-    await_answered(topics, 100)
-    assert predictor.stop() == 0
-    topics.delete(topics.settings.data_topic)
-    with Topics(settings_env) as again:
-        again.write(250)
-        start("predictor")
-        await_answered(again, 350)
-        assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
-        assert again.predictions()[-1]["n"] == 350
-    check(settings_env, [tmp_path / "predictor.log"], recreated=True)
-
-
-def test_a_data_topic_made_again_while_it_runs_is_predicted_from_its_beginning(
-    topics: Topics, start: Services, settings_env: dict[str, str]
-) -> None:
-    topics.publish(1)
-    topics.write(100)
-    predictor = start("predictor")
-    await_answered(topics, 100)
-    topics.delete(topics.settings.data_topic)
-    with Topics(settings_env) as again:
-        again.write(250)
-        await_answered(again, 350)
-        assert [p["source"][1] for p in again.predictions()[100:]] == list(range(250))
-    assert "Traceback" not in predictor.log()
-    check(settings_env, recreated=True)
+    for version in (1, 2, 2, 1, 2, 3, 3, 2, 1):
+        topics.publish(version)
+    await_line(predictor, "model 3 (test) is next")
+    await_serving(topics, 3)
+    topics.publish(4)
+    await_serving(topics, 4)
+    for version in (1, 2, 3, 4):
+        assert predictor.log().count(f"model {version} (test) is next") == 1
+    served = [status["version"] for status in topics.statuses()]
+    assert served == sorted(set(served))
+    assert topics.check().n == topics.written()
 
 
 def test_a_barred_model_that_was_the_first_gives_way_to_the_one_before_it_on_the_topic(
@@ -210,48 +125,45 @@ def test_a_barred_model_that_was_the_first_gives_way_to_the_one_before_it_on_the
     assert {p["model"] for p in topics.predictions()} == {1}
 
 
-def test_bad_records_are_rejected_with_their_reason_and_counts_stay_untouched(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+WRONG: list[tuple[bytes | None, str]] = [
+    (b"not json", "value: not JSON"),
+    (b'{"id": 1, "features": [NaN, 1], "label": 1}', "value: not JSON"),
+    (b'{"id": 1, "features": [1, -Infinity], "label": 1}', "value: not JSON"),
+    (b'{"id": 1, "features": [1e39, 1], "label": 1}', "features[0]: expected a number <= 3.4e+38"),
+    (b'{"id": 1, "features": [1], "label": 1}', "features: expected 2 numbers, got 1"),
+    (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
+    (None, "value: expected a JSON object, got null"),
+    (b'{"id": "%b", "features": [1, 2]}' % (b"9" * 1_000_000), "id: at most 256 bytes, got 10000"),
+    (b"[" * 900_000, "value: not JSON"),
+]
+"""The record, and what the reason begins with."""
+
+
+def test_wrong_records_are_rejected_with_a_reason_and_the_counts_leave_them_out(
+    topics: Topics, start: Services
 ) -> None:
     topics.publish(1)
     topics.write(10)
-    big = b"9" * 1_000_000
-    topics.write_values(
-        [
-            b"not json",
-            b'{"id": 1, "features": [NaN, 1], "label": 1}',
-            b'{"id": 1, "features": [1e39, 1], "label": 1}',
-            b'{"id": 1, "features": [1], "label": 1}',
-            b'{"id": 1, "features": [1, 2], "label": 2}',
-            None,
-            b'{"id": "' + big + b'", "features": [1, 2], "label": 1}',
-            b"[" * 900_000,
-        ]
-    )
-    topics.write_values([b'{"id": 1, "features": [1, 2], "label": 1}'], key=big)
+    topics.write_values(value for value, _ in WRONG)
+    topics.write_values([b'{"id": 1, "features": [1, 2], "label": 1}'], key=b"9" * 1_000_000)
     topics.write(10)
-    start("predictor")
-    await_answered(topics, 29)
-    assert [r["reason"].split(":")[0] for r in topics.rejected()] == [
-        "value",
-        "value",
-        "features[0]",
-        "features",
-        "label",
-        "value",
-        "id",
-        "value",
-        "key",
-    ]
-    assert [r["source"] for r in topics.rejected()] == [[0, offset] for offset in range(10, 19)]
-    assert max(len(r["value"]) for r in topics.rejected()) == 1_000
+    predictor = start("predictor")
+    reasons = [*(reason for _, reason in WRONG), "key: at most 10000 bytes, got 1000000"]
+    await_answered(topics, 20 + len(reasons))
+    rejected = topics.rejected()
+    for found, reason in zip(rejected, reasons, strict=True):
+        assert found["reason"].startswith(reason)
+    assert [r["source"] for r in rejected] == [[0, 10 + place] for place in range(len(reasons))]
+    assert max(len(r["value"]) for r in rejected) == 1_000
+    warnings = [line for line in predictor.log().splitlines() if "WARNING" in line]
+    assert not [line for line in warnings for reason in reasons if reason in line]
     assert topics.predictions()[-1]["n"] == 20
     assert_exactly_once(topics)
-    check(settings_env)
+    topics.check(topics.log)
 
 
 def test_unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is_counted(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     topics.write(30)
     topics.write(10, label=False)
@@ -265,7 +177,7 @@ def test_unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is
         [0] * 20 + list(range(1, 11)) + [10] * 10 + list(range(11, 21))
     )
     assert [p["label"] for p in predictions[30:40]] == [None] * 10
-    check(settings_env)
+    topics.check()
 
 
 def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]]:
@@ -299,35 +211,54 @@ def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]
     }
 
 
-def test_models_that_cannot_be_trusted_are_refused_in_one_line_and_the_old_one_keeps_serving(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+def test_wrong_models_are_refused_in_one_line_while_the_old_one_serves_and_their_code_never_runs(
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     marker = tmp_path / "malicious code ran"
     topics.describe(Schema(["a", "b"], "label", "1"))
     topics.publish(1)
-    predictor = start("predictor")
-    await_line(predictor, "model 1 (test) is next")
-    reasons = refused_models(marker, topics.key)
-    for messages in reasons.values():
+    predictor = start("predictor", MODEL_MAX_BYTES="2000000")
+    await_serving(topics, 1)
+    refused = refused_models(marker, topics.key)
+    refused["model error: ArithmeticError"] = list(
+        pack(envelope(20), pickled(Sign(raises_above=-math.inf)), topics.key)
+    )
+    refused["larger than 2000000 bytes"] = list(
+        pack(envelope(21), np.random.default_rng(0).bytes(2_500_000), topics.key)
+    )
+    for messages in refused.values():
         topics.send(messages)
     topics.write(20)
-    topics.publish(11)
-    await_line(predictor, "model 11 (test) is next")
-    for reason in reasons:
+    topics.publish(30)
+    await_line(predictor, "model 30 (test) is next")
+    await_serving(topics, 30)
+
+    def summed_up() -> bool:
+        topics.write(10)
+        return f"model=30 swaps=1 refused={len(refused)} " in predictor.log()
+
+    eventually(summed_up)
+    await_answered(topics)
+    for reason in refused:
         assert predictor.log().count(reason) == 1, reason
-    assert predictor.log().count("WARNING predictor: refused") == len(reasons)
+    assert predictor.log().count("WARNING predictor: refused ") == len(refused)
     assert not marker.exists()
-    await_answered(topics, 20)
 
-    def refused() -> list[int]:
-        return [s["version"] for s in topics.statuses() if s["status"] == "refused"]
+    def said() -> Counter[tuple[int, str]]:
+        return Counter((s["version"], s["status"]) for s in topics.statuses())
 
-    eventually(lambda: refused() == [4, 5, 6, 7, 8, 9, 10], message=lambda: str(refused()))
-    check(settings_env)
+    versions = {4, 5, 6, 7, 8, 9, 10, 20, 21}
+    eventually(
+        lambda: {version for version, status in said() if status == "refused"} == versions,
+        message=lambda: str(said()),
+    )
+    assert set(said().values()) == {1}
+    report = topics.check()
+    assert (report.n, report.models) == (topics.written(), {1, 30})
 
 
 def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a_good_one_follows(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     topics.publish(1)
     predictor = start("predictor", MODEL_MAX_MICROSECONDS="100", MODEL_LOAD_SECONDS="5")
@@ -356,11 +287,11 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
     topics.publish(5)
     await_line(predictor, "model 5 (test) is next")
     topics.write(1)  # the unit under way when it came may be that of the one before
-    await_answered(topics, topics.written())
+    await_answered(topics)
     topics.write(10)
-    await_answered(topics, topics.written())
+    await_answered(topics)
     assert {p["model"] for p in topics.predictions()[-10:]} == {5}
-    check(settings_env)
+    topics.check()
 
 
 def test_a_restart_finds_the_newest_good_model_behind_refused_ones(
@@ -376,37 +307,8 @@ def test_a_restart_finds_the_newest_good_model_behind_refused_ones(
     assert {p["model"] for p in topics.predictions()} == {1}
 
 
-def test_a_model_that_raises_on_real_records_is_barred_and_the_one_before_predicts_the_unit(
-    topics: Topics, start: Services, settings_env: dict[str, str]
-) -> None:
-    topics.publish(1)
-    predictor = start("predictor")
-    topics.write(100)
-    await_answered(topics, 100)
-    topics.publish(2, Sign(raises_above=5.0))
-    await_line(predictor, "model 2 (test) is next")
-
-    def barred_ones() -> list[dict[str, Any]]:
-        topics.write(20, mean=1_000.0)
-        return [status for status in topics.statuses() if status["status"] == "barred"]
-
-    (barred,) = eventually(barred_ones)
-    await_answered(topics, topics.written())
-    assert topics.rejected() == []
-    assert {p["model"] for p in topics.predictions()} == {1}
-    assert barred["version"] == 2
-    assert barred["reason"].startswith("model error: ArithmeticError")
-    assert predictor.stop() == 0
-    start("predictor")
-    topics.publish(3)
-    topics.write(100)
-    await_answered(topics, topics.written())
-    assert {p["model"] for p in topics.predictions()} <= {1, 3}
-    check(settings_env)
-
-
 def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predicts_the_unit(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     held, never = tmp_path / "held", tmp_path / "never"
     topics.publish(1)
@@ -422,12 +324,12 @@ def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predict
 
     (barred,) = eventually(barred_ones)
     assert held.exists()
-    await_answered(topics, topics.written())
+    await_answered(topics)
     assert topics.rejected() == []
     assert barred["reason"] == "model error: no answer within MODEL_PREDICT_SECONDS=2"
     assert predictor.log().count("barred model 2: ") == 1
     assert predictor.stop() == 0
-    check(settings_env)
+    topics.check()
 
 
 def test_told_to_end_while_a_model_hangs_it_ends_and_bars_nothing(
@@ -444,7 +346,7 @@ def test_told_to_end_while_a_model_hangs_it_ends_and_bars_nothing(
 
 
 def test_a_predictor_without_a_model_waits_and_loses_no_record(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     predictor = start("predictor")
     topics.write(100)
@@ -452,7 +354,7 @@ def test_a_predictor_without_a_model_waits_and_loses_no_record(
     assert topics.answered() == 0
     topics.publish(1)
     await_answered(topics, 100)
-    check(settings_env)
+    topics.check()
 
 
 def test_a_replica_whose_model_is_older_than_the_tally_waits_for_a_newer_one(
@@ -474,49 +376,26 @@ def test_a_replica_whose_model_is_older_than_the_tally_waits_for_a_newer_one(
     assert [p["model"] for p in topics.predictions()] == [5] * 100 + [6] * 100
 
 
-def test_of_two_predictors_under_one_name_one_ends_with_a_clear_line(
-    three: Topics, start: Services, settings_env: dict[str, str]
+def test_of_two_predictors_under_one_name_one_ends_with_a_line_that_says_so(
+    three: Topics, start: Services, tmp_path: Path
 ) -> None:
     three.publish(1)
-    first = start("predictor", REPLICA="same")
-    three.write(100)
-    await_answered(three, 100)
-    second = start("predictor", REPLICA="same")
+    logs = [tmp_path / f"{name}.accuracy.log" for name in ("first", "second")]
+    first, second = (start("predictor", REPLICA="same", LOG_FILE=str(log)) for log in logs)
 
     def one_ended() -> bool:
         three.write(50)
         return first.status is not None or second.status is not None
 
-    eventually(one_ended, 90)
+    eventually(one_ended)
     ended, other = (first, second) if first.status is not None else (second, first)
     assert ended.status == 1
-    assert "another predictor runs under the name REPLICA=same" in ended.log()
+    assert "another predictor runs under the name REPLICA=same" in ended.log().splitlines()[-1]
     assert "Traceback" not in ended.log()
+    await_answered(three)
     assert other.status is None
-    await_answered(three, three.written())
     assert_exactly_once(three)
-    check(settings_env)
-
-
-def test_replicas_share_the_partitions_and_a_clean_leave_hands_over(
-    three: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
-) -> None:
-    three.publish(1)
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
-    one = start("predictor", REPLICA="one", LOG_FILE=str(logs[0]))
-    three.write(3_000)
-    await_answered(three, 3_000)
-    two = start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
-    eventually(lambda: "partitions" in two.log(), RECOVERY_SECONDS)
-    three.write(3_000)
-    await_answered(three, 6_000)
-    assert one.stop() == 0
-    three.write(3_000)
-    left = time.monotonic()
-    await_answered(three, 9_000)
-    assert time.monotonic() - left < 2 * RECOVERY_SECONDS
-    assert_exactly_once(three)
-    check(settings_env, logs)
+    assert three.check(*(log for log in logs if log.exists())).n == three.written()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -550,6 +429,7 @@ def test_an_absent_broker_is_waited_for_with_one_warning_and_the_end_is_clean(
         ("predictor", "COMMIT_INTERVAL_MS", "soon", "COMMIT_INTERVAL_MS=soon: "),
         ("predictor", "GROUP_ID", "two words", "GROUP_ID=two words: "),
         ("modelgenerator", "DATA_PARTITIONS", "0", "DATA_PARTITIONS=0: "),
+        ("modelgenerator", "WINDOW", "10", "WINDOW=10: "),
         ("datagenerator", "KAFKA_BOOTSTRAP_SERVERS", "b:c", "KAFKA_BOOTSTRAP_SERVERS=b:c: "),
         ("predictor", "KAFKA_SASL_PASSWORD", "secret", "KAFKA_SASL_PASSWORD is not a setting"),
     ],

@@ -23,7 +23,6 @@ from sklearn.svm import LinearSVC
 from modelgenerator import publish
 from stream.models import ModelError
 from stream.records import Record, Schema, encode_record
-from tests.checker import check
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
 from tests.unit.classifiers import Hanging, Sign
@@ -90,7 +89,7 @@ PIPELINES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
-    name: str, topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    name: str, topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     found, labels = frame(300)
     model = PIPELINES[name]().fit(found, labels)
@@ -104,13 +103,13 @@ def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
     eventually(lambda: len(topics.predictions()) == 300, 90)
     assert topics.rejected() == []
     assert [p["prediction"] for p in topics.predictions()] == model.predict(found).tolist()
-    assert check(settings_env).recomputed == 300
+    assert topics.check().recomputed == 300
     assert topics.models()[0]["feature_names"] in (NAMES, None)
     assert topics.models()[0]["accepts_missing"] is True
 
 
 def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
-    topics: Topics, start: Services, settings_env: dict[str, str]
+    topics: Topics, start: Services
 ) -> None:
     found, labels = frame(100)
     model = by_names("error").fit(found, labels)
@@ -126,11 +125,11 @@ def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
     eventually(lambda: topics.answered() == 102, 90)
     assert len(topics.predictions()) == 100
     assert ["unknown categories" in r["reason"] for r in topics.rejected()] == [True, True]
-    check(settings_env)
+    topics.check()
 
 
 def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
-    topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
+    topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     topics.write(400)
     model = regression()
@@ -146,7 +145,7 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     eventually(lambda: len(topics.predictions()) == 400, 90)
     assert {p["prediction"] == (p["probability"] >= 0.2) for p in topics.predictions()} == {True}
     assert any(0.2 <= p["probability"] <= 0.5 for p in topics.predictions())
-    assert check(settings_env).recomputed == 400
+    assert topics.check().recomputed == 400
     verified = start.python("-m", "predictor.verify", "--json")
     assert json.loads(verified.stdout)["checked"]["I6"] == 400
     (published,) = topics.models()

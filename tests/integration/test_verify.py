@@ -107,14 +107,14 @@ def verify(
 
 
 def test_both_checks_hold_on_a_correct_history(
-    writer: Writer, settings_env: dict[str, str], tmp_path: Path, verify: Verify
+    writer: Writer, tmp_path: Path, verify: Verify
 ) -> None:
     made = correct_history()
     writer.outputs(writer.settings.prediction_topic, made.predictions[:5], commit=False)
     writer.write(made)
     log = made.write_log(tmp_path / "log")
 
-    report = check(settings_env, [log])
+    report = check(writer.env, [log])
     run = verify("--log", str(log), "--json")
 
     assert run.returncode == 0, run.stdout + run.stderr
@@ -138,7 +138,7 @@ def test_both_checks_hold_on_a_correct_history(
     "broken", [b for b in BROKEN if b.name in SHOWN], ids=lambda broken: broken.name
 )
 def test_both_checks_find_the_same_violation(
-    writer: Writer, settings_env: dict[str, str], broken: Broken, verify: Verify
+    writer: Writer, broken: Broken, verify: Verify
 ) -> None:
     made = correct_history()
     broken.breaks(made)
@@ -146,7 +146,7 @@ def test_both_checks_find_the_same_violation(
 
     run = verify("--json")
     with pytest.raises(AssertionError, match=f"^{broken.invariant} {broken.topic} partition 0"):
-        check(settings_env)
+        check(writer.env)
 
     assert run.returncode == 1, run.stdout + run.stderr
     (violation,) = json.loads(run.stdout)["violations"]
@@ -180,7 +180,7 @@ def test_an_output_whose_offset_was_never_committed_is_a_violation(
     place = f"{settings_env['DATA_TOPIC']} partition 0 offset {RECORDS}"
     assert run.stdout.splitlines()[-1].startswith(f"not verified: I3 {place}:")
     with pytest.raises(AssertionError, match=r"^I3 data partition 0|^I1 prediction"):
-        check(settings_env)
+        check(writer.env)
 
 
 def test_another_group_has_committed_nothing(writer: Writer, verify: Verify) -> None:
@@ -203,7 +203,7 @@ def test_a_model_of_a_stranger_is_named_as_not_checked(
 
 
 def test_sources_go_back_without_a_violation_when_the_data_topic_was_recreated(
-    writer: Writer, settings_env: dict[str, str], verify: Verify
+    writer: Writer, verify: Verify
 ) -> None:
     made = correct_history()
     writer.write(made)
@@ -233,7 +233,7 @@ def test_sources_go_back_without_a_violation_when_the_data_topic_was_recreated(
     assert (
         f"not checked {RECORDS}: I1, I6, I7: from before the data topic was recreated" in run.stdout
     )
-    assert check(settings_env, recreated=True).n == 2 * last["n"]
+    assert check(writer.env, recreated=True).n == 2 * last["n"]
 
 
 def _recreate(writer: Writer, topic: str) -> None:
