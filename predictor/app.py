@@ -1,4 +1,4 @@
-"""The predictor: predicts each record before it looks at its label, with the newest model."""
+"""The predictor: predicts each record with the newest model before it looks at its label."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
     end_at_once()
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from predictor.accuracy_log import AccuracyLog
 from predictor.history import History
 from predictor.model_feed import ModelFeed
-from predictor.predictor import BrokenModelError, predict_unit, within
+from predictor.model_shelf import ModelShelf
+from predictor.predictor import BrokenModelError, Outcome, predict_unit
 from predictor.settings import PredictorSettings
+from predictor.statuses import Statuses
 from predictor.summary import Summary
 from predictor.units import Units
-from stream import clients
+from stream.deadlines import DeadlineExceeded
 from stream.service import Stop, run
 
 log = logging.getLogger("predictor")
@@ -25,30 +28,62 @@ log = logging.getLogger("predictor")
 
 def main(settings: PredictorSettings, stop: Stop) -> None:
     """Predict until told to stop."""
-    reader = clients.connect(lambda: clients.consumer(settings), settings, stop, log)
-    history = History(reader, settings, stop, settings.log_backfill)
+    history = History(settings, stop, log)
     accuracy_log = AccuracyLog(settings.log_file, settings.log_max_bytes, history, log)
+    shelf = ModelShelf()
     with (
+        history,
         Units(settings, stop, log, accuracy_log.fill_in) as units,
-        ModelFeed(settings, stop, log) as feed,
+        Statuses(settings, stop, log) as statuses,
+        ModelFeed(settings, shelf, statuses, stop, log) as feed,
     ):
-        summary, ask = Summary(units, feed, log), within(settings.model_predict_seconds, stop)
+        summary = Summary(units, shelf, log)
         while True:
             stop.check()
-            model, previous = feed.serve()
-            unit = units.poll(model.version if model else 0, feed.barred)
+            feed.check()
+            model, previous = shelf.serve()
+            unit = units.poll(model.version if model else 0, shelf.barred)
             if unit is None or model is None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue
+            predict = partial(predict_unit, unit.records, model, previous, units.tallies)
             try:
-                outcome = predict_unit(unit.records, model, previous, units.tallies, ask)
+                outcome = in_time(predict, settings.model_predict_seconds, stop)
             except BrokenModelError as error:
-                feed.bar(model, str(error))
+                statuses.barred(model.version, str(error))
+                shelf.bar(model.version)
                 units.again()
                 continue
             if units.commit(unit, outcome):
-                summary.take(model, unit, outcome)
+                statuses.serving(model.version, outcome)
+                summary.take(model.version, outcome)
                 stop.until_stopped(partial(accuracy_log.append, outcome.counted))
+
+
+def in_time(predict: Callable[..., Outcome], seconds: float, stop: Stop) -> Outcome:
+    """Predict a unit with a model that may be slow, or hang.
+
+    Parameters
+    ----------
+    predict : callable
+        `predict_unit` of the unit, but for how many seconds it may take.
+    seconds : float
+        The setting ``MODEL_PREDICT_SECONDS``. A unit of which records have to be found that the
+        model raises on is cut short after half of them.
+
+    Raises
+    ------
+    BrokenModelError
+        When there is no answer in time. The thread that waits for it is abandoned.
+    Stopped
+    """
+    try:
+        return stop.deadline(seconds, partial(predict, seconds / 2), max_step=1.0)
+    except DeadlineExceeded:
+        stop.check()  # once the service is told to end, a call has less time
+        raise BrokenModelError(
+            f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
+        ) from None
 
 
 if __name__ == "__main__":

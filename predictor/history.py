@@ -1,39 +1,35 @@
-"""Counted predictions read again from the prediction topic."""
+"""Counted predictions, read back from the prediction topic."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import partial
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from stream import reading, refusals
+from predictor.settings import PredictorSettings
+from stream import clients, reading, refusals
 from stream.records import Prediction, RecordError, decode_prediction
 from stream.service import Stop
-from stream.settings import StreamSettings
 
 
 class History:
-    """Finds predictions of a partition by their count.
+    """Finds predictions of a partition by their count."""
 
-    Parameters
-    ----------
-    reader : KafkaConsumer
-        Assigned to whatever is read.
-    settings : StreamSettings
-    stop : Stop
-    backfill : int
-        How many predictions before the end are read at most when nothing says where to begin.
-    """
-
-    def __init__(
-        self, reader: KafkaConsumer, settings: StreamSettings, stop: Stop, backfill: int
-    ) -> None:
-        self._reader = reader
+    def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
         self._settings = settings
         self._topic = settings.prediction_topic
         self._stop = stop
-        self._backfill = backfill
+        make = partial(clients.consumer, settings)
+        self._reader: KafkaConsumer = clients.connect(make, settings, stop, log)
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        clients.close(self._reader)
 
     def __call__(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
         """Yield the counted predictions with `after` < n <= `upto`, with their milliseconds.
@@ -42,7 +38,7 @@ class History:
         ----------
         partition : int
         after : int
-            0 when nothing says where to begin.
+            0 to begin ``LOG_BACKFILL`` predictions before the end, or at the first.
         upto : int
 
         Raises
@@ -62,7 +58,7 @@ class History:
         if after:
             start = self._first_above(place, after, start, end)
         else:
-            start = max(start, end - self._backfill)
+            start = max(start, end - self._settings.log_backfill)
         for record in reading.read_range(self._reader, place, start, end, self._stop):
             try:
                 prediction = decode_prediction(record.value)

@@ -7,31 +7,26 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from predictor.model_shelf import ModelShelf
 from predictor.settings import PredictorSettings
+from predictor.statuses import Statuses
 from stream import classifier, clients, reading, refusals
-from stream.classifier import Model
-from stream.deadlines import DeadlineExceeded
 from stream.keys import TrustedKeys
 from stream.models import Assembler, Envelope, ModelError, Part, unpack, verify
 from stream.records import (
     RecordError,
     Schema,
-    Status,
     decode_schema,
     decode_status,
-    encode_status,
 )
 from stream.service import Fatal, Stop, Stopped, Warnings
-from stream.topics import create_missing_topics
 
 LOOK_SECONDS = 1.0
 """How often the folder of trusted keys is looked at."""
@@ -40,50 +35,37 @@ _STATUS_TIMEOUT_SECONDS = 15.0
 
 
 class ModelFeed:
-    """Reads the model topic on a thread; the loop takes `current` between two units.
+    """Reads schema, statuses and models on a thread, and puts models on the shelf.
 
     Parameters
     ----------
-    settings : PredictorSettings
-    stop : Stop
-    log : logging.Logger
-
-    Attributes
-    ----------
-    current : Model or None
-        The model to serve.
-    previous : Model or None
-        The one served before it.
-    barred : set of int
-        Versions taken out of service, by this predictor or another.
-    swaps : int
-        How often a model was replaced.
-    refused : int
-        How often a model, or a record that is none, was refused.
+    shelf : ModelShelf
+    statuses : Statuses
+        Where it is put on record that a model is refused.
     """
 
-    def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
-        self.current: Model | None = None
-        self.previous: Model | None = None
-        self.barred: set[int] = set()
-        self.swaps = 0
-        self.refused = 0
+    def __init__(
+        self,
+        settings: PredictorSettings,
+        shelf: ModelShelf,
+        statuses: Statuses,
+        stop: Stop,
+        log: logging.Logger,
+    ) -> None:
         self._settings = settings
+        self.shelf = shelf
+        self._statuses = statuses
         self._stop = stop
         self._log = log
         self._warnings = Warnings(log)
         self._trusted = TrustedKeys(settings.trusted_keys)
         self._schema: Schema | None = None
-        self._refused: set[int] = set()
         self._torn: set[int] = set()
         self._passed_over: dict[str, set[int]] = {}
         self._keys: frozenset[str] | None = None
         self._next_look = 0.0
-        self._swap = threading.Lock()
-        self._search_again = False
         self._searched = False
         self._failure: BaseException | None = None
-        self._producer: KafkaProducer | None = None
         self._thread = threading.Thread(target=self._run, name="model feed", daemon=True)
 
     def __enter__(self) -> ModelFeed:
@@ -92,27 +74,22 @@ class ModelFeed:
                 "ALLOW_UNSIGNED_MODELS=1: whoever can write %s runs code in this process",
                 self._settings.model_topic,
             )
-        self._producer = clients.connect(
-            lambda: clients.producer(self._settings), self._settings, self._stop, self._log
-        )
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        clients.close(self._producer)
+        """The thread ends by itself when the service is told to end."""
 
-    def serve(self) -> tuple[Model | None, Model | None]:
-        """Return the model to predict the next unit with, and the one served before it.
+    def check(self) -> None:
+        """Wait until the model topic was searched once, and check that the thread still runs.
 
-        Either is ``None`` while there is none.
-
-        The first call waits until the topic was searched: a replica that joined the group before
-        it has loaded its model would take partitions from others that predict them meanwhile.
+        A replica that joins the group before it has loaded its model would take partitions from
+        others that predict them meanwhile.
 
         Raises
         ------
         Fatal
-            When the thread that reads the models has ended.
+            When the thread has ended.
         """
         while not (self._searched or self._failure):
             self._stop.wait(0.05)
@@ -120,59 +97,6 @@ class ModelFeed:
             raise self._failure
         if self._failure:
             raise Fatal(f"the model feed ended: {self._failure!r}")
-        with self._swap:
-            return self.current, self.previous
-
-    def bar(self, model: Model, reason: str) -> None:
-        """Take a model out of service, on record, before another one predicts in its place."""
-        self._log.error("barred model %d: %s", model.version, reason)
-        self._publish(Status(model.version, "barred", {}, reason, self._settings.replica))
-        self._bar(model.version)
-
-    def served(self, model: Model, since: dict[str, int]) -> None:
-        """Put on record since which offsets a model predicts."""
-        with suppress(KafkaError):  # the predictions themselves say it too
-            self._send(Status(model.version, "serving", since, None, self._settings.replica))
-
-    def _bar(self, version: int) -> None:
-        with self._swap:
-            self.barred.add(version)
-            if self.current and self.current.version == version:
-                self.current, self.previous = self.previous, None
-            if self.previous and self.previous.version == version:
-                self.previous = None
-            self._search_again |= self.current is None
-
-    def _publish(self, status: Status) -> None:
-        """Send a status and wait until the broker has it."""
-        while True:
-            try:
-                future = self._send(status)
-                self._stop.deadline(
-                    _STATUS_TIMEOUT_SECONDS, partial(future.get, _STATUS_TIMEOUT_SECONDS)
-                )
-            except (KafkaError, DeadlineExceeded) as error:
-                self._stop.check()
-                refusals.raise_if_refused(error, self._settings, "Write")
-                self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}")
-                self._make_topics()
-            else:
-                return
-
-    def _make_topics(self) -> None:
-        make = partial(create_missing_topics, self._settings, self._log)
-        clients.connect(make, self._settings, self._stop, self._log)
-
-    def _send(self, status: Status) -> Any:
-        assert self._producer is not None
-        topic, value = self._settings.status_topic, encode_status(status)
-        # As long as the client knows no broker that has the topic, it waits for one.
-        future = self._stop.until_stopped(partial(self._producer.send, topic, value, partition=0))
-        return future.add_errback(self._not_sent)
-
-    def _not_sent(self, error: BaseException) -> None:
-        if line := refusals.refusal(error, self._settings, "Write"):
-            self._failure = Fatal(line)
 
     def _run(self) -> None:
         # Unpickling the first model would load it anyway; by then the wait for the model is over.
@@ -204,7 +128,7 @@ class ModelFeed:
                 for record in reading.read_range(consumer, place, start, ends[place], self._stop):
                     read(record)
             self._look_at_keys()
-            self._search_again = False  # what those who barred or trusted ask for comes now
+            self.shelf.search_needed = False
             self._find_newest(consumer, places[2], ends[places[2]])
             self._searched = True
             consumer.assign(places)
@@ -215,7 +139,7 @@ class ModelFeed:
                 settings.status_topic: self._read_status,
                 settings.model_topic: _ModelReader(self).read,
             }
-            while not self._stop and not self._search_again:
+            while not self._stop and not self.shelf.search_needed:
                 self._look_at_keys()
                 for place, records in consumer.poll(timeout_ms=200, max_records=10).items():
                     for record in records:
@@ -233,9 +157,9 @@ class ModelFeed:
         if found != self._keys:
             self._log.info("%s", self._trusted)
             # Models that were not trusted when they came may be now.
-            self._search_again |= self._keys is not None and not found <= self._keys
+            self.shelf.search_needed |= self._keys is not None and not found <= self._keys
             self._keys = found
-        if (model := self.current) and model.signer not in found:
+        if (model := self.shelf.serve()[0]) and model.signer not in found:
             self._warnings.warn(
                 "revoked",
                 f"model {model.version} goes on serving until a newer one comes, though key"
@@ -260,14 +184,14 @@ class ModelFeed:
                     break
                 if self.offer(*reader.best):
                     break  # else it was refused: the next best of the same stretch
-            if self.current and reader.knows(self.current.envelope):
+            current = self.shelf.serve()[0]
+            if current and reader.knows(current.envelope):
                 break
         for reason, versions in self._passed_over.items():
-            self.refused += len(versions) - 1
             newest, more = max(versions), len(versions) - 1
             self._tell_refused(newest, reason, f" and {more} older ones" if more else "")
         self._passed_over = {}
-        if end > beginning and not self.current:
+        if end > beginning and not self.shelf.serve()[0]:
             self._log.warning("no model of %s can be served; waiting for one", place.topic)
 
     def offer(self, envelope: Envelope, pickle: bytes, signer: str) -> bool:
@@ -280,11 +204,8 @@ class ModelFeed:
             self.refuse(str(error), envelope)
             return False
         model = replace(loaded, signer=signer)
-        with self._swap:
-            if self.current:
-                self.swaps += 1
-                self.previous = self.current
-            self.current = model
+        if not self.shelf.put(model):
+            return False
         self._log.info(
             "model %d (%s) is next, trained on %d records, signed by %s",
             model.version,
@@ -296,49 +217,45 @@ class ModelFeed:
 
     def wanted(self, envelope: Envelope) -> bool:
         """Tell whether a model would be served if it passes the checks."""
-        newest = self.current.version if self.current else 0
-        return (
-            envelope.version > newest
-            and envelope.version not in self.barred
-            and envelope.version not in self._refused
-        )
+        return self.shelf.wanted(envelope.version)
 
-    def check(self, envelope: Envelope) -> None:
+    def check_fit(self, envelope: Envelope) -> None:
         """Check that a model fits the stream and this process.
 
         Raises
         ------
         ModelError
         """
-        features = self.current.envelope.features if self.current else None
+        current = self.shelf.serve()[0]
+        features = current.envelope.features if current else None
         classifier.check(envelope, self._schema, features)
 
     def pass_over(self, reason: str, envelope: Envelope) -> None:
         """Refuse one of many models that stand on the topic; they are told of together."""
-        self._refused.add(envelope.version)
+        self.shelf.refuse(envelope.version)
         self._passed_over.setdefault(reason, set()).add(envelope.version)
 
     def refuse(self, reason: str, envelope: Envelope) -> None:
         """Say, once and on record, that a model is not served."""
-        self._refused.add(envelope.version)
+        self.shelf.refuse(envelope.version)
         self._tell_refused(envelope.version, reason)
 
     def torn(self, reason: str, envelope: Envelope) -> None:
         """Say, once and on record, that a model came in pieces; it may yet come whole."""
         if envelope.version not in self._torn:
             self._torn.add(envelope.version)
+            self.shelf.refused += 1
             self._tell_refused(envelope.version, reason)
 
-    def disbelieve(self, reason: str, offset: int) -> None:
+    def warn_untrusted(self, reason: str, offset: int) -> None:
         """Say, once a minute whoever sends how many, that a record is nobody's whom we trust."""
-        self.refused += 1
+        self.shelf.refused += 1
         topic = self._settings.model_topic
         self._warnings.warn(f"refused {reason}", f"refused {topic} offset {offset}: {reason}")
 
     def _tell_refused(self, version: int, reason: str, more: str = "") -> None:
-        self.refused += 1
         self._log.warning("refused model %d%s: %s", version, more, reason)
-        self._send(Status(version, "refused", {}, reason, self._settings.replica))
+        self._statuses.refused(version, reason)
 
     def part(self, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> tuple[Part, str]:
         """Read one record of the model topic, its signature first.
@@ -376,7 +293,7 @@ class ModelFeed:
             self._not_read(record, error)
             return
         if status.status == "barred":
-            self._bar(status.version)
+            self.shelf.bar(status.version)
 
 
 class _ModelReader:
@@ -411,7 +328,7 @@ class _ModelReader:
         try:
             part, signer = feed.part(record.value, record.headers)
         except ModelError as error:
-            feed.disbelieve(str(error), record.offset)
+            feed.warn_untrusted(str(error), record.offset)
             return
         envelope = part.envelope
         if self._start is not None and part.stood_at(record.offset) >= self._start:
@@ -419,7 +336,7 @@ class _ModelReader:
         if not feed.wanted(envelope):
             return
         try:
-            feed.check(envelope)
+            feed.check_fit(envelope)
         except ModelError as error:
             (feed.refuse if self._start is None else feed.pass_over)(str(error), envelope)
             return

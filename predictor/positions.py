@@ -1,4 +1,4 @@
-"""Where partitions go on: what their group has committed, and what their outputs say of it."""
+"""Reads what decides where partitions resume: committed offsets, tallies, the newest outputs."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from functools import partial
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
 
-from predictor.fallback import Position, answered_beyond, from_outputs, on_the_topic
+from predictor import outputs
+from predictor.outputs import Output, T
+from predictor.resume import Commit, Position, resume
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients, reading, refusals
-from stream.records import RecordError
+from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Stop, Warnings
 
 SETTLE_SECONDS = 60.0
-"""How long the offsets of a transaction may stay undecided; a broker ends each that was left open
+"""How long to wait for offsets that an open transaction holds back; a broker ends each transaction
 well before."""
 
+LOOK_BACK = 10_000
+"""Rejected records among which a group's own beyond its committed offset is searched."""
+
 _COMMITTED_TIMEOUT_MS = 1_000
-_AS_THEY_STAND = "read_uncommitted"
+_READ_UNCOMMITTED = "read_uncommitted"
 
 
 class Positions:
-    """Reads positions and tallies from what is committed.
+    """Reads positions and tallies of partitions.
 
-    Offsets that a transaction holds are waited for. Those still undecided after a minute are read
-    as they stand, without those of the transaction, once no transaction is open over the outputs:
-    a broker that was killed within a commit may never end it on the topic of the offsets (seen
-    with Kafka 4.3.1). Outputs beyond the committed offset count.
+    Offsets that an open transaction holds back are waited for. After `SETTLE_SECONDS` they are
+    read without those of the transaction, provided that no transaction is open on the outputs: a
+    broker that was killed during a commit may never end it on the topic of the offsets (seen with
+    Kafka 4.3.1).
 
     Parameters
     ----------
-    settings : PredictorSettings
-    client : KafkaAdminClient
-    stop : Stop
-    log : logging.Logger
+    admin : KafkaAdminClient
     clock : callable
         Monotonic seconds.
     """
@@ -48,13 +50,13 @@ class Positions:
     def __init__(
         self,
         settings: PredictorSettings,
-        client: KafkaAdminClient,
+        admin: KafkaAdminClient,
         stop: Stop,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._client = client
+        self._admin = admin
         self._stop = stop
         self._log = log
         self._clock = clock
@@ -66,18 +68,18 @@ class Positions:
 
     @property
     def clients(self) -> tuple[KafkaConsumer, ...]:
-        """The clients, for who closes several at once."""
+        """The clients to close at the end."""
         return self._group, self._reader
 
     def begin(self) -> None:
-        """Forget how long has been waited, and ask anew."""
+        """Start a new wait for offsets, with a new client."""
         self._asked, self._undecided_since = set(), math.inf
         self._new_group("read_committed")
 
     def read(
         self, places: Iterable[TopicPartition], incarnation: str | None
     ) -> dict[int, Position] | None:
-        """Return where each partition goes on.
+        """Return where each partition resumes.
 
         Parameters
         ----------
@@ -89,13 +91,13 @@ class Positions:
         Returns
         -------
         dict of int to Position, or None
-            ``None`` where that cannot be said yet; ask again in a moment, for others may join or
-            leave meanwhile.
+            ``None`` where that is not known yet. Retry after a moment, and poll meanwhile: other
+            members may join or leave.
 
         Raises
         ------
         Fatal
-            When the brokers refuse to say it.
+            When the brokers refuse to answer.
         Stopped
         """
         if set(places) != self._asked:
@@ -109,67 +111,56 @@ class Positions:
             }
         except KafkaError as error:
             refusals.raise_if_refused(error, self._settings)
-            self._warnings.warn("committed", f"reading the committed offsets: {error!r}")
+            self._warnings.warn("committed", f"reading the committed offsets: {error!r}; retrying")
             now = self._clock()
             undecided = isinstance(error, _UndecidedError)
             self._undecided_since = min(self._undecided_since, now) if undecided else math.inf
             overdue = now - self._undecided_since > SETTLE_SECONDS
-            self._new_group(_AS_THEY_STAND if overdue else "read_committed")
+            self._new_group(_READ_UNCOMMITTED if overdue else "read_committed")
             return None
 
     def _position(self, place: TopicPartition, incarnation: str | None) -> Position:
-        partition = place.partition
-        bounds = reading.bounds(self._reader, place)  # first: without a broker, nothing is decided
-        try:
-            committed = self._group.committed(
-                place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS
-            )
-        except KafkaTimeoutError:
-            raise _UndecidedError(f"partition {partition}: a transaction has not ended") from None
-        if self._group.config["isolation_level"] == _AS_THEY_STAND:
-            self._check_outputs_decided(partition)
-        reason = "no tally is committed"
-        if committed is not None and committed.metadata:
-            try:
-                tally = Tally.from_metadata(committed.metadata)
-            except RecordError as error:
-                self._log.warning("partition %d: committed metadata: %s", partition, error)
-            else:
-                offset = committed.offset
-                beyond = answered_beyond(
-                    self._reader, self._settings, partition, incarnation, offset, self._stop
-                )
-                if beyond is None:
-                    return self._at_the_commit(
-                        partition, offset, on_the_topic(bounds, offset, tally, incarnation)
-                    )
-                reason = f"offset {beyond} is answered, though only those before {offset} count"
-        fallback = from_outputs(self._reader, self._settings, partition, incarnation, self._stop)
-        if fallback is None:
-            return Position(bounds[0], Tally(incarnation=incarnation), 0)
-        self._log.warning(
-            "partition %d: %s; going on from the last prediction, n=%d correct=%d model=%d; %s",
-            partition,
-            reason,
-            fallback.tally.n,
-            fallback.tally.correct,
-            fallback.tally.model,
-            fallback,
+        bounds = reading.bounds(self._reader, place)  # first: fails if no broker answers
+        committed = self._committed(place)
+        most = LOOK_BACK if isinstance(committed, Commit) else None
+        settings, partition = self._settings, place.partition
+        position = resume(
+            bounds,
+            committed,
+            self._newest(settings.prediction_topic, partition, decode_prediction),
+            self._newest(settings.rejected_topic, partition, decode_rejected, most),
+            incarnation,
         )
-        return fallback
-
-    def _at_the_commit(self, partition: int, offset: int, position: Position) -> Position:
-        if position.offset != offset or position.remark:
-            self._log.warning(
-                "partition %d: the committed offset %d is no longer on the topic; %s",
-                partition,
-                offset,
-                position,
-            )
+        if position.remark:
+            self._log.warning("partition %d: %s", partition, position.remark)
         return position
 
+    def _committed(self, place: TopicPartition) -> Commit | str | None:
+        """Return what the group has committed, or why it cannot be used.
+
+        Raises
+        ------
+        _UndecidedError
+        """
+        try:
+            found = self._group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+        except KafkaTimeoutError:
+            raise _UndecidedError(
+                f"partition {place.partition}: a transaction over its offset is open"
+            ) from None
+        except GroupAuthorizationFailedError:  # it does not always name the group
+            raise GroupAuthorizationFailedError(self._settings.group_id) from None
+        if self._group.config["isolation_level"] == _READ_UNCOMMITTED:
+            self._check_outputs_decided(place.partition)
+        if found is None or not found.metadata:
+            return None
+        try:
+            return Commit(found.offset, Tally.from_metadata(found.metadata))
+        except RecordError as error:
+            return f"the committed metadata is no tally: {error}"
+
     def _check_outputs_decided(self, partition: int) -> None:
-        """Check that no transaction over a partition's outputs is open, whoever began it.
+        """Check that no transaction is open on a partition's outputs.
 
         Raises
         ------
@@ -178,19 +169,30 @@ class Positions:
         settings = self._settings
         for topic in (settings.prediction_topic, settings.rejected_topic):
             place = TopicPartition(topic, partition)
-            end = self._client.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
+            end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
             decided = reading.bounds(self._reader, place)[1]
             if decided < end:
                 raise _UndecidedError(
-                    f"{topic} partition {partition}: a transaction is open at {decided}"
+                    f"{topic} partition {partition}: a transaction is open at offset {decided}"
                 )
 
-    def _new_group(self, isolation_level: str) -> None:
-        """Make the client that reads what the group has committed, without taking part in it.
+    def _newest(
+        self,
+        topic: str,
+        partition: int,
+        decode: Callable[[bytes | None], T],
+        most: int | None = None,
+    ) -> Output[T] | None:
+        choose = partial(outputs.last_own, decode, self._settings.group_id)
+        place = TopicPartition(topic, partition)
+        return reading.newest(self._reader, place, choose, self._stop, most)
 
-        Seen with 3.0.12: an answer that comes when its time is up is kept, and given to the next
-        call that asks the same, however much was committed since. So a client that was too late is
-        not asked again, nor the one that takes part, which asks by itself.
+    def _new_group(self, isolation_level: str) -> None:
+        """Make a client that reads the offsets of the group without being a member.
+
+        kafka-python 3.0.12 keeps an answer that comes after its timeout, and returns it to the
+        next call with the same question, however old it is by then. So a client whose call timed
+        out is replaced, and the member's client, which asks by itself, is never used for this.
         """
         clients.close(self._group)
         self._group = self._consumer(
@@ -203,4 +205,4 @@ class Positions:
 
 
 class _UndecidedError(KafkaTimeoutError):  # type: ignore[misc] # kafka-python carries no types
-    """The brokers answer, but a transaction over offsets or outputs has not ended."""
+    """The brokers answer, but a transaction over offsets or outputs is open."""

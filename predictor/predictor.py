@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
-from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
-from stream.records import (
-    Prediction,
-    Record,
-    RecordError,
-    Rejected,
-    decode_record,
-    reject,
-)
-from stream.service import Stop
+from stream.records import Prediction, Record, RecordError, Rejected, decode_record, reject
 
 KEY_LIMIT_BYTES = 10_000
-"""A longer key is rejected: with it, a prediction could outgrow what a broker takes."""
-
-Answers = tuple[list[int], list[float | None]]
-"""Labels and probabilities, as of `Model.predict`."""
-
-Ask = Callable[[Model, Matrix], Answers]
+"""A record with a longer key is rejected: its prediction could exceed a broker's size limit."""
 
 _Answer = tuple[int, float | None] | str
 """Label and probability, or the reason why there is none."""
@@ -49,27 +36,33 @@ class Consumed(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of a unit of work.
+    """What became of the records of a unit of work.
 
     Attributes
     ----------
     predictions : list of (Prediction, bytes or None)
-        With the key of the record predicted.
+        Each with the key of its record.
     rejected : list of Rejected
     counted : list of Prediction
-        Those of the predictions that count.
+        The predictions that count.
     tallies : dict of int to Tally
-        The tally of each partition of the unit, after it.
+        The tally of each partition, after these records.
+    offsets : dict of int to int
+        The next offset of each partition, after these records.
     """
 
     predictions: list[tuple[Prediction, bytes | None]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     counted: list[Prediction] = field(default_factory=list)
     tallies: dict[int, Tally] = field(default_factory=dict)
+    offsets: dict[int, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.predictions) + len(self.rejected)
 
 
 class BrokenModelError(Exception):
-    """The model raises on most of a unit, or hangs: its own fault, not the records'."""
+    """The model raises on most of a unit, or hangs: the model is at fault, not the records."""
 
 
 def predict_unit(
@@ -77,9 +70,14 @@ def predict_unit(
     model: Model,
     previous: Model | None,
     tallies: Mapping[int, Tally],
-    ask: Ask = Model.predict,
+    seconds: float = inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Predict each record before its label is looked at, then count.
+    """Predict each record before looking at its label, then count.
+
+    Where `model` raises, the unit is split until the records that cause it are alone. That takes
+    many calls of the model, so it ends early after `seconds`: then the outcome covers only the
+    first records, at least one of them.
 
     Parameters
     ----------
@@ -88,30 +86,34 @@ def predict_unit(
     model : Model
         Predicts the whole unit.
     previous : Model or None
-        The one served before; judges whose fault it is when `model` raises.
+        The model served before; tells whether `model` or the records are at fault.
     tallies : mapping of int to Tally
-        The tally of each partition before the unit; left as they are.
-    ask : callable
-        Gets the predictions of a model for a matrix.
-
-    Returns
-    -------
-    Outcome
+        The tally of each partition before the unit; not changed.
+    seconds : float
+        When to stop splitting.
+    clock : callable
+        Monotonic seconds.
 
     Raises
     ------
     BrokenModelError
-        When `model` raises on most records and the records are not to blame, or hangs.
+        When `model` raises on most records and the records are not at fault.
     """
-    outcome = Outcome(tallies={c.partition: replace(tallies[c.partition]) for c in records})
+    end = clock() + seconds
+    outcome = Outcome()
     decoded = [_decode(consumed, model) for consumed in records]
-    sound = [record for record in decoded if isinstance(record, Record)]
-    matrix = np.array([record.features for record in sound], dtype=np.float64)
-    answers = iter(_predict(matrix, model, previous, ask))
+    valid = [record for record in decoded if isinstance(record, Record)]
+    matrix = np.array([record.features for record in valid], dtype=np.float64)
+    answers = iter(_predict(matrix, model, previous, lambda: clock() >= end))
     for consumed, record in zip(records, decoded, strict=True):
-        source = (consumed.partition, consumed.offset)
-        tally = outcome.tallies[consumed.partition]
-        answer = next(answers) if isinstance(record, Record) else record
+        answer = next(answers, None) if isinstance(record, Record) else record
+        if answer is None:
+            break
+        partition, offset = source = (consumed.partition, consumed.offset)
+        if partition not in outcome.tallies:
+            outcome.tallies[partition] = replace(tallies[partition])
+        tally = outcome.tallies[partition]
+        outcome.offsets[partition] = offset + 1
         if isinstance(record, str) or isinstance(answer, str):
             tally.rejected += 1
             outcome.rejected.append(reject(source, consumed.value, str(answer)))
@@ -137,35 +139,6 @@ def predict_unit(
     return outcome
 
 
-def within(seconds: float, stop: Stop) -> Ask:
-    """Return how to ask a model that may hang.
-
-    Parameters
-    ----------
-    seconds : float
-        Longest that an answer may take, of the setting ``MODEL_PREDICT_SECONDS``.
-    stop : Stop
-
-    Returns
-    -------
-    callable
-        `Model.predict`, which raises `BrokenModelError` when it takes longer, its thread left
-        behind, and `Stopped` when the service is told to end.
-    """
-
-    def ask(model: Model, matrix: Matrix) -> Answers:
-        stop.check()
-        try:
-            return stop.deadline(seconds, partial(model.predict, matrix), max_step=1.0)
-        except DeadlineExceeded:
-            stop.check()  # then there was less time than that
-            raise BrokenModelError(
-                f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
-            ) from None
-
-    return ask
-
-
 def _decode(consumed: Consumed, model: Model) -> Record | str:
     """Return the record, or the reason why it cannot be predicted."""
     if consumed.key is not None and len(consumed.key) > KEY_LIMIT_BYTES:
@@ -183,43 +156,52 @@ def _decode(consumed: Consumed, model: Model) -> Record | str:
     return record
 
 
-def _predict(matrix: Matrix, model: Model, previous: Model | None, ask: Ask) -> list[_Answer]:
+def _predict(
+    matrix: Matrix, model: Model, previous: Model | None, overdue: Callable[[], bool]
+) -> list[_Answer]:
+    """Predict all rows, or the first of them where `model` raises and time runs out."""
     if not len(matrix):
         return []
     try:
-        return list(zip(*ask(model, matrix), strict=True))
+        return list(zip(*model.predict(matrix), strict=True))
     except ModelError as error:
-        if _is_broken(matrix, model, previous, ask):
+        if _is_broken(matrix, model, previous):
             raise BrokenModelError(str(error)) from None
-        return _halve(matrix, model, ask)
+        return _split(matrix, model, overdue)
 
 
-def _halve(matrix: Matrix, model: Model, ask: Ask) -> list[_Answer]:
-    """Predict what can be predicted; the rows that raise alone get the reason instead."""
-    try:
-        return list(zip(*ask(model, matrix), strict=True))
-    except ModelError as error:
-        if len(matrix) == 1:
-            return [str(error)]
-        middle = len(matrix) // 2
-        return _halve(matrix[:middle], model, ask) + _halve(matrix[middle:], model, ask)
+def _split(matrix: Matrix, model: Model, overdue: Callable[[], bool]) -> list[_Answer]:
+    """Predict by halves, from the first row on; a row that raises alone gets the reason."""
+    answers: list[_Answer] = []
+    waiting = [matrix]
+    while waiting and not (answers and overdue()):
+        rows = waiting.pop()
+        try:
+            answers += zip(*model.predict(rows), strict=True)
+        except ModelError as error:
+            if len(rows) == 1:
+                answers.append(str(error))
+            else:
+                middle = len(rows) // 2
+                waiting += [rows[middle:], rows[:middle]]
+    return answers
 
 
-def _is_broken(matrix: Matrix, model: Model, previous: Model | None, ask: Ask) -> bool:
+def _is_broken(matrix: Matrix, model: Model, previous: Model | None) -> bool:
     """Tell a broken model from bad records, on a sample of rows predicted one by one."""
     step = -(-len(matrix) // _SAMPLE)
     sample = [matrix[i : i + 1] for i in range(0, len(matrix), step)]
-    failed = [row for row in sample if not _answers(model, row, ask)]
+    failed = [row for row in sample if not _answers(model, row)]
     if 2 * len(failed) <= len(sample):
         return False
     if previous is None:
         return len(sample) >= _ENOUGH_TO_BLAME_A_SOLE_MODEL
-    return any(_answers(previous, row, ask) for row in failed)
+    return any(_answers(previous, row) for row in failed)
 
 
-def _answers(model: Model, row: Matrix, ask: Ask) -> bool:
+def _answers(model: Model, row: Matrix) -> bool:
     try:
-        ask(model, row)
+        model.predict(row)
     except ModelError:
         return False
     return True

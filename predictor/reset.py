@@ -89,6 +89,8 @@ def _members(client: KafkaAdminClient, group: str) -> list[dict[str, Any]]:
     while True:
         try:
             return client.describe_groups([group])[group]["members"]  # type: ignore[no-any-return] # kafka-python carries no types
+        except GroupAuthorizationFailedError:  # it does not name the group
+            raise GroupAuthorizationFailedError(group, "Describe") from None
         except CoordinatorNotAvailableError:
             # A cluster makes the topic of the groups when one is asked for first.
             if time.monotonic() > end:

@@ -75,7 +75,7 @@ def _right(
 ) -> str:
     topics, *more = error.args or ("",)
     if isinstance(error, GroupAuthorizationFailedError):
-        return f"{more[0] if more else 'Read'} the group {getattr(settings, 'group_id', '')}"
+        return f"{more[0] if more else 'Read'} the group {topics}"
     if isinstance(error, TransactionalIdAuthorizationFailedError):
         return f"Write under the transactional id {transaction}"
     if isinstance(error, ClusterAuthorizationFailedError):

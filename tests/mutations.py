@@ -79,9 +79,9 @@ MUTATIONS = [
         "offsets are committed outside the transaction",
         (
             Change(
-                "predictor/units.py",
+                "predictor/committer.py",
                 "producer.send_offsets_to_transaction(",
-                "(lambda offsets, _: self._consumer.commit(offsets))(",
+                "(lambda offsets, _: self._group.consumer.commit(offsets))(",
             ),
         ),
         UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
@@ -92,9 +92,9 @@ MUTATIONS = [
         (
             Change(
                 "predictor/units.py",
-                "offsets = {consumed.partition: consumed.offset + 1 for consumed in unit.records}",
-                "offsets = {consumed.partition: consumed.offset + 1 for consumed in unit.records}\n"
-                "        self.tallies.update(outcome.tallies)",
+                "        try:\n            self._committer.commit(",
+                "        self.tallies.update(outcome.tallies)\n"
+                "        try:\n            self._committer.commit(",
             ),
             Change(
                 "predictor/units.py",
@@ -141,9 +141,10 @@ MUTATIONS = [
         "each producer has a transactional id of its own",
         (
             Change(
-                "predictor/units.py",
-                "transactional_id=self._transactional_id,",
-                'transactional_id=f"{self._transactional_id}-{time.time_ns()}",',
+                "predictor/committer.py",
+                "transactional_id=self.transactional_id,\n            transaction_timeout_ms",
+                'transactional_id=self.transactional_id + str(__import__("time").time_ns()),\n'
+                "            transaction_timeout_ms",
             ),
         ),
         UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
@@ -160,8 +161,8 @@ MUTATIONS = [
         (
             Change(
                 "predictor/positions.py",
-                "tally = Tally.from_metadata(committed.metadata)",
-                "tally = Tally()",
+                "Tally.from_metadata(found.metadata)",
+                "Tally()",
             ),
         ),
         UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
@@ -172,8 +173,8 @@ MUTATIONS = [
         (
             Change(
                 "predictor/units.py",
-                "seek(place, positions[place.partition].offset)",
-                "seek(place, max(0, positions[place.partition].offset - 1))",
+                "self._seek(self._offsets)",
+                "self._seek({p: max(0, offset - 1) for p, offset in self._offsets.items()})",
             ),
         ),
         UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
@@ -184,8 +185,8 @@ MUTATIONS = [
         (
             Change(
                 "predictor/units.py",
-                "seek(place, positions[place.partition].offset)",
-                "seek(place, positions[place.partition].offset + 1)",
+                "self._seek(self._offsets)",
+                "self._seek({p: offset + 1 for p, offset in self._offsets.items()})",
             ),
         ),
         UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
@@ -195,12 +196,12 @@ MUTATIONS = [
         "a model is swapped in the middle of a unit",
         (
             Change(
-                "predictor/model_feed.py",
-                "            self.current = model\n",
-                "            if self.current:\n"
-                "                vars(self.current).update(vars(model))\n"
+                "predictor/model_shelf.py",
+                "            self._current = model\n",
+                "            if self._current:\n"
+                "                vars(self._current).update(vars(model))\n"
                 "            else:\n"
-                "                self.current = model\n",
+                "                self._current = model\n",
             ),
         ),
         UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
@@ -260,12 +261,12 @@ MUTATIONS = [
         "answers beyond the committed offset do not count",
         (
             Change(
-                "predictor/fallback.py",
-                "return last if last >= offset else None",
-                "return None",
+                "predictor/resume.py",
+                "if last < committed.offset:",
+                "if True:",
             ),
         ),
         UNITS + "half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again[one]",
-        "I[12] prediction partition 0|is answered, though only",
+        "I[12] prediction partition 0|beyond the committed",
     ),
 ]

@@ -18,7 +18,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
-from predictor import units
+from predictor import committer
 from stream.arguments import argument_parser
 
 
@@ -56,8 +56,8 @@ def main(step: str, number: str, how: str) -> None:
     setattr(KafkaProducer, name, method)
     # What is left open shows only if nothing sweeps it first, and what commits by itself only if
     # it comes to that.
-    units.TRANSACTION_TIMEOUT_MS = 600_000
-    units.COMMIT_SECONDS = 600.0  # however long a pause is, the step goes on after it
+    committer.TRANSACTION_TIMEOUT_MS = 600_000
+    committer.COMMIT_SECONDS = 600.0  # however long a pause is, the step goes on after it
     KafkaConsumer.DEFAULT_CONFIG["auto_commit_interval_ms"] = 100
     runpy.run_module("predictor.app", run_name="__main__", alter_sys=True)
 

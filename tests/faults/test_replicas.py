@@ -80,7 +80,7 @@ def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_r
     eventually(lambda: share([sleeper, other], [1, 2]), RESUMED_SECONDS)
     recoveries.add("paused replica woken", load.recovery(RESUMED_SECONDS, woken))
     since = sleeper.log().removeprefix(before)
-    assert "going on from what is committed" in since or "partitions " in since
+    assert "resuming from the committed offsets" in since or "partitions " in since
     load.check(*replica.logs)
 
 

@@ -81,7 +81,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     place = TopicPartition(topics.settings.data_topic, 0)
     end = reading.bounds(topics.consumer, place)[1]
     eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, PATIENCE_SECONDS)
-    found = re.findall(r"going on at (\d+), (\d+) records never seen", predictor.log())
+    found = re.findall(r"resuming at offset (\d+), (\d+) records never seen", predictor.log())
     sources = [prediction["source"][1] for prediction in topics.predictions()]
     gaps = [(to, to - last - 1) for last, to in pairwise(sources) if to != last + 1]
     named = [(int(offset), int(never_seen)) for offset, never_seen in found]

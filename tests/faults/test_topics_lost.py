@@ -72,7 +72,7 @@ def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
     recoveries.add("committed offsets lost", load.recovery(PATIENCE_SECONDS))
     lost = [line for line in predictor.log().splitlines() if "no tally is committed" in line]
     assert {re.findall(r"partition (\d)", line)[0] for line in lost} == {"0", "1", "2"}
-    assert all("going on from the last prediction" in line for line in lost)
+    assert all("counts are taken from the last output" in line for line in lost)
     assert all(line.endswith(" 0 records never seen") for line in lost)
     load.check()
 

@@ -91,7 +91,7 @@ def test_with_its_offsets_deleted_it_goes_on_after_its_own_last_output_and_not_a
     topics.write(50)
     predictor = start("predictor")
     await_answered(topics, 153)
-    assert "no tally is committed; going on from the last prediction, n=100" in predictor.log()
+    assert "no tally is committed; counts are taken from the last output, n=100" in predictor.log()
     assert topics.predictions()[-1]["n"] == 150
     own = [r for r in topics.rejected() if r["reason"] != "of another group"]
     sources = [p["source"][1] for p in topics.predictions() + own]

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from predictor.app import in_time
 from predictor.predictor import (
     KEY_LIMIT_BYTES,
-    Answers,
     BrokenModelError,
     Consumed,
     Outcome,
     predict_unit,
-    within,
 )
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
@@ -161,6 +162,28 @@ def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> N
     assert sign.batches == []
 
 
+@pytest.mark.parametrize("steps", [1, 7, 40, 1_000])
+def test_a_unit_in_which_many_records_raise_is_answered_in_pieces_that_add_up(steps: int) -> None:
+    new, old = model(7, Sign(raises_above=5)), model(6, Sign(raises_above=5))
+    records = [
+        consumed(i, [9.0 if i % 3 else 1.0, 0.0], partition=p) for i in range(60) for p in (0, 1)
+    ]
+    tallies, answered, pieces = {0: Tally(), 1: Tally()}, [], 0
+    while records:
+        clock = itertools.count().__next__  # a second passes at each look
+        outcome = predict_unit(records, new, old, tallies, steps, clock)
+        assert outcome.offsets == {c.partition: c.offset + 1 for c in records[: len(outcome)]}
+        assert outcome.tallies.keys() == outcome.offsets.keys()
+        answered += [p.source for p, _ in outcome.predictions]
+        answered += [r.source for r in outcome.rejected]
+        tallies |= outcome.tallies
+        records = records[len(outcome) :]
+        pieces += 1
+    assert sorted(answered) == [(p, i) for p in (0, 1) for i in range(60)]
+    assert [(t.n, t.rejected) for t in tallies.values()] == [(20, 40), (20, 40)]
+    assert (pieces == 1) == (steps == 1_000)
+
+
 class Waiting(Sign):
     """Waits for something before it answers."""
 
@@ -174,38 +197,60 @@ class Waiting(Sign):
         return super().predict(matrix)
 
 
-def test_a_model_that_does_not_answer_in_time_is_broken() -> None:
-    release = threading.Event()
-    hanging = model(8, Waiting(release.wait))
+class StoppingThenSlow(Sign):
+    """Raises, and asks the service to end; from then on it waits before it raises."""
+
+    def __init__(self, stop: Stop, release: threading.Event) -> None:
+        super().__init__(raises_above=5)
+        self.stop = stop
+        self.release = release
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Wait once the service is told to end, then raise."""
+        if self.stop:
+            self.release.wait()
+        self.stop.request()
+        return super().predict(matrix)
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    found = threading.Event()
+    yield found
+    found.set()
+
+
+def predict(stop: Stop, seconds: float, new: Model, features: float = 1.0) -> Outcome:
+    records = [consumed(5, [features, 0.0]), consumed(6)]
+    return in_time(partial(predict_unit, records, new, None, {0: Tally()}), seconds, stop)
+
+
+def test_a_model_that_does_not_answer_in_time_is_broken(release: threading.Event) -> None:
     with pytest.raises(BrokenModelError, match=r"no answer within MODEL_PREDICT_SECONDS=0\.01"):
-        predict_unit([consumed(5)], hanging, model(7), {0: Tally()}, within(0.01, Stop()))
-    release.set()
+        predict(Stop(), 0.01, model(8, Waiting(release.wait)))
 
 
-def test_told_to_end_while_a_model_hangs_nothing_is_said_of_the_model() -> None:
-    stop, release = Stop(), threading.Event()
+def test_told_to_end_while_a_model_hangs_nothing_is_said_of_the_model(
+    release: threading.Event,
+) -> None:
+    stop = Stop()
 
     def told_to_end() -> None:
         stop.request()
         release.wait()
 
-    hanging = model(8, Waiting(told_to_end))
     with pytest.raises(Stopped):
-        predict_unit([consumed(5)], hanging, None, {0: Tally()}, within(60.0, stop))
-    release.set()
+        predict(stop, 60.0, model(8, Waiting(told_to_end)))
 
 
-def test_records_that_a_model_raises_on_one_by_one_do_not_delay_the_end() -> None:
+def test_records_that_a_model_raises_on_one_by_one_do_not_delay_the_end(
+    release: threading.Event,
+) -> None:
     stop = Stop()
-    raising = model(8, Sign(raises_above=5))
-    records = [consumed(5, [9.0, 0.0]), consumed(6)]
-    ask = within(60.0, stop)
-
-    def ask_once(asked: Model, matrix: Matrix) -> Answers:
-        try:
-            return ask(asked, matrix)
-        finally:
-            stop.request()
-
     with pytest.raises(Stopped):
-        predict_unit(records, raising, None, {0: Tally()}, ask_once)
+        predict(stop, 60.0, model(8, StoppingThenSlow(stop, release)), features=9.0)
+
+
+def test_a_model_in_time_gives_what_the_decision_alone_gives() -> None:
+    outcome = predict(Stop(), 60.0, model(8))
+    assert [p.source for p, _ in outcome.predictions] == [(0, 5), (0, 6)]

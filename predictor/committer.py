@@ -1,0 +1,150 @@
+"""The one transaction of a unit of work: outputs, and consumed offsets with the tallies."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import (
+    InvalidProducerEpochError,
+    KafkaError,
+    ProducerFencedError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+
+from predictor.group import Group
+from predictor.outputs import messages
+from predictor.predictor import Outcome
+from predictor.settings import PredictorSettings
+from stream import clients, refusals
+from stream.deadlines import DeadlineExceeded
+from stream.service import Stop
+from stream.transactions import Transactions
+
+COMMIT_SECONDS = 10.0
+TRANSACTION_TIMEOUT_MS = 10_000
+
+
+class CommitError(Exception):
+    """A transaction failed; whether it was committed is known only after `Committer.renew`."""
+
+
+class FencedError(CommitError):
+    """Another producer has begun transactions under the same transactional id."""
+
+
+class Committer:
+    """Commits outcomes with one transactional producer, all of each or nothing.
+
+    Parameters
+    ----------
+    group : Group
+        Whose offsets are committed.
+
+    Attributes
+    ----------
+    transactional_id : str
+    producer : KafkaProducer or None
+        ``None`` before the first `renew`.
+    """
+
+    def __init__(
+        self, settings: PredictorSettings, group: Group, stop: Stop, log: logging.Logger
+    ) -> None:
+        self.transactional_id = f"{settings.group_id}-{settings.replica}"
+        self.producer: KafkaProducer | None = None
+        self._settings = settings
+        self._group = group
+        self._stop = stop
+        self._log = log
+        self._transactions = Transactions(
+            settings, self.transactional_id, log, group=settings.group_id
+        )
+
+    def renew(self) -> None:
+        """Begin with a new producer, which ends the transaction that the last one left open.
+
+        Raises
+        ------
+        Fatal
+            When the brokers refuse it.
+        Stopped
+        """
+        clients.close(self.producer)
+        self.producer = clients.connect(self._initialized, self._settings, self._stop, self._log)
+
+    def commit(self, membership: ConsumerGroupMetadata, outcome: Outcome) -> None:
+        """Produce an outcome and commit the offsets after it.
+
+        Parameters
+        ----------
+        membership : ConsumerGroupMetadata
+            As it was when the records were read.
+        outcome : Outcome
+
+        Raises
+        ------
+        CommitError
+        Fatal
+            When the brokers refuse it.
+        """
+        try:
+            self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, outcome))
+        except (KafkaError, DeadlineExceeded, ValueError) as error:
+            refusals.raise_if_refused(error, self._settings, "Write", self.transactional_id)
+            # The client raises the broker's answer itself, or as the argument of its own error.
+            for found in (error, *error.args):
+                if isinstance(found, ProducerFencedError | InvalidProducerEpochError):
+                    raise FencedError(repr(error)) from None
+            raise CommitError(repr(error)) from None
+
+    def _transaction(self, membership: ConsumerGroupMetadata, outcome: Outcome) -> None:
+        producer, topic, settings = self.producer, self._group.topic, self._settings
+        assert producer is not None
+        producer.begin_transaction()
+        sent = [producer.send(*message) for message in messages(outcome, settings, topic.id)]
+        producer.send_offsets_to_transaction(
+            {
+                TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
+                    offset, outcome.tallies[partition].to_metadata(), -1
+                )
+                for partition, offset in outcome.offsets.items()
+            },
+            membership,
+        )
+        producer.flush()
+        for future in sent:
+            if future.failed():
+                raise future.exception
+        # Asked after the records were read: an id never comes back, so they are this topic's.
+        if self._group.describe().id != topic.id:
+            raise UnknownTopicOrPartitionError(f"{settings.data_topic} was recreated")
+        producer.commit_transaction()
+
+    def _initialized(self) -> KafkaProducer:
+        self._group.ensure_topics()
+        settings = self._settings
+        producer = clients.producer(
+            settings,
+            transactional_id=self.transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            linger_ms=5,
+        )
+        outputs = [
+            TopicPartition(topic, partition)
+            for topic in (settings.prediction_topic, settings.rejected_topic)
+            for partition in range(self._group.topic.partitions)
+        ]
+        initialize = partial(self._transactions.initialize, producer, outputs)
+        try:
+            self._stop.deadline(COMMIT_SECONDS, initialize)
+        except DeadlineExceeded as error:
+            clients.close(producer)
+            raise TimeoutError(str(error)) from None
+        except BaseException as error:
+            clients.close(producer)
+            refusals.raise_if_refused(error, settings, transaction=self.transactional_id)
+            raise
+        return producer

@@ -1,0 +1,74 @@
+"""The models at hand: the one that serves, the one before, and the versions that never will."""
+
+from __future__ import annotations
+
+import threading
+
+from stream.classifier import Model
+
+
+class ModelShelf:
+    """Decides which model serves. All methods may be called from any thread.
+
+    Attributes
+    ----------
+    barred : set of int
+        Versions taken out of service, by this predictor or another.
+    swaps : int
+        How often a model was replaced by a newer one.
+    refused : int
+        How many models, and records that are no model, were refused.
+    search_needed : bool
+        Whether an older model has to be found: the last one at hand was barred.
+    """
+
+    def __init__(self) -> None:
+        self.barred: set[int] = set()
+        self.swaps = 0
+        self.refused = 0
+        self.search_needed = False
+        self._lock = threading.Lock()
+        self._current: Model | None = None
+        self._previous: Model | None = None
+        self._refused: set[int] = set()
+
+    def serve(self) -> tuple[Model | None, Model | None]:
+        """Return the model to predict with, and the one served before it, where there are any."""
+        with self._lock:
+            return self._current, self._previous
+
+    def wanted(self, version: int) -> bool:
+        """Tell whether a model of this version would be served, once it has passed every check."""
+        with self._lock:
+            return self._wanted(version)
+
+    def put(self, model: Model) -> bool:
+        """Serve a model from now on, if it is wanted; tell whether it was."""
+        with self._lock:
+            if not self._wanted(model.version):
+                return False
+            if self._current:
+                self.swaps += 1
+                self._previous = self._current
+            self._current = model
+            return True
+
+    def refuse(self, *versions: int) -> None:
+        """Never serve these versions."""
+        with self._lock:
+            self._refused.update(versions)
+            self.refused += len(versions)
+
+    def bar(self, version: int) -> None:
+        """Never serve a version again; the model before it serves in its place."""
+        with self._lock:
+            self.barred.add(version)
+            if self._current and self._current.version == version:
+                self._current, self._previous = self._previous, None
+                self.search_needed |= self._current is None
+            if self._previous and self._previous.version == version:
+                self._previous = None
+
+    def _wanted(self, version: int) -> bool:
+        newest = self._current.version if self._current else 0
+        return version > newest and version not in self.barred and version not in self._refused

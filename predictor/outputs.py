@@ -1,0 +1,110 @@
+"""The outputs of a unit as the records of their topics, and how a group's own are found again.
+
+The last output of a unit on each partition of each topic carries two headers: whose output it is,
+and the id of the data topic that it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from predictor.predictor import Outcome
+from predictor.settings import PredictorSettings
+from stream.records import Prediction, RecordError, Rejected, encode_prediction, encode_rejected
+
+T = TypeVar("T", Prediction, Rejected)
+
+GROUP = "group"
+"""Header: whose output it is; several groups may share the topic of rejected records."""
+
+INCARNATION = "incarnation"
+"""Header: the id of the data topic."""
+
+Headers = list[tuple[str, bytes]]
+
+
+class Message(NamedTuple):
+    """A record to be produced, in the order of the parameters of ``KafkaProducer.send``."""
+
+    topic: str
+    value: bytes
+    key: bytes | None
+    headers: Headers | None
+    partition: int
+
+
+class Output(NamedTuple, Generic[T]):
+    """An output that was read back, and the id of the data topic that it came from."""
+
+    content: T
+    incarnation: str | None
+
+    @property
+    def offset(self) -> int:
+        """Offset of the record of the data topic that was answered."""
+        return self.content.source[1]
+
+
+def messages(
+    outcome: Outcome, settings: PredictorSettings, incarnation: str | None
+) -> list[Message]:
+    """Return the records to be produced for an outcome.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    settings : PredictorSettings
+    incarnation : str or None
+        Id of the data topic; ``None`` where the brokers give none.
+    """
+    found = [
+        Message(
+            settings.prediction_topic,
+            encode_prediction(prediction),
+            key,
+            None,
+            prediction.source[0],
+        )
+        for prediction, key in outcome.predictions
+    ]
+    found += [
+        Message(settings.rejected_topic, encode_rejected(rejected), None, None, rejected.source[0])
+        for rejected in outcome.rejected
+    ]
+    headers = [(GROUP, settings.group_id.encode())]
+    if incarnation:
+        headers.append((INCARNATION, incarnation.encode()))
+    last = {(message.topic, message.partition): i for i, message in enumerate(found)}
+    for i in last.values():
+        found[i] = found[i]._replace(headers=headers)
+    return found
+
+
+def last_own(
+    decode: Callable[[bytes | None], T], group: str, records: Sequence[Any]
+) -> Output[T] | None:
+    """Return the last of a group's own outputs among records of one partition.
+
+    A record without headers belongs to the same unit as the next one that has them.
+
+    Parameters
+    ----------
+    decode : callable
+        Reads the value of a record; raises `RecordError`.
+    group : str
+    records : sequence of ConsumerRecord
+        In the order of the partition.
+    """
+    own = True
+    for record in reversed(records):
+        headers = dict(record.headers)
+        if GROUP in headers:
+            own = headers[GROUP] == group.encode()
+        if not own:
+            continue
+        with suppress(RecordError):  # not written by a predictor
+            found = headers.get(INCARNATION)
+            return Output(decode(record.value), found.decode() if found else None)
+    return None

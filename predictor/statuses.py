@@ -1,0 +1,102 @@
+"""What this predictor did with each model, put on record on the status topic."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from predictor.predictor import Outcome
+from predictor.settings import PredictorSettings
+from stream import clients, refusals
+from stream.deadlines import DeadlineExceeded
+from stream.records import Status, encode_status
+from stream.service import Fatal, Stop, Warnings
+from stream.topics import create_missing_topics
+
+TIMEOUT_SECONDS = 15.0
+
+
+class Statuses:
+    """Publishes which models serve, and which are refused or barred; connected while entered."""
+
+    def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._log = log
+        self._warnings = Warnings(log)
+        self._producer: KafkaProducer | None = None
+        self._serving = 0
+        self._problem: str | None = None
+
+    def __enter__(self) -> Statuses:
+        make = partial(clients.producer, self._settings)
+        self._producer = clients.connect(make, self._settings, self._stop, self._log)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        clients.close(self._producer)
+
+    def check(self) -> None:
+        """Check that the brokers take statuses.
+
+        Raises
+        ------
+        Fatal
+            When they have refused one.
+        """
+        if self._problem:
+            raise Fatal(self._problem)
+
+    def serving(self, version: int, outcome: Outcome) -> None:
+        """Put on record from which offsets on a model predicts, at its first predictions."""
+        if version == self._serving or not outcome.predictions:
+            return
+        self._serving = version
+        first: dict[str, int] = {}
+        for prediction, _ in outcome.predictions:
+            partition, offset = prediction.source
+            first.setdefault(str(partition), offset)
+        with suppress(KafkaError):  # the predictions themselves say it too
+            self._stop.until_stopped(partial(self._send, version, "serving", since=first))
+
+    def refused(self, version: int, reason: str) -> None:
+        """Put on record that a model is never served."""
+        self._stop.until_stopped(partial(self._send, version, "refused", reason))
+
+    def barred(self, version: int, reason: str) -> None:
+        """Put on record that a model is out of service; wait until the broker has it."""
+        self._log.error("barred model %d: %s", version, reason)
+        while True:
+            try:
+                self._stop.deadline(
+                    TIMEOUT_SECONDS,
+                    lambda: self._send(version, "barred", reason).get(TIMEOUT_SECONDS),
+                )
+            except (KafkaError, DeadlineExceeded) as error:
+                self._stop.check()
+                refusals.raise_if_refused(error, self._settings, "Write")
+                self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}; retrying")
+                make = partial(create_missing_topics, self._settings, self._log)
+                clients.connect(make, self._settings, self._stop, self._log)
+            else:
+                return
+
+    def _send(
+        self,
+        version: int,
+        status: str,
+        reason: str | None = None,
+        since: dict[str, int] | None = None,
+    ) -> Any:
+        assert self._producer is not None
+        value = encode_status(Status(version, status, since or {}, reason, self._settings.replica))
+        future = self._producer.send(self._settings.status_topic, value, partition=0)
+        return future.add_errback(self._not_sent)
+
+    def _not_sent(self, error: BaseException) -> None:
+        self._problem = refusals.refusal(error, self._settings, "Write")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from predictor.model_shelf import ModelShelf
+from tests.unit.classifiers import model
+
+
+def shelf_of(*versions: int) -> ModelShelf:
+    shelf = ModelShelf()
+    for version in versions:
+        assert shelf.put(model(version))
+    return shelf
+
+
+def served(shelf: ModelShelf) -> tuple[int | None, ...]:
+    return tuple(found.version if found else None for found in shelf.serve())
+
+
+def test_before_the_first_model_nothing_serves() -> None:
+    assert served(ModelShelf()) == (None, None)
+
+
+def test_the_newest_model_serves_and_the_one_before_it_is_kept() -> None:
+    shelf = shelf_of(1, 2, 5)
+    assert served(shelf) == (5, 2)
+    assert shelf.swaps == 2
+
+
+def test_an_older_model_or_the_same_again_is_not_wanted() -> None:
+    shelf = shelf_of(3)
+    assert [shelf.wanted(version) for version in (2, 3, 4)] == [False, False, True]
+    assert not shelf.put(model(2))
+    assert not shelf.put(model(3))
+    assert served(shelf) == (3, None)
+
+
+def test_a_refused_version_never_serves_and_is_counted() -> None:
+    shelf = shelf_of(1)
+    shelf.refuse(2, 3)
+    assert shelf.refused == 2
+    assert not shelf.wanted(2)
+    assert not shelf.put(model(3))
+    assert served(shelf) == (1, None)
+
+
+def test_when_the_model_that_serves_is_barred_the_one_before_it_serves() -> None:
+    shelf = shelf_of(1, 2)
+    shelf.bar(2)
+    assert served(shelf) == (1, None)
+    assert shelf.barred == {2}
+    assert not shelf.wanted(2)
+    assert not shelf.search_needed
+
+
+def test_when_the_model_before_is_barred_the_one_that_serves_stays() -> None:
+    shelf = shelf_of(1, 2)
+    shelf.bar(1)
+    assert served(shelf) == (2, None)
+    assert not shelf.search_needed
+
+
+def test_when_the_last_model_at_hand_is_barred_an_older_one_has_to_be_found() -> None:
+    shelf = shelf_of(2)
+    shelf.bar(2)
+    assert served(shelf) == (None, None)
+    assert shelf.search_needed
+    assert shelf.put(model(1))
+    assert served(shelf) == (1, None)
+
+
+def test_a_barred_version_that_comes_later_is_not_served_and_no_search_begins() -> None:
+    shelf = shelf_of(1)
+    shelf.bar(2)
+    assert not shelf.put(model(2))
+    assert served(shelf) == (1, None)
+    assert not shelf.search_needed
+
+
+def test_barred_before_the_first_model_it_leaves_the_search_alone() -> None:
+    shelf = ModelShelf()
+    shelf.bar(1)
+    assert not shelf.search_needed

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from predictor.outputs import Message, last_own, messages
+from predictor.predictor import Consumed, Outcome, predict_unit
+from predictor.settings import PredictorSettings
+from predictor.tally import Tally
+from stream.records import (
+    Prediction,
+    Record,
+    decode_prediction,
+    decode_rejected,
+    encode_prediction,
+    encode_record,
+)
+from tests.unit.classifiers import model
+
+SETTINGS = PredictorSettings.model_validate(
+    {"group_id": "ours", "prediction_topic": "p", "data_topic": "d"}
+)
+OURS, THEIRS = [("group", b"ours"), ("incarnation", b"this")], [("group", b"theirs")]
+
+
+class Written(NamedTuple):
+    """A record as it is read back."""
+
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 - a NamedTuple's default
+
+
+def outcome() -> Outcome:
+    values = [encode_record(Record(i, [1.0, 0.0], 1)) for i in range(2)]
+    records = [
+        Consumed(partition, offset, b"k", value)
+        for partition in (0, 1)
+        for offset, value in enumerate([*values, b"not JSON"])
+    ]
+    return predict_unit(records, model(7), None, {0: Tally(), 1: Tally()})
+
+
+def prediction(offset: int) -> bytes:
+    return encode_prediction(Prediction(offset, 1, None, 1, offset, 0, 3, (0, offset)))
+
+
+def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_the_key() -> None:
+    found = messages(outcome(), SETTINGS, "this")
+    assert [(m.topic, m.partition, m.key) for m in found] == [
+        *[("p", 0, b"k")] * 2,
+        *[("p", 1, b"k")] * 2,
+        ("d.rejected", 0, None),
+        ("d.rejected", 1, None),
+    ]
+    assert decode_prediction(found[3].value).source == (1, 1)
+    assert decode_rejected(found[5].value).source == (1, 2)
+
+
+@pytest.mark.parametrize(("incarnation", "headers"), [("this", OURS), (None, OURS[:1])])
+def test_the_last_output_on_each_partition_says_whose_it_is_and_of_which_data_topic(
+    incarnation: str | None, headers: Any
+) -> None:
+    found = messages(outcome(), SETTINGS, incarnation)
+    assert [m.headers for m in found] == [None, headers, None, headers, headers, headers]
+
+
+def test_a_message_is_in_the_order_of_what_a_producer_sends() -> None:
+    assert Message._fields == ("topic", "value", "key", "headers", "partition")
+
+
+def test_the_last_own_output_is_found_with_the_data_topic_that_it_came_from() -> None:
+    records = [Written(prediction(1)), Written(prediction(2), OURS)]
+    found = last_own(decode_prediction, "ours", records)
+    assert found is not None
+    assert (found.offset, found.incarnation) == (2, "this")
+
+
+def test_outputs_without_headers_belong_to_whose_come_next() -> None:
+    records = [
+        Written(prediction(1)),
+        Written(prediction(2), OURS),
+        Written(prediction(3)),
+        Written(prediction(4), THEIRS),
+    ]
+    found = last_own(decode_prediction, "ours", records)
+    assert found is not None
+    assert found.offset == 2
+    assert last_own(decode_prediction, "ours", records[2:]) is None
+
+
+def test_what_no_predictor_wrote_is_passed_over() -> None:
+    records = [Written(prediction(1), OURS), Written(b"garbage"), Written(None)]
+    found = last_own(decode_prediction, "ours", records)
+    assert found is not None
+    assert found.offset == 1
+
+
+def test_among_no_outputs_there_is_none_of_ours() -> None:
+    assert last_own(decode_prediction, "ours", []) is None
