@@ -1,4 +1,4 @@
-"""What to train, when, and which recipe's model to publish; no Kafka in here."""
+"""When to train, and which recipe's model to publish; knows no Kafka."""
 
 from __future__ import annotations
 
@@ -24,26 +24,17 @@ FIRST_MODEL = 200
 """Labelled records that the first model needs."""
 
 LEAST_STEP = 100
-"""Labelled records between two models, at least; also between two looks at the accuracies."""
+"""Labelled records between two models, and between two comparisons of recipes, at least."""
 
-SITS_OUT = 10
-"""Retrainings (of `retrain_every` records each) that a recipe sits out after a bad model."""
+SUSPENDED = 10
+"""Times `retrain_every` labelled records that a recipe is suspended after a bad model."""
 
 SCORED = 1_000
-"""Latest scored records that a recipe's accuracy is taken over."""
+"""Latest scored records over which a recipe's accuracy is taken."""
 
 
 class Labelled(NamedTuple):
-    """A labelled record and its place on the data topic.
-
-    Attributes
-    ----------
-    partition, offset : int
-    features : list of float or None
-        ``None`` for a missing one.
-    label : int
-        0 or 1.
-    """
+    """A labelled record and its place on the data topic; a missing feature is ``None``."""
 
     partition: int
     offset: int
@@ -53,27 +44,14 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to make a model.
-
-    Attributes
-    ----------
-    name : str
-    make : callable
-        Returns a classifier that is not fitted yet; the same one each time.
-    """
+    """A way to make a model: `make` returns an unfitted classifier, the same one each time."""
 
     name: str
     make: Callable[[], Any]
 
 
 def recipes(window: int) -> list[Recipe]:
-    """Return the recipes that contend, the one to start with first.
-
-    Parameters
-    ----------
-    window : int
-        Labelled records that they are trained on; part of their names.
-    """
+    """Return the recipes that compete, the first champion first; `window` ends their names."""
     return [
         Recipe(
             f"linear_{window}",
@@ -103,12 +81,12 @@ class Accuracy:
         self._correct: deque[bool] = deque(maxlen=SCORED)
 
     def add(self, correct: Iterable[bool]) -> None:
-        """Take in whether each of the next predictions was right."""
+        """Take whether each of the next predictions was right."""
         self._correct.extend(correct)
 
     @property
     def scored(self) -> int:
-        """Number of records that it is taken over, `SCORED` at most."""
+        """Number of records over which it is taken, at most `SCORED`."""
         return len(self._correct)
 
     @property
@@ -118,23 +96,22 @@ class Accuracy:
 
 
 Gate = Callable[[str, Mapping[str, Accuracy]], str]
-"""Given the champion and every recipe's accuracy, names the champion from now on."""
+"""Given the champion and the recipes' accuracies, returns the champion from now on."""
 
 
 def clearly_better(
     champion: str, accuracies: Mapping[str, Accuracy], margin: float = 0.01, least: int = 500
 ) -> str:
-    """Return the recipe that should be the champion: a challenger only when clearly better.
+    """Return the best challenger if it is clearly better, else the champion.
 
     Parameters
     ----------
-    champion : str
     accuracies : mapping of str to Accuracy
         By the name of the recipe.
     margin : float
         How much more accurate a challenger has to be.
     least : int
-        Number of records that both must have been scored on.
+        Number of records on which both must have been scored.
     """
     values = {
         name: accuracy.value
@@ -149,13 +126,10 @@ def clearly_better(
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """A model to publish, and why.
+    """A fitted model to publish, and why.
 
     Attributes
     ----------
-    recipe : str
-    model : object
-        Fitted classifier.
     reason : str
         ``first``, ``cadence`` or ``champion`` (the champion changed).
     trained_on : int
@@ -163,7 +137,7 @@ class Publication:
     trained_to : dict of str to int
         Partition to the highest offset it was trained on.
     accuracies : dict of str to (float or None)
-        Prequential accuracy of every recipe.
+        Prequential accuracy of each recipe.
     """
 
     recipe: str
@@ -180,21 +154,21 @@ class Publication:
 
 
 class Trainer:
-    """Keeps retraining every recipe on the latest labelled records, and says what to publish.
+    """Retrains each recipe on the latest labelled records, and yields the models to publish.
 
-    A model first scores the records that come next; only the models after it train on them. What
-    is published depends on the records alone, not on the batches they come in.
+    A model first scores the records that come next; only later models train on them. What is
+    published depends on the records alone, not on the batches in which they come.
 
     Parameters
     ----------
     recipes : sequence of Recipe
         The first is the champion until another is clearly better.
     window : int
-        Labelled records that a model is trained on, at most.
+        Labelled records on which a model is trained, at most.
     retrain_every : int
         Labelled records between two models, at most.
     width : int or None
-        Number of features of a record; ``None`` takes the commonest of the first 200 records.
+        Number of features of a record; ``None``: the commonest of the first 200 records.
     gate : callable
         Chooses the champion.
 
@@ -223,42 +197,47 @@ class Trainer:
         self._models: dict[str, Any] = {}
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
         self._untested: list[Labelled] = []
-        self._sits_out_until: dict[str, int] = {}
+        self._suspended_until: dict[str, int] = {}
         self._ones = 0
         self._observed = 0
         self._next_model = FIRST_MODEL
-        self._warned = False
+        self._skipped = 0
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
-        """Take the next labelled records.
+        """Take the next labelled records, and yield each model as soon as it is to be published.
 
-        Records of another width than the stream's are skipped, with one warning.
-
-        Yields
-        ------
-        Publication
-            What to publish, as soon as the records taken so far call for it.
+        Records with another number of features are skipped, with one warning.
         """
         for record in records:
             if self._width not in (None, len(record.features)):
-                self._warn(record)
+                self._skip(record)
                 continue
             self._untested.append(record)
-            self._remember(record)
-            if len(self._untested) >= LEAST_STEP or self._due:
-                publication = self._step()
-                if publication is not None:
-                    yield publication
+            self._add(record)
+            if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
+                yield found
 
     def sit_out(self, recipe: str) -> None:
-        """Take note that a model of this recipe was refused or barred.
+        """Suspend a recipe whose model was refused or barred.
 
-        It is not the champion for the next ten times `retrain_every` labelled records, after
-        which it is a challenger again. The most accurate of the others takes its place at the next
-        look at the accuracies. Where none is left, the first recipe is the champion, rather than
-        nothing, at the pace of `retrain_every`.
+        It is not the champion for the next ten times `retrain_every` labelled records, and a
+        challenger again after that. The most accurate of the others becomes the champion at the
+        next comparison. If all are suspended, the first recipe is published at the usual pace.
         """
-        self._sits_out_until[recipe] = self._observed + SITS_OUT * self._retrain_every
+        self._suspended_until[recipe] = self._observed + SUSPENDED * self._retrain_every
+
+    @property
+    def needs(self) -> str:
+        """What the first model still needs, in words."""
+        more = max(0, FIRST_MODEL - self._observed)
+        absent = {0: len(self._window) > self._ones, 1: self._ones > 0}
+        needed = [f"{more} more"] if more else []
+        needed += [f"one labelled {label}" for label, present in absent.items() if not present]
+        text = f"the first model needs {FIRST_MODEL} labelled records of both labels"
+        text += f": {', '.join(needed)}" if needed else ", which are there"
+        if self._skipped:
+            text += f"; {self._skipped:,} were skipped, which do not have {self._width} features"
+        return text
 
     @property
     def _due(self) -> bool:
@@ -268,7 +247,7 @@ class Trainer:
     def _trainable(self) -> bool:
         return 0 < self._ones < len(self._window)
 
-    def _remember(self, record: Labelled) -> None:
+    def _add(self, record: Labelled) -> None:
         if len(self._window) == self._window.maxlen:
             self._ones -= self._window[0].label
         self._window.append(record)
@@ -276,18 +255,18 @@ class Trainer:
         self._observed += 1
 
     def _step(self) -> Publication | None:
-        """Test, then train where a model is due or the champion changed."""
+        """Test, then train if a model is due or the champion changed."""
         if self._width is None and self._due:
-            self._settle_width()
+            self._choose_width()
         with warnings.catch_warnings(), threadpool_limits(1):
-            # A fit that did not converge is judged by its accuracy, as any other. One thread:
-            # several are slower on so few records, and would take the predictor's.
+            # A fit that did not converge is judged by its accuracy, like any other. One thread:
+            # several are slower on so few records, and take cores from the predictor.
             warnings.simplefilter("ignore")
             self._test()
             available = {
                 name: accuracy
                 for name, accuracy in self._accuracies.items()
-                if self._observed >= self._sits_out_until.get(name, 0)
+                if self._observed >= self._suspended_until.get(name, 0)
             }
             champion = self._next_champion(available)
             changed = champion != self._champion
@@ -329,38 +308,35 @@ class Trainer:
 
     def _train(self) -> None:
         features, labels = _matrix(self._window)
-        # A column without any value has no bins to be split into; one value is as telling.
+        # A column without values cannot be split into bins; a constant says as little.
         features[:, np.isnan(features).all(axis=0)] = 0.0
         self._models = {
             recipe.name: recipe.make().fit(features, labels) for recipe in self._recipes
         }
 
-    def _settle_width(self) -> None:
-        """Take the commonest width, so that a stray first record does not decide."""
+    def _choose_width(self) -> None:
+        """Take the commonest number of features, so that one odd first record does not decide."""
         records = list(self._window)
         self._width = Counter(len(record.features) for record in records).most_common(1)[0][0]
         self._window.clear()
         self._ones = self._observed = 0
         for record in records:
             if len(record.features) == self._width:
-                self._remember(record)
+                self._add(record)
             else:
-                self._warn(record)
+                self._skip(record)
 
-    def _warn(self, record: Labelled) -> None:
-        if not self._warned:
-            self._warned = True
+    def _skip(self, record: Labelled) -> None:
+        self._skipped += 1
+        if self._skipped == 1:
             log.warning(
                 "partition=%d offset=%d: expected %d features, got %d; such records are not"
                 " trained on",
-                record.partition,
-                record.offset,
-                self._width,
-                len(record.features),
+                *(record.partition, record.offset, self._width, len(record.features)),
             )
 
 
 def _matrix(records: Collection[Labelled]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the features (n, width), NaN where missing, and the labels (n,)."""
+    """Return the features (n, width), NaN for a missing one, and the labels (n,)."""
     features = np.array([record.features for record in records], dtype=np.float64)
     return features, np.array([record.label for record in records], dtype=np.int64)

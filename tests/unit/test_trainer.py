@@ -295,3 +295,25 @@ def test_where_every_recipe_sits_out_the_first_is_published_at_the_usual_pace() 
     found = observe(one, records, 1_000)
     assert {(p.recipe, p.reason) for p in found} == {("linear_500", "cadence")}
     assert len(found) == 5
+
+
+def test_the_first_model_needs_200_labelled_records_of_both_labels() -> None:
+    records, one = stream(linear), trainer()
+    start = "the first model needs 200 labelled records of both labels"
+    assert one.needs == f"{start}: 200 more, one labelled 0, one labelled 1"
+    observe(one, records, 143)
+    assert one.needs == f"{start}: 57 more"
+    observe(one, records, 57)
+    assert one.needs == f"{start}, which are there"
+
+
+def test_records_of_one_label_alone_need_one_of_the_other() -> None:
+    one = trainer()
+    observe(one, stream(lambda _: True), 1_500)
+    assert one.needs.endswith("of both labels: one labelled 0")
+
+
+def test_records_of_another_width_are_said_to_be_skipped() -> None:
+    one = trainer(width=2)
+    observe(one, stream(linear), 1_500)
+    assert one.needs.endswith("; 1,500 were skipped, which do not have 2 features")
