@@ -176,6 +176,11 @@ def _lost(made: Made) -> None:
     made.tally["rejected"] = 0
 
 
+def _last_lost(made: Made) -> None:
+    made.data[RECORDS] = made.data[RECORDS - 1]
+    made.committed += 1
+
+
 def _predicted_and_rejected(made: Made) -> None:
     made.rejected.insert(0, made.rejected[0] | {"source": [0, 5]})
     made.tally["rejected"] += 1
@@ -195,11 +200,15 @@ def _other_partition(made: Made) -> None:
 
 
 def _n_jumps(made: Made) -> None:
-    made.at(40)["n"] += 1
+    found = made.at(40)
+    found["n"] += 1
+    found["accuracy"] = found["correct"] / found["n"]
 
 
-def _correct_jumps(made: Made) -> None:
-    made.at(40)["correct"] -= 1
+def _correct_falls(made: Made) -> None:
+    found = made.at(40)
+    found["correct"] -= 1
+    found["accuracy"] = found["correct"] / found["n"]
 
 
 def _accuracy_is_off(made: Made) -> None:
@@ -259,12 +268,13 @@ def _seen_without_reason(made: Made) -> None:
 # The prediction of source 40 stands at offset 39: the record at 7 was rejected.
 BROKEN = [
     Broken("a_record_neither_predicted_nor_rejected", "I1", "data", REJECTED, _lost),
+    Broken("a_last_record_neither_predicted_nor_rejected", "I1", "data", RECORDS, _last_lost),
     Broken("a_record_predicted_and_rejected", "I1", "rejected", 0, _predicted_and_rejected),
     Broken("a_record_predicted_twice", "I1", "prediction", 11, _predicted_twice),
     Broken("the_id_of_another_record", "I1", "prediction", 39, _other_id),
     Broken("the_source_of_another_partition", "I1", "prediction", 39, _other_partition),
     Broken("an_n_that_rises_by_two", "I2", "prediction", 39, _n_jumps),
-    Broken("a_correct_that_falls", "I2", "prediction", 39, _correct_jumps),
+    Broken("a_correct_that_falls", "I2", "prediction", 39, _correct_falls),
     Broken("an_accuracy_that_is_not_correct_by_n", "I2", "prediction", 39, _accuracy_is_off),
     Broken("an_unlabelled_record_counted", "I2", "prediction", 10, _unlabelled_counted),
     Broken("another_label_than_the_record", "I2", "prediction", 39, _other_label),
@@ -301,6 +311,10 @@ def _elsewhere(made: Made) -> None:
     made.log[2] = made.log[2].replace("partition=0", "partition=5")
 
 
+def _between(made: Made) -> None:
+    made.log.insert(0, "2026-11-23T20:00:01.123Z partition=0 n=5 accuracy=0.800000 model=1")
+
+
 BROKEN_LOGS: list[tuple[str, int, Callable[[Made], object]]] = [
     ("a_missing_line", 3, lambda made: made.log.pop(2)),
     ("a_line_written_twice", 4, lambda made: made.log.insert(2, made.log[2])),
@@ -309,5 +323,6 @@ BROKEN_LOGS: list[tuple[str, int, Callable[[Made], object]]] = [
     ("a_line_ahead_of_the_topic", 8, _ahead),
     ("a_torn_line_in_the_middle", 3, lambda made: made.log.insert(2, made.log[2][:30])),
     ("a_line_of_a_partition_that_is_not", 3, _elsewhere),
+    ("a_line_at_an_n_that_is_not_logged", 1, _between),
 ]
 """Name, number of the line found, and what to do."""

@@ -119,6 +119,22 @@ def test_a_source_that_goes_back_violates_I1() -> None:  # noqa: N802 - as above
         verified(made)
 
 
+def test_a_predicted_record_that_had_to_be_rejected_violates_I6() -> None:  # noqa: N802 - as above
+    made = correct_history()
+    made.data[40] = b'{"id": 40, "label": 1}'
+    with pytest.raises(
+        Violation, match=r"I6 prediction partition 0 offset 39: .*features: missing"
+    ):
+        verified(made)
+
+
+def test_a_record_with_more_features_than_its_model_violates_I6() -> None:  # noqa: N802 - as above
+    made = correct_history()
+    made.models[1]["features"] = 1
+    with pytest.raises(Violation, match=r"I6 prediction partition 0 offset 0: .*1 features, found"):
+        verified(made)
+
+
 def test_the_first_of_two_violations_is_the_one_named_even_if_models_come_last() -> None:
     made = correct_history()
     made.at(20)["probability"] += 0.001
@@ -208,6 +224,17 @@ def test_a_model_that_is_gone_is_named_as_not_checked() -> None:
     findings = verified(made)
     assert findings.not_checked == {"I6, I7: model 3: not on the model topic": 10}
     assert findings.checked["I6"] == RECORDS - 1 - 10
+
+
+def test_where_retention_has_deleted_rejected_records_only_the_sums_are_compared() -> None:
+    made = correct_history()
+    made.rejected.clear()
+    partition = partition_of(made)
+    findings = verified(made, replace(partition, rejected=Records("rejected", [], start=1)))
+    assert findings.not_checked == {
+        "I1: retention may have deleted the record's output": 1,
+        "I3: only the sums, as the topics do not hold all history": 1,
+    }
 
 
 def test_counts_carried_over_are_compared_without_their_cells() -> None:
@@ -302,6 +329,16 @@ def test_a_torn_last_line_is_no_violation(tmp_path: Path) -> None:
     path = made.write_log(tmp_path / "log")
     path.write_text(path.read_text()[:-10])
     assert read(path).checked["I4"] == len(made.log) - 1
+
+
+def test_a_line_written_after_the_log_was_opened_is_left_out(tmp_path: Path) -> None:
+    made = correct_history()
+    path = made.write_log(tmp_path / "log")
+    with ExitStack() as files:
+        log = LogFile(path, files)
+        path.write_text(path.read_text() + "not a line\n")
+        log.check_lines(partitions=1)
+        assert len(list(log.lines())) == len(made.log)
 
 
 def test_rotated_logs_are_read_before_the_newest(tmp_path: Path) -> None:
