@@ -13,16 +13,16 @@ from functools import partial
 from typing import TypeVar
 
 from modelgenerator.data_feed import DataFeed, TopicRemade
-from modelgenerator.model_topic import trained_already
-from modelgenerator.publication import Announcer
+from modelgenerator.publisher import own_key, publish_trained, trained_already
 from modelgenerator.settings import Settings
 from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
-from stream.keys import KeyFileError, SigningKey, signing_key
+from stream.keys import SigningKey
+from stream.models import ModelError
 from stream.reading import newest_schema
 from stream.records import Schema
-from stream.service import Fatal, Stop, run
+from stream.service import Stop, run
 from stream.topics import create_missing_topics
 
 log = logging.getLogger("modelgenerator")
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 def main(settings: Settings, stop: Stop) -> None:
     """Train and publish until told to end; start afresh when the data topic was made again."""
-    key = own_key(settings)
+    key = own_key(settings, make=True)
     while True:
         try:
             follow(settings, key, stop)
@@ -44,8 +44,7 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
     schema, done = asked(settings, stop, look_up)
     width = len(schema.feature_names) if schema else None
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
-    feed, announcer = DataFeed(settings, stop), Announcer(settings, key, stop)
-    statuses = StatusFeed(settings, stop)
+    feed, statuses = DataFeed(settings, stop), StatusFeed(settings, stop)
     try:
         while True:
             stop.check()
@@ -54,9 +53,13 @@ def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
             while publication := stop.until_stopped(partial(next, found, None)):
                 if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
                     schema = schema or asked(settings, stop, look_up)[0]
-                    version = announcer.announce(publication, schema)
-                    if version:
-                        statuses.watch(version, publication.recipe)
+                    try:
+                        version = publish_trained(settings, key, publication, schema, stop)
+                    except ModelError:
+                        trainer.sit_out(publication.recipe)
+                    else:
+                        if version:
+                            statuses.watch(version, publication.recipe)
                 heed(statuses, trainer)  # many models may come of what was read at once
     finally:
         feed.close()
@@ -67,17 +70,6 @@ def heed(statuses: StatusFeed, trainer: Trainer) -> None:
     """Have recipes sit out whose models predictors refused or barred."""
     for recipe in statuses.poll():
         trainer.sit_out(recipe)
-
-
-def own_key(settings: Settings) -> SigningKey:
-    """Read or make the signing key, and share its public half."""
-    try:
-        key = signing_key(settings.signing_key)
-        shared = key.share(settings.trusted_keys)
-    except (KeyFileError, OSError) as error:
-        raise Fatal(f"SIGNING_KEY, TRUSTED_KEYS: {error}") from None
-    log.info("signing with key %s, shared as %s", key.fingerprint, shared)
-    return key
 
 
 def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int]]:

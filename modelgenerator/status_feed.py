@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from modelgenerator.model_topic import FALLEN
 from modelgenerator.settings import Settings
 from stream import clients, reading
-from stream.records import RecordError, decode_status
+from stream.records import RecordError, Status, decode_status
 from stream.service import Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
 
+FALLEN = ("refused", "barred")
+"""Statuses of a model that is not served."""
+
+LATEST = 1_000
+"""Latest records of the status topic that a publisher looks at."""
+
 WATCHED = 100
 """Latest versions whose fate matters."""
+
+
+def latest_statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
+    """Yield the latest statuses, oldest first."""
+    place = TopicPartition(settings.status_topic, 0)
+    start, end = reading.bounds(consumer, place)
+    for record in reading.read_range(consumer, place, max(start, end - LATEST), end, stop):
+        with suppress(RecordError):
+            yield decode_status(record.value)
 
 
 class StatusFeed:

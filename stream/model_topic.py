@@ -77,6 +77,13 @@ class StoredModel:
         number = next(n for n in range(1, self.parts + 1) if n not in self.offsets)
         return f"part {number} of {self.parts} is missing"
 
+    def problem(self, max_bytes: int) -> str:
+        """Return why its bytes cannot be had, as a log line says it; empty if they can."""
+        size = max(self.size, self.parts)  # each part has a byte at least
+        if size > max_bytes:
+            return f"larger than {max_bytes} bytes (at least {size})"
+        return self.missing
+
     @property
     def after(self) -> int:
         """The least offset at which a later version can stand, 0 where that is not known.
@@ -270,11 +277,8 @@ class ModelTopic:
             model = self._search(lambda: self.index.find(version))
         if model is None:
             raise ModelError("not on the topic, or not signed by a trusted key")
-        size, limit = max(model.size, model.parts), self._settings.model_max_bytes
-        if size > limit:  # each part has a byte at least
-            raise ModelError(f"larger than {limit} bytes (at least {size})")
-        if not model.whole:
-            raise ModelError(model.missing)
+        if problem := model.problem(self._settings.model_max_bytes):
+            raise ModelError(problem)
         offsets = {offset: number for number, offset in model.offsets.items()}
         shares = {
             offsets[record.offset]: unpack(record.value).pickle

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from sklearn.linear_model import LogisticRegression
 
-from modelgenerator.publication import publish
+from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from stream import clients, reading
 from stream.keys import SigningKey, TrustedKeys, signing_key
-from stream.models import Assembler, Envelope, Message, pack, unpack, verify
+from stream.model_topic import ModelTopic
+from stream.models import Envelope, Message, pack
 from stream.records import Record, Schema, encode_record, encode_schema
 from stream.service import Stop
 from stream.settings import StreamSettings
@@ -110,13 +113,8 @@ class Topics:
         key: SigningKey | None = None,
     ) -> int:
         """Publish a model of two features as the modelgenerator does, and return its version."""
-        return publish(
-            self.settings,
-            model or envelope(),
-            pickle or pickled(regression()),
-            key or self.key,
-            Stop(),
-        )
+        with publisher(self.settings, key or self.key) as found:
+            return found.publish(model or envelope(), pickle or pickled(regression()))
 
     def send(self, messages: Iterable[Message]) -> None:
         """Write messages to the model topic."""
@@ -156,14 +154,14 @@ class Topics:
 
     def assembled(self) -> list[tuple[Envelope, bytes]]:
         """Read the whole models of the model topic; each of their parts has to be signed."""
+
+        def fail(_: object, why: str) -> None:
+            raise AssertionError(why)
+
         self.await_decided()
-        trusted, assembler = TrustedKeys(self.settings.trusted_keys), Assembler(2**30)
-        found = []
-        for record in self.records(self.settings.model_topic):
-            verify(record.value, record.headers, trusted)
-            if model := assembler.add(unpack(record.value)):
-                found.append(model)
-        return found
+        trusted = TrustedKeys(self.settings.trusted_keys)
+        topic = ModelTopic(self.settings, self.consumer, Stop(), trusted, fail)
+        return [topic.get(found.version) for found in topic.read_all().models() if found.whole]
 
     def versions(self) -> list[int]:
         """Return the versions of the whole models."""
@@ -244,10 +242,25 @@ def await_no_members(topics: Topics) -> None:
     eventually(lambda: not topics.admin.describe_groups([topics.group])[topics.group]["members"])
 
 
-def regression() -> LogisticRegression:
-    """Fit a logistic regression to what `Topics.write` writes."""
+@contextmanager
+def publisher(settings: Settings, key: SigningKey) -> Iterator[Publisher]:
+    """Return a publisher as the modelgenerator and its commands use it."""
+    with clients.closing(clients.consumer(settings)) as consumer:
+        yield Publisher(settings, key, Stop(), consumer)
+
+
+def regression(padding: int = 0) -> LogisticRegression:
+    """Fit a logistic regression to what `Topics.write` writes.
+
+    Parameters
+    ----------
+    padding : int
+        Bytes by which its pickle is larger than it has to be.
+    """
     matrix = np.random.default_rng(0).normal(size=(200, 2))
-    return LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int))
+    found = LogisticRegression().fit(matrix, (matrix[:, 0] > 0).astype(int))
+    found.padding = os.urandom(padding)
+    return found
 
 
 def assert_exactly_once(topics: Topics) -> None:

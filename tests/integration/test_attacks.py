@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,8 @@ def place_end(topics: Topics) -> int:
 
 def large(version: int, topics: Topics) -> list[Message]:
     """A model in three parts."""
-    model = regression()
-    model.padding = os.urandom(1_300_000)
-    return list(pack(envelope(version, after=place_end(topics)), pickled(model), topics.key))
+    pickle = pickled(regression(1_300_000))
+    return list(pack(envelope(version, after=place_end(topics)), pickle, topics.key))
 
 
 def flipped(message: Message, index: int) -> Message:

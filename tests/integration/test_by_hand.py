@@ -2,22 +2,27 @@ from __future__ import annotations
 
 import pytest
 
-from modelgenerator.by_hand import pinned, publish_again, unpin
-from modelgenerator.settings import Settings
+from modelgenerator.publisher import NotPublished
+from stream.model_topic import ModelIndex, StoredModel
+from stream.models import ModelError, Part
 from stream.records import Status, encode_status
-from stream.service import Fatal, Stop
 from tests.services import Services, eventually
-from tests.topics import Topics
-from tests.unit.classifiers import envelope
-
-
-@pytest.fixture
-def settings(topics: Topics) -> Settings:
-    return topics.settings
+from tests.topics import Topics, publisher, regression
+from tests.unit.classifiers import envelope, pickled
 
 
 def publish_pinned(topics: Topics) -> int:
     return topics.publish_next(envelope(recipe="notebook", reason="by hand", pinned=True))
+
+
+def rollback(topics: Topics, version: int, **limits: float) -> int:
+    with publisher(topics.settings.model_copy(update=limits), topics.key) as found:
+        return found.rollback(version)
+
+
+def unpin(topics: Topics, **limits: float) -> int:
+    with publisher(topics.settings.model_copy(update=limits), topics.key) as found:
+        return found.unpin()
 
 
 def fell(topics: Topics, version: int, status: str) -> None:
@@ -36,13 +41,12 @@ def await_published(topics: Topics, version: int) -> None:
 
 
 def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_so(
-    topics: Topics, settings: Settings, start: Services
+    topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
     hand = publish_pinned(topics)
     assert hand in topics.versions()
-    assert [found.version for found in [pinned(settings, Stop())] if found] == [hand]
 
     said = f"model {hand} (notebook, by hand) is pinned: publishing nothing until"
 
@@ -53,10 +57,9 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
     eventually(noticed, 90, said)
     assert topics.versions()[-1] == hand
 
-    again = unpin(settings, topics.key, Stop())
+    again = unpin(topics)
     models = {model["version"]: model for model in topics.models()}
     old, new = models[hand], models[again]
-    assert pinned(settings, Stop()) is None
     assert (new["version"], new["restores"], new["reason"]) == (again, hand, "unpin")
     assert new["pickle"] == old["pickle"]
     await_published(topics, again + 1)
@@ -66,46 +69,86 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
 
 
 def test_an_older_model_published_again_is_pinned_and_names_what_it_restores(
-    topics: Topics, settings: Settings
+    topics: Topics,
 ) -> None:
     topics.publish(1, threshold=0.3, recipe="old")
     topics.publish(2)
-    assert publish_again(settings, 1, topics.key, Stop()) == 3
+    assert rollback(topics, 1) == 3
     first, _, third = topics.models()
     changed = {"version": 3, "reason": "rollback", "restores": 1, "pinned": True, "after": 2}
     assert third == first | changed | {"created": third["created"]}
 
 
-def test_a_barred_model_is_unpinned_by_the_one_before_it(
-    topics: Topics, settings: Settings
-) -> None:
+def test_a_barred_model_is_unpinned_by_the_one_before_it(topics: Topics) -> None:
     topics.publish(1)
     topics.publish(2)
     assert publish_pinned(topics) == 3
     assert topics.versions() == [1, 2, 3]
     fell(topics, 3, "barred")
     fell(topics, 2, "refused")
-    assert unpin(settings, topics.key, Stop()) == 4
+    assert unpin(topics) == 4
     assert (topics.models()[-1]["restores"], topics.models()[-1]["pinned"]) == (1, False)
 
 
-def test_what_is_not_pinned_is_not_unpinned(topics: Topics, settings: Settings) -> None:
-    with pytest.raises(Fatal, match="not pinned"):
-        unpin(settings, topics.key, Stop())
+def test_what_is_not_pinned_is_not_unpinned(topics: Topics) -> None:
+    with pytest.raises(NotPublished, match="not pinned"):
+        unpin(topics)
     topics.publish(1)
-    with pytest.raises(Fatal, match="not pinned"):
-        unpin(settings, topics.key, Stop())
-    with pytest.raises(Fatal, match="model 7: not on the topic"):
-        publish_again(settings, 7, topics.key, Stop())
+    with pytest.raises(NotPublished, match="not pinned"):
+        unpin(topics)
+    with pytest.raises(ModelError, match="not on the topic"):
+        rollback(topics, 7)
 
 
-def test_a_model_in_parts_is_published_again_whole(topics: Topics, settings: Settings) -> None:
-    large = bytes(range(256)) * 8_000  # four parts
-    assert topics.publish_next(pickle=large) == 1
-    assert topics.publish_next(pickle=b"x") == 2
-    assert publish_again(settings, 1, topics.key, Stop()) == 3
+def test_a_model_in_parts_is_published_again_whole(topics: Topics) -> None:
+    assert topics.publish_next(pickle=pickled(regression(2_000_000))) == 1  # four parts
+    assert topics.publish_next() == 2
+    assert rollback(topics, 1) == 3
     parts = [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 3]
     assert parts == [(m["part"], m["pickle"]) for m in topics.models() if m["version"] == 1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"model_max_bytes": 1_000_000}, "larger than 1000000 bytes"),
+        ({"model_max_microseconds": 0.001}, "too slow"),
+    ],
+)
+def test_a_rollback_refuses_what_exceeds_the_limits(
+    topics: Topics, limits: dict[str, float], reason: str
+) -> None:
+    assert topics.publish_next(pickle=pickled(regression(1_500_000))) == 1
+    assert topics.publish_next() == 2
+    with pytest.raises(ModelError, match=reason):
+        rollback(topics, 1, **limits)
+    assert topics.versions() == [1, 2]
+
+
+def test_unpin_publishes_nothing_that_exceeds_the_limits(topics: Topics) -> None:
+    assert publish_pinned(topics) == 1
+    with pytest.raises(ModelError, match="too slow"):
+        unpin(topics, model_max_microseconds=0.001)
+    assert topics.versions() == [1]
+
+
+def test_a_rollback_reads_each_record_of_the_topic_once(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(1, 31):
+        topics.publish(version)
+    read: list[int] = []
+    add = ModelIndex.add
+
+    def counted(index: ModelIndex, offset: int, part: Part, signer: str) -> StoredModel | None:
+        read.append(offset)
+        return add(index, offset, part, signer)
+
+    monkeypatch.setattr(ModelIndex, "add", counted)
+    with publisher(topics.settings, topics.key) as found:
+        found._models.read_all()
+        assert found.rollback(3) == 31
+    assert read == list(range(30))
 
 
 def test_a_recipe_whose_model_was_refused_is_not_the_champion(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import signal
 import threading
@@ -19,8 +18,8 @@ from stream.models import Message, pack
 from stream.records import Record, Schema, Status, encode_record, encode_status
 from stream.service import Stop
 from tests.services import Services, eventually
-from tests.topics import Topics
-from tests.unit.classifiers import STRANGER, envelope
+from tests.topics import Topics, regression
+from tests.unit.classifiers import STRANGER, envelope, pickled
 
 
 def published(log: str) -> list[dict[str, str]]:
@@ -131,7 +130,7 @@ def test_new_partitions_are_read_too(
 
 
 def test_two_publishers_at_once_publish_every_version_once_and_whole(topics: Topics) -> None:
-    pickles = {name: os.urandom(1_500_000) for name in ("a", "b")}  # three parts each
+    pickles = {name: pickled(regression(1_500_000)) for name in ("a", "b")}  # three parts each
     versions: dict[str, list[int]] = {"a": [], "b": []}
 
     def publisher(name: str) -> None:
@@ -147,6 +146,7 @@ def test_two_publishers_at_once_publish_every_version_once_and_whole(topics: Top
     models = topics.assembled()
     assert [model.version for model, _ in models] == list(range(1, 21))
     assert all(pickle == pickles[model.recipe] for model, pickle in models)
+    assert len(topics.models()) == 20 * 3
     for name, told in versions.items():
         assert told == [e.version for e, _ in models if e.recipe == name]
 

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
-from modelgenerator.models import main
+from modelgenerator.models.__main__ import main
 from stream import clients, reading
 from stream.models import pack
 from tests.services import Services, eventually
@@ -178,15 +178,14 @@ def large() -> Sign:
 
 PUBLISH = """
 import sys
-from modelgenerator.publication import publish
 from modelgenerator.settings import Settings
 from stream.keys import signing_key
-from stream.service import Stop
+from tests.topics import publisher
 from tests.unit.classifiers import envelope
 from pathlib import Path
 settings = Settings()
-key = signing_key(settings.signing_key)
-print(publish(settings, envelope(1), Path(sys.argv[1]).read_bytes(), key, Stop()))
+with publisher(settings, signing_key(settings.signing_key)) as found:
+    print(found.publish(envelope(1), Path(sys.argv[1]).read_bytes()))
 """
 KILLED_WITHIN = """
 import os, signal

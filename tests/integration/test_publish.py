@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from modelgenerator import publish
+from modelgenerator.publish import publish
+from modelgenerator.publish.__main__ import main
 from stream.models import ModelError
 from stream.records import Record, Schema, encode_record
 from tests.services import Services, eventually
@@ -96,7 +97,7 @@ def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
     topics.describe(Schema(NAMES, "label", "1"))
     write(topics, found, labels)
     joblib.dump(model, tmp_path / "model.joblib")
-    assert publish.main([str(tmp_path / "model.joblib")]) == 0
+    assert main([str(tmp_path / "model.joblib")]) == 0
     (tmp_path / "without" / "pandas").mkdir(parents=True)
     (tmp_path / "without" / "pandas" / "__init__.py").write_text("raise ImportError('no pandas')")
     start("predictor", PYTHONPATH=str(tmp_path / "without"))  # as it is in the image
@@ -115,9 +116,9 @@ def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
     model = by_names("error").fit(found, labels)
     topics.describe(Schema(NAMES, "label", "1"))
     with pytest.raises(ModelError, match="unknown categories"):
-        publish.publish(model)
+        publish(model)
     write(topics, found, labels)
-    assert publish.publish(model) == 1
+    assert publish(model) == 1
     topics.write_values(
         [b'{"id":100,"features":[40,1,77],"label":1}', b'{"id":101,"features":[40,1,null]}']
     )
@@ -162,11 +163,11 @@ def test_a_model_with_a_threshold_of_its_own_keeps_it(topics: Topics) -> None:
     topics.write(10)
     matrix = np.random.default_rng(0).normal(size=(200, 2))
     own = FixedThresholdClassifier(LogisticRegression(), threshold=0.3)
-    publish.publish(own.fit(matrix, matrix[:, 0] > 0))
-    publish.publish(own, threshold=0.4)
+    publish(own.fit(matrix, matrix[:, 0] > 0))
+    publish(own, threshold=0.4)
     own.set_params(response_method="decision_function", threshold=1.5)
     with pytest.raises(ModelError, match="has to be one of the probability"):
-        publish.publish(own)
+        publish(own)
     assert [model["threshold"] for model in topics.models()] == [0.3, 0.4]
 
 
@@ -209,12 +210,12 @@ def test_what_a_predictor_would_refuse_is_not_published_and_one_line_says_why(
     for name, (model, options, message) in REFUSED.items():
         path = tmp_path / f"{name}.joblib"
         joblib.dump(model, path)
-        assert publish.main([str(path), *options]) == 1
+        assert main([str(path), *options]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"{path}: not published: ")
         assert message in line
     (tmp_path / "garbage").write_bytes(b"garbage")
-    assert publish.main([str(tmp_path / "garbage")]) == 1
+    assert main([str(tmp_path / "garbage")]) == 1
     assert "cannot be unpickled" in capsys.readouterr().err
     assert topics.models() == []
 
@@ -224,9 +225,9 @@ def test_features_in_another_order_than_the_schema_are_refused_by_name(topics: T
     topics.describe(Schema(NAMES, "label", "1"))
     turned = by_names("ignore").fit(found[["hours", "age", "zone"]], labels)
     with pytest.raises(ModelError, match="feature 0 of the stream is 'age', of the model 'hours'"):
-        publish.publish(turned)
+        publish(turned)
     with pytest.raises(ModelError, match="the stream has 3, the model 2"):
-        publish.publish(regression())
+        publish(regression())
     assert topics.models() == []
 
 
@@ -254,7 +255,7 @@ def test_a_model_that_costs_more_than_a_predictor_allows_is_refused(
     topics.write(1)  # what tells how many features there are
     monkeypatch.setenv(setting, value)
     with pytest.raises(ModelError, match=message):
-        publish.publish(model)
+        publish(model)
 
 
 def test_code_of_the_notebook_itself_is_refused(
@@ -263,10 +264,10 @@ def test_code_of_the_notebook_itself_is_refused(
     monkeypatch.setattr(Local, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Local", Local, raising=False)
     with pytest.raises(ModelError, match="a class or function of __main__"):
-        publish.publish(Local())
+        publish(Local())
     mixed = make_pipeline(FunctionTransformer(lambda matrix: matrix), LogisticRegression())
     with pytest.raises(ModelError, match="cannot be pickled"):
-        publish.publish(fitted(mixed))
+        publish(fitted(mixed))
 
 
 def test_a_dry_run_shows_the_envelope_and_publishes_nothing(
@@ -275,12 +276,12 @@ def test_a_dry_run_shows_the_envelope_and_publishes_nothing(
     topics.write(10)
     path = tmp_path / "model.joblib"
     joblib.dump(regression(), path)
-    assert publish.main([str(path), "--dry-run", "--no-pin", "--trained-to", "0:5"]) == 0
+    assert main([str(path), "--dry-run", "--no-pin", "--trained-to", "0:5"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert "pickle" not in shown
     assert (shown["version"], shown["algorithm"]) == (None, "LogisticRegression")
     assert topics.models() == []
-    assert publish.main([str(path), "--no-pin", "--trained-to", "0:5"]) == 0
+    assert main([str(path), "--no-pin", "--trained-to", "0:5"]) == 0
     (published,) = topics.models()
     other = {"version", "created", "after", "bytes", "parts"}
     assert {n: v for n, v in shown.items() if n not in other} == {
@@ -295,12 +296,12 @@ def test_without_a_trusted_key_nothing_is_published(
     path = tmp_path / "model.joblib"
     joblib.dump(regression(), path)
     monkeypatch.setenv("SIGNING_KEY", str(tmp_path / "none.pem"))
-    assert publish.main([str(path)]) == 1
+    assert main([str(path)]) == 1
     assert "none.pem: no such file" in capsys.readouterr().err
     assert not (tmp_path / "none.pem").exists()
     monkeypatch.setenv("SIGNING_KEY", str(topics_key(tmp_path)))
-    assert publish.main([str(path)]) == 1
-    assert "does not hold the public half" in capsys.readouterr().err
+    assert main([str(path)]) == 1
+    assert "signs, but is not trusted in" in capsys.readouterr().err
     assert topics.models() == []
 
 
@@ -319,7 +320,7 @@ def test_a_backtest_leaves_out_what_either_model_was_trained_on_and_compares_the
     topics.write_values([b'{"id":1,"features":[null,1],"label":1}', b"garbage"])
     path = tmp_path / "model.joblib"
     joblib.dump(regression(), path)
-    assert publish.main([str(path), "--backtest", "--no-pin", "--trained-to", "0:99"]) == 0
+    assert main([str(path), "--backtest", "--no-pin", "--trained-to", "0:99"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == [
         "no model is being served to compare with",
@@ -331,14 +332,14 @@ def test_a_backtest_leaves_out_what_either_model_was_trained_on_and_compares_the
     assert [model["version"] for model in topics.models()] == [1]
     upside_down = fitted(LogisticRegression(), 2, (1, 0))
     joblib.dump(upside_down, path)
-    assert publish.main([str(path), "--backtest", "500", "--dry-run"]) == 0
+    assert main([str(path), "--backtest", "500", "--dry-run"]) == 0
     ours, theirs, test = capsys.readouterr().err.splitlines()[1:]
     assert ours.startswith("this model   accuracy 0.0")
     assert theirs.startswith("model 1      accuracy 0.9")
     assert "p = " in test
     assert float(test.rsplit(" ", 1)[1]) < 1e-9
 
-    assert publish.main([str(path), "--backtest", "--dry-run", "--trained-to", "0:2000"]) == 0
+    assert main([str(path), "--backtest", "--dry-run", "--trained-to", "0:2000"]) == 0
     assert "nothing to compare on" in capsys.readouterr().err
 
 
@@ -346,5 +347,5 @@ def test_settings_can_be_handed_over_from_python(
     settings_env: dict[str, str],
 ) -> None:
     with Topics(settings_env) as topics:
-        assert publish.publish(regression(), pin=False, settings=topics.settings) == 1
+        assert publish(regression(), pin=False, settings=topics.settings) == 1
         assert topics.models()[0]["pinned"] is False

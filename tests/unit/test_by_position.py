@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from modelgenerator.by_position import by_position
+from modelgenerator.publish.by_position import by_position
 
 FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(80, 4)), columns=list("abcd"))
 LABELS = (FRAME["a"] > FRAME["c"]).astype(int)

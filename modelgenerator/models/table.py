@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelgenerator.catalogue import Row
+from modelgenerator.models.catalogue import Row
 
 COLUMNS = (
     "version", "recipe", "algorithm", "size", "trained on", "recipe accuracy", "created", "key",
@@ -12,7 +12,7 @@ COLUMNS = (
 )  # fmt: skip
 RIGHT = {"version", "size", "trained on", "recipe accuracy", "records", "live accuracy"}
 LEFT_OUT_FIRST = ("created", "key", "algorithm", "trained on", "since", "recipe", "size")
-"""Columns that a narrow terminal does without, in this order."""
+"""Columns that are left out on a narrow terminal, in this order."""
 
 
 def table(rows: Sequence[Row], width: int | None = None) -> str:
@@ -22,8 +22,8 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
     ----------
     rows : sequence of Row
     width : int, optional
-        Characters that a line may have; any number by default. Columns that matter less, and at
-        last the ends of the lines, are left out.
+        Characters that a line may have; by default, any number. Where there is no room, columns
+        that matter less are left out, then the ends of the lines.
     """
     if not rows:
         return "no models"

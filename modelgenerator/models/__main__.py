@@ -12,40 +12,35 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-from tqdm import tqdm
+from kafka import KafkaConsumer
 
-from modelgenerator.by_hand import publish_again, unpin
-from modelgenerator.catalogue import Catalogue, Row
-from modelgenerator.model_topic import stored
+from modelgenerator.models.table import table
+from modelgenerator.models.topics import Topics
+from modelgenerator.publisher import NotPublished, Publisher, own_key
 from modelgenerator.settings import Settings
-from modelgenerator.table import table
-from stream import classifier, clients, reading
+from stream import clients
 from stream.arguments import argument_parser
-from stream.classifier import Model
 from stream.command import command
 from stream.deadlines import DeadlineExceeded
-from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
+from stream.model_topic import ModelTopic
 from stream.models import ModelError
-from stream.reading import newest_schema
-from stream.records import RecordError, decode_prediction, decode_status
 from stream.service import Fatal, Stop
-from stream.topics import partition_counts
 
 PUBLISH_SECONDS = 120.0
 VALUE_CHARACTERS = 200
+
+Work = Callable[[argparse.Namespace, Settings, KafkaConsumer], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     options = read_options(sys.argv[1:] if arguments is None else arguments)
-    return command(Settings, partial(options.work, options))
+    return command(Settings, partial(_run, options))
 
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -60,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argument_parser("python -m modelgenerator.models", __doc__)
     commands = parser.add_subparsers(required=True)
 
-    def add(name: str, work: Any, help: str) -> argparse.ArgumentParser:
+    def add(name: str, work: Work, help: str) -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=help, description=help)
         found.set_defaults(work=work)
         if name not in ("list", "unpin"):
@@ -94,153 +89,83 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _list(options: argparse.Namespace, settings: Settings) -> int:
-    rows = catalogue(settings, options.predictions).rows()
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    work: Work = options.work
+    with clients.closing(clients.consumer(settings, max_poll_records=5_000)) as consumer:
+        try:
+            work(options, settings, consumer)
+        except ModelError as error:
+            raise Fatal(f"model {options.version} cannot be loaded: {error}") from None
+    return 0
+
+
+def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
+    topics = Topics(settings, consumer, Stop())
+    if options.predictions != 0:
+        topics.count_predictions(options.predictions)
+    rows = topics.catalogue.rows()
     if options.last is not None:
         rows = rows[len(rows) - min(len(rows), options.last) :]
     if options.json:
         print(json.dumps([row.fields() for row in rows], indent=1))
-        return 0
-    print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
-    return 0
+    else:
+        print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
 
 
-def _show(options: argparse.Namespace, settings: Settings) -> int:
-    row = _row(settings, options.version)
+def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
+    topics = Topics(settings, consumer, Stop())
+    row = topics.row(options.version)
     fields = {name: value for name, value in row.fields().items() if value is not None}
     for name in ("on_topic", "records", "counted", "correct", "accuracy"):
         fields.pop(name, None)
     _print(fields)
     # Nothing of it has been unpickled so far.
-    model = _load(settings, options.version)
+    model = topics.load(options.version)
     print()
     _print(parameters(model.classifier))
-    return 0
 
 
-def _export(options: argparse.Namespace, settings: Settings) -> int:
+def _export(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     path: Path = options.file
     if path.exists() and not options.force:
         raise Fatal(f"{path}: exists already; --force overwrites it")
-    envelope, pickle = _stored(settings, options.version)
+    topics = Topics(settings, consumer, Stop())
+    topics.row(options.version)
+    envelope, pickle = topics.models.get(options.version)
     write(path, pickle, options.force)
     print(f"wrote model {envelope.version} to {path}, bytes={len(pickle)} sha256={envelope.sha256}")
     print(f"it was made with scikit-learn {envelope.sklearn}; to load it runs code: joblib.load")
-    return 0
 
 
-def _rollback(options: argparse.Namespace, settings: Settings) -> int:
-    row = _row(settings, options.version)
+def _rollback(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
+    topics = Topics(settings, consumer, Stop())
+    row = topics.row(options.version)
     if row.status in ("refused", "barred") and row.entry.whole and not options.force:
         raise Fatal(f"model {options.version} is {row.status}: {row.why}; --force takes it anyway")
-    _load(settings, options.version)  # what a predictor would refuse is not published
     version = _published(
-        lambda key, stop: publish_again(settings, options.version, key, stop), settings
+        settings, consumer, lambda publisher: publisher.rollback(options.version), topics.models
     )
     print(f"model {version} restores {options.version} and is pinned until `unpin`")
-    return 0
 
 
-def _unpin(options: argparse.Namespace, settings: Settings) -> int:
-    version = _published(lambda key, stop: unpin(settings, key, stop), settings)
+def _unpin(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
+    version = _published(settings, consumer, Publisher.unpin)
     print(f"not pinned any more: model {version} is the one served so far")
-    return 0
 
 
-def catalogue(settings: Settings, predictions: int | None = None) -> Catalogue:
-    """Read the catalogue from the topics; no model is unpickled.
-
-    Parameters
-    ----------
-    settings : Settings
-    predictions : int, optional
-        How many of the newest predictions of each partition are read; all by default.
-
-    Raises
-    ------
-    Fatal
-        When there is no model topic.
-    KafkaError
-    """
-    found = Catalogue(TrustedKeys(settings.trusted_keys), settings.model_max_bytes)
-    topics = [settings.model_topic, settings.status_topic, settings.prediction_topic]
-    with clients.admin(settings) as admin:
-        counts = partition_counts(admin, topics)
-    if settings.model_topic not in counts:
-        raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
-    with _consumer(settings) as consumer:
-        for record in _records(consumer, settings.model_topic, 1):
-            found.add_model(record.value, record.headers)
-        for record in _records(consumer, settings.status_topic, counts.get(topics[1], 0)):
-            with suppress(RecordError):
-                found.add_status(decode_status(record.value))
-        if predictions != 0:
-            topic = settings.prediction_topic
-            for record in _records(consumer, topic, counts.get(topic, 0), predictions):
-                with suppress(RecordError):
-                    found.add_prediction(decode_prediction(record.value))
-    return found
-
-
-def _records(
-    consumer: KafkaConsumer, topic: str, partitions: int, last: int | None = None
-) -> Iterator[Any]:
-    """Yield the records of a topic, with a progress bar if this is a terminal."""
-    places = [TopicPartition(topic, number) for number in range(partitions)]
-    bounds = {place: reading.bounds(consumer, place) for place in places}
-    if last is not None:
-        bounds = {place: (max(start, end - last), end) for place, (start, end) in bounds.items()}
-    total = sum(end - start for start, end in bounds.values())
-    with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
-        for place, (start, end) in bounds.items():
-            before = start
-            for record in reading.read_range(consumer, place, start, end, Stop()):
-                yield record
-                progress.update(record.offset + 1 - before)
-                before = record.offset + 1
-
-
-def _consumer(settings: Settings) -> KafkaConsumer:
-    return clients.consumer(settings, max_poll_records=5_000)
-
-
-def _row(settings: Settings, version: int) -> Row:
-    """Return a version that is on the model topic; its predictions are not read."""
-    rows = catalogue(settings, predictions=0).rows()
-    for row in rows:
-        if row.entry.version == version and row.entry.envelope is not None:
-            return row
-    there = [row.entry.version for row in rows if row.entry.envelope is not None]
-    known = f"it has {there[0]} to {there[-1]}" if there else "it is empty"
-    raise Fatal(f"{settings.model_topic}: no model {version}; {known}")
-
-
-def _stored(settings: Settings, version: int) -> Any:
-    _row(settings, version)
-    with _consumer(settings) as consumer:
-        return stored(consumer, settings, version, Stop())
-
-
-def _load(settings: Settings, version: int) -> Model:
-    """Return a model after every check that a predictor makes."""
-    with _consumer(settings) as consumer:
-        envelope, pickle = stored(consumer, settings, version, Stop())
-        schema = newest_schema(consumer, settings, Stop())
+def _published(
+    settings: Settings,
+    consumer: KafkaConsumer,
+    publish: Callable[[Publisher], int],
+    models: ModelTopic | None = None,
+) -> int:
+    """Publish within a time limit, unlike a service; return the version."""
+    stop = Stop()
+    publisher = Publisher(settings, own_key(settings, make=False), stop, consumer, models)
     try:
-        classifier.check(envelope, schema, None)
-        return classifier.load(envelope, pickle)
-    except ModelError as error:
-        raise Fatal(f"model {version} cannot be loaded: {error}") from None
-
-
-def _published(publish: Any, settings: Settings) -> Any:
-    """Publish, but not for ever: a command is no service."""
-    try:
-        key: SigningKey = signing_key(settings.signing_key)
-        stop = Stop()
-        return stop.deadline(PUBLISH_SECONDS, lambda: publish(key, stop))
-    except KeyFileError as error:
-        raise Fatal(f"SIGNING_KEY: {error}") from None
+        return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
+    except NotPublished as error:
+        raise Fatal(f"{settings.model_topic}: {error}") from None
     except DeadlineExceeded as error:
         raise Fatal(f"{error}; look at the list before you try again") from None
 

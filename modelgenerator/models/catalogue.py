@@ -1,6 +1,6 @@
 """What the topics say of each model: what it is, who signed it, what became of it.
 
-The records of the topics are folded in one by one; the bytes of the models are not kept.
+The bytes of the models are not kept.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stream.keys import TrustedKeys
-from stream.models import SIGNATURE, Assembler, Envelope, Headers, ModelError, unpack, verify
+from stream.model_topic import ModelIndex
+from stream.models import SIGNATURE, Envelope, ModelError, unpack
 from stream.records import LARGEST_VERSION, Prediction, Status
 
 
@@ -19,22 +19,21 @@ class Entry:
 
     Attributes
     ----------
-    version : int
     envelope : Envelope or None
-        ``None`` when the model is not on the topic, or not any more.
+        ``None`` when the model is not on the topic, or no longer.
     size : int
-        Of its pickle, in bytes.
+        Bytes of its pickle.
     key : str
         Fingerprint of the trusted key that signed it, ``unsigned`` or ``not trusted``; empty when
         the model is not on the topic.
-    trusted : bool
-        Whether a trusted key signed it.
-    problem : str or None
-        Why it cannot be loaded.
+    whole : bool
+        Whether it is on the topic, signed by a trusted key, with every part.
+    problem : str
+        Why it cannot be loaded; empty if nothing is known against it.
     since : dict of str to int
         Partition to the offset of the first record that it predicted there.
-    refused, barred : str or None
-        Why it was refused or barred, and by which predictor.
+    refused, barred : str
+        Why it was refused or barred, and by which predictor; empty if it was not.
     records : int
         Predictions that it made.
     counted, correct : int
@@ -45,78 +44,50 @@ class Entry:
     envelope: Envelope | None = None
     size: int = 0
     key: str = ""
-    trusted: bool = False
-    problem: str | None = None
+    whole: bool = False
+    problem: str = ""
     since: dict[str, int] = field(default_factory=dict)
-    refused: str | None = None
-    barred: str | None = None
+    refused: str = ""
+    barred: str = ""
     records: int = 0
     counted: int = 0
     correct: int = 0
 
     @property
     def accuracy(self) -> float | None:
-        """Accuracy of its counted predictions, ``None`` where there are none."""
+        """Accuracy of its counted predictions, ``None`` if there are none."""
         return self.correct / self.counted if self.counted else None
-
-    @property
-    def pinned(self) -> bool:
-        """Whether it was published to stay."""
-        return self.envelope is not None and self.envelope.pinned
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is on the topic, signed by a trusted key, with every part."""
-        return self.trusted and self.problem is None
 
 
 class Catalogue:
-    """Folds the records of the model, status and prediction topics, each in its order.
+    """Collects what the model, status and prediction topics say.
 
-    Parameters
-    ----------
-    trusted : TrustedKeys
-    max_bytes : int
-        Largest pickle, in bytes, that is put together.
+    The records that do not count on the model topic come first, then the models that do: what a
+    stranger writes changes nothing about the version of a trusted key.
     """
 
-    def __init__(self, trusted: TrustedKeys, max_bytes: int) -> None:
-        self._trusted = trusted
-        self._assembler = Assembler(max_bytes)
+    def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
 
-    def add_model(self, value: bytes | None, headers: Headers) -> None:
-        """Take a record of the model topic; one that does not say which model it is, is left out.
-
-        The first whole model of a version that a trusted key signed counts: the predictor serves no
-        other, and what a stranger writes changes nothing about it.
-        """
-        key = problem = None
+    def add_untrusted(self, record: Any, why: str) -> None:
+        """Take a record of the model topic that does not count; garbage is left out."""
         try:
-            key = verify(value, headers, self._trusted)
-        except ModelError as error:
-            problem = str(error)
-        try:
-            part = unpack(value)
+            part = unpack(record.value)
         except ModelError:
             return
         entry = self._entry(part.envelope.version)
-        if entry.whole or (entry.trusted and key is None):
-            return
-        entry.envelope = part.envelope
         entry.size = len(part.pickle) + (entry.size if part.part > 1 else 0)
-        if key is None:
-            signed = any(name == SIGNATURE for name, _ in headers)
-            entry.key, entry.problem = "not trusted" if signed else "unsigned", problem
-            return
-        if part.part == 1 or not entry.trusted:
-            entry.problem = "incomplete"
-        entry.key, entry.trusted = key, True
-        try:
-            if self._assembler.add(part):
-                entry.problem = None
-        except ModelError as error:
-            entry.problem = str(error)
+        signed = any(name == SIGNATURE for name, _ in record.headers)
+        entry.key = "not trusted" if signed else "unsigned"
+        entry.envelope, entry.problem = part.envelope, why
+
+    def add_models(self, index: ModelIndex, max_bytes: int) -> None:
+        """Take the models of trusted keys; one larger than `max_bytes` is refused."""
+        for model in index.models():
+            entry = self._entry(model.version)
+            entry.envelope, entry.size, entry.key = model.envelope, model.size, model.signer
+            entry.problem = model.problem(max_bytes)
+            entry.whole = not entry.problem
 
     def add_status(self, status: Status) -> None:
         """Take a record of the status topic."""
@@ -148,8 +119,8 @@ class Catalogue:
         serving = max(served, default=0)
         newest = max((e.version for e in self._entries.values() if e.whole), default=0)
         return [
-            Row(entry, _status(entry, serving), entry.version == newest and entry.pinned)
-            for _, entry in sorted(self._entries.items())
+            Row(entry, _status(entry, serving), version == newest and _pinned(entry.envelope))
+            for version, entry in sorted(self._entries.items())
         ]
 
     def _entry(self, version: int) -> Entry:
@@ -177,8 +148,8 @@ class Row:
 
     @property
     def why(self) -> str:
-        """Why it was refused or barred; empty where it was not."""
-        return self.entry.barred or self.entry.refused or self.entry.problem or ""
+        """Why it was refused or barred; empty if it was not."""
+        return self.entry.barred or self.entry.refused or self.entry.problem
 
     def fields(self) -> dict[str, Any]:
         """Return it as ``--json`` shows it."""
@@ -212,3 +183,7 @@ def _status(entry: Entry, serving: int) -> str:
     if entry.refused or entry.problem:
         return "refused"
     return "waiting" if entry.version > serving else "never served"
+
+
+def _pinned(envelope: Envelope | None) -> bool:
+    return envelope is not None and envelope.pinned

@@ -11,11 +11,11 @@ from sklearn.compose import ColumnTransformer
 
 
 def by_position(model: Any) -> Any:
-    """Return a model whose column transformers take columns by position, no longer by name.
+    """Return a model whose column transformers select columns by position instead of by name.
 
-    Fitted on a data frame by names, a ColumnTransformer takes nothing but data frames; a record of
-    the stream is an array in the order of the schema. The model itself stays as it is: where there
-    is something to change, a copy is changed.
+    A ColumnTransformer that was fitted on a data frame by names accepts only data frames; a record
+    of the stream is an array in the order of the schema. The model itself is not changed: where
+    something has to change, a copy is returned.
     """
     if not any(_named(each) for each in _estimators(model)):
         return model

@@ -1,4 +1,4 @@
-"""The newest records of the data topic, for who wants to try a model on them."""
+"""The newest records of the data topic, to try a model on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stream.service import Stop
 
 
 class Found(NamedTuple):
-    """A record that keeps the contract, and its place on the data topic."""
+    """A valid record and its place on the data topic."""
 
     partition: int
     offset: int
@@ -31,21 +31,12 @@ def newest_records(
     stop: Stop,
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Found]:
-    """Return what keeps the contract among the latest `count` records of each partition.
+    """Return the valid records among the latest `count` of each partition, oldest first.
 
     Parameters
     ----------
-    consumer : KafkaConsumer
-    settings : Settings
-    count : int
-    stop : Stop
-    progress : callable
+    progress : callable, optional
         Given 1 for each record read.
-
-    Returns
-    -------
-    list of Found
-        Oldest first.
     """
     found = []
     for number in sorted(consumer.partitions_for_topic(settings.data_topic) or ()):
@@ -60,6 +51,6 @@ def newest_records(
 
 
 def width(found: list[Found]) -> int | None:
-    """Return the commonest number of features, ``None`` of no records."""
+    """Return the commonest number of features, ``None`` if there are no records."""
     counts = Counter(len(each.record.features) for each in found)
     return counts.most_common(1)[0][0] if counts else None

@@ -1,0 +1,118 @@
+"""What a model is: its envelope, its pickle, and the check of both before it is published."""
+
+from __future__ import annotations
+
+import io
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import joblib
+import numpy as np
+import sklearn
+
+from stream import classifier
+from stream.classifier import Model
+from stream.models import PART_BYTES, Envelope, ModelError, now, pack, unpack
+from stream.records import Schema
+from stream.service import Stop
+from stream.settings import ModelLimits
+
+MESSAGE_BYTES = 1_000_000
+"""What a broker takes as one message by default, with some room."""
+
+
+def describe(
+    model: Any,
+    *,
+    recipe: str,
+    reason: str,
+    trained_on: int,
+    trained_to: dict[str, int],
+    recipe_accuracy: float | None = None,
+    feature_names: Sequence[str] | None = None,
+    threshold: float | None = None,
+    pinned: bool = False,
+    features: int | None = None,
+) -> Envelope:
+    """Say what a fitted classifier is; the version is given when it is published.
+
+    Parameters
+    ----------
+    model : object
+        Fitted scikit-learn classifier or pipeline, with classes 0 and 1.
+    recipe, reason, trained_on, trained_to, recipe_accuracy, threshold, pinned
+        As in `Envelope`.
+    feature_names : sequence of str, optional
+        By default the model's own, if it knows any.
+    features : int, optional
+        Their number; by default the model's own.
+    """
+    features = int(model.n_features_in_) if features is None else features
+    own_names = getattr(model, "feature_names_in_", None)
+    names = own_names if feature_names is None else feature_names
+    return Envelope(
+        version=0,
+        recipe=recipe,
+        algorithm=type(final_step(model)).__name__,
+        features=features,
+        feature_names=None if names is None else [str(name) for name in names],
+        classes=[int(label) for label in model.classes_],
+        accepts_missing=_accepts_missing(model, features),
+        trained_on=trained_on,
+        trained_to=trained_to,
+        recipe_accuracy=recipe_accuracy,
+        reason=reason,
+        restores=None,
+        created=now(),
+        sklearn=sklearn.__version__,
+        numpy=np.__version__,
+        python=".".join(platform.python_version_tuple()[:2]),
+        threshold=threshold,
+        pinned=pinned,
+    )
+
+
+def _accepts_missing(model: Any, features: int) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model.predict(np.full((1, features), np.nan))
+        except Exception:  # noqa: BLE001 - however it fails, it does not accept them
+            return False
+    return True
+
+
+def final_step(model: Any) -> Any:
+    """Return the classifier at the end of a pipeline, or the classifier itself."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
+
+
+def pickled(model: Any) -> bytes:
+    """Return the model as joblib's compressed pickle."""
+    buffer = io.BytesIO()
+    joblib.dump(model, buffer, compress=3)
+    return buffer.getvalue()
+
+
+def check(
+    limits: ModelLimits, envelope: Envelope, pickle: bytes, schema: Schema | None, stop: Stop
+) -> Model:
+    """Check a model as a predictor does before it serves it, and load it.
+
+    Raises
+    ------
+    ModelError
+        When predictors would refuse it, or its envelope is too large for a message.
+    Stopped
+    """
+    (message,) = pack(replace(envelope, version=1), b"", None)
+    unpack(message.value)  # a reader checks each field
+    if len(message.value) + 4 * PART_BYTES // 3 > MESSAGE_BYTES:  # base64 takes 4 bytes for 3
+        raise ModelError(f"envelope: {len(message.value)} bytes, too many for a message")
+    classifier.check(envelope, schema, None)
+    return classifier.load_within(limits, stop, envelope, pickle)

@@ -1,0 +1,115 @@
+"""The topics as the commands read them: one consumer, each record once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from tqdm import tqdm
+
+from modelgenerator.envelope import check
+from modelgenerator.models.catalogue import Catalogue, Row
+from modelgenerator.settings import Settings
+from stream import clients, reading
+from stream.classifier import Model
+from stream.keys import TrustedKeys
+from stream.model_topic import ModelTopic
+from stream.reading import newest_schema
+from stream.records import RecordError, decode_prediction, decode_status
+from stream.service import Fatal, Stop
+from stream.topics import partition_counts
+
+
+class Topics:
+    """Reads the model topic and the status topic; no model is unpickled.
+
+    Attributes
+    ----------
+    catalogue : Catalogue
+        What the topics say of each model.
+    models : ModelTopic
+        Has read the whole model topic.
+
+    Raises
+    ------
+    Fatal
+        When there is no model topic.
+    KafkaError
+    """
+
+    def __init__(self, settings: Settings, consumer: KafkaConsumer, stop: Stop) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._stop = stop
+        self.catalogue = Catalogue()
+        trusted, untrusted = TrustedKeys(settings.trusted_keys), self.catalogue.add_untrusted
+        self.models = ModelTopic(settings, consumer, stop, trusted, untrusted)
+        topics = [settings.model_topic, settings.status_topic, settings.prediction_topic]
+        with clients.closing(clients.admin(settings)) as admin:
+            self._partitions = partition_counts(admin, topics)
+        if settings.model_topic not in self._partitions:
+            raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
+        with _progress(settings.model_topic) as progress:
+            index = self.models.read_all(progress.update)
+        self.catalogue.add_models(index, settings.model_max_bytes)
+        for record in self._records(settings.status_topic):
+            with suppress(RecordError):
+                self.catalogue.add_status(decode_status(record.value))
+
+    def count_predictions(self, last: int | None) -> None:
+        """Add to the catalogue what each model predicted, among the last offsets of a partition.
+
+        Parameters
+        ----------
+        last : int or None
+            How many; ``None`` for all.
+        """
+        for record in self._records(self._settings.prediction_topic, last):
+            with suppress(RecordError):
+                self.catalogue.add_prediction(decode_prediction(record.value))
+
+    def row(self, version: int) -> Row:
+        """Return what the catalogue has of a version that is on the model topic.
+
+        Raises
+        ------
+        Fatal
+            When it is not.
+        """
+        rows = [row for row in self.catalogue.rows() if row.entry.envelope is not None]
+        for row in rows:
+            if row.entry.version == version:
+                return row
+        known = (
+            f"it has {rows[0].entry.version} to {rows[-1].entry.version}" if rows else "it is empty"
+        )
+        raise Fatal(f"{self._settings.model_topic}: no model {version}; {known}")
+
+    def load(self, version: int) -> Model:
+        """Return a model after every check that a predictor makes.
+
+        Raises
+        ------
+        ModelError
+        """
+        schema = newest_schema(self._consumer, self._settings, self._stop)
+        return check(self._settings, *self.models.get(version), schema, self._stop)
+
+    def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
+        """Yield the records of a topic, with a progress bar if this is a terminal."""
+        places = [TopicPartition(topic, n) for n in range(self._partitions.get(topic, 0))]
+        bounds = {place: reading.bounds(self._consumer, place) for place in places}
+        if last is not None:
+            bounds = {p: (max(start, end - last), end) for p, (start, end) in bounds.items()}
+        with _progress(topic, sum(end - start for start, end in bounds.values())) as progress:
+            for place, (before, end) in bounds.items():
+                for record in reading.read_range(self._consumer, place, before, end, self._stop):
+                    yield record
+                    progress.update(record.offset + 1 - before)
+                    before = record.offset + 1
+
+
+def _progress(topic: str, total: int | None = None) -> tqdm[Any]:
+    return tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False)

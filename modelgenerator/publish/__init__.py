@@ -1,0 +1,93 @@
+"""Publishes a model that was trained anywhere, after the checks that a predictor makes.
+
+From Python::
+
+    from modelgenerator.publish import publish
+
+    version = publish(model, threshold=0.3)
+
+or from a file: ``python -m modelgenerator.publish model.joblib``.
+
+The model is pinned: the modelgenerator publishes nothing after it until
+``python -m modelgenerator.models unpin``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import sklearn
+
+from modelgenerator.publish.checks import prepared, read_stream
+from modelgenerator.publisher import Publisher, own_key
+from modelgenerator.settings import Settings
+from stream import clients
+from stream.service import Stop
+from stream.settings import read
+
+
+def publish(
+    model: Any,
+    *,
+    threshold: float | None = None,
+    recipe: str = "by_hand",
+    reason: str = "by hand",
+    trained_on: int = 0,
+    trained_to: Mapping[int, int] | None = None,
+    pin: bool = True,
+    settings: Settings | None = None,
+) -> int:
+    """Check, sign and publish a fitted classifier.
+
+    Parameters
+    ----------
+    model : object
+        Any fitted scikit-learn classifier or pipeline with the classes 0 and 1 (or booleans). It
+        takes the features of a record in the order of the stream.
+    threshold : float, optional
+        The label is 1 where the probability of label 1 is not below it; without one, where that
+        is above one half. A model that carries a threshold of its own keeps it.
+    recipe, reason : str
+        What the model is called, and why it is published.
+    trained_on : int
+        Number of records that it was trained on, if that should be on record.
+    trained_to : mapping of int to int, optional
+        Partition to the highest offset of the data topic that it was trained on. Records up to
+        there are predicted, but not counted.
+    pin : bool
+        Whether the modelgenerator publishes nothing after it until it is unpinned.
+    settings : Settings, optional
+        By default, read from the environment.
+
+    Returns
+    -------
+    int
+        The version.
+
+    Raises
+    ------
+    ModelError
+        When predictors would refuse the model; nothing is published then.
+    Fatal
+        When there is no trusted key to sign with, or a topic is missing.
+    KafkaError
+        When no broker answers.
+    """
+    settings, stop = settings or read(Settings), Stop()
+    key = own_key(settings, make=False)
+    with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of feature names, which arrays do not have
+        envelope, pickle = prepared(
+            model,
+            sklearn.__version__,
+            read_stream(consumer, settings, stop),
+            threshold=threshold,
+            recipe=recipe,
+            reason=reason,
+            trained_on=trained_on,
+            trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
+            pinned=pin,
+        )
+        return Publisher(settings, key, stop, consumer).publish(envelope, pickle)

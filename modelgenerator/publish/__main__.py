@@ -1,0 +1,126 @@
+"""Signs and publishes a model from a file, after the checks that a predictor makes.
+
+Exit status: 0 when it is published, 1 when it is not, with one line that says why, 2 for a wrong
+setting or option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelgenerator.envelope import check
+from modelgenerator.publish.backtest import backtest
+from modelgenerator.publish.checks import load, prepared, read_stream
+from modelgenerator.publisher import Publisher, own_key
+from modelgenerator.settings import Settings
+from stream import clients
+from stream.arguments import argument_parser
+from stream.command import command
+from stream.models import PART_BYTES, Envelope, ModelError
+from stream.service import Fatal, Stop
+
+BACKTEST_RECORDS = 2_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argument_parser("python -m modelgenerator.publish", __doc__)
+    add = parser.add_argument
+    add("model", type=Path, help="fitted classifier or pipeline, written by joblib or pickle")
+    add("--threshold", type=float, help="label 1 from this probability on, 0 to 1")
+    add("--recipe", default="by_hand", metavar="NAME", help="what the model is called")
+    add("--reason", default="by hand", metavar="TEXT", help="why it is published")
+    add("--trained-on", type=int, default=0, metavar="N", help="records it was trained on")
+    add(
+        "--trained-to",
+        type=_place,
+        nargs="+",
+        default=[],
+        metavar="PARTITION:OFFSET",
+        help="the highest offsets of the data topic that it was trained on; up to them, records"
+        " are predicted, but not counted",
+    )
+    add("--no-pin", action="store_true", help="let the modelgenerator's next model replace it")
+    add("--dry-run", action="store_true", help="check it, show the envelope, publish nothing")
+    add(
+        "--backtest",
+        type=int,
+        nargs="?",
+        const=BACKTEST_RECORDS,
+        metavar="RECORDS",
+        help=f"first compare it with the model being served, on the newest RECORDS"
+        f" ({BACKTEST_RECORDS}) labelled records of the data topic",
+    )
+    options = parser.parse_args(arguments)
+    return command(Settings, partial(_run, options))
+
+
+def _place(text: str) -> tuple[str, int]:
+    partition, offset = text.split(":")
+    return str(int(partition)), int(offset)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    try:
+        _publish(options, settings)
+    except ModelError as error:
+        raise Fatal(f"{options.model}: not published: {error}") from None
+    return 0
+
+
+def _publish(options: argparse.Namespace, settings: Settings) -> None:
+    stop = Stop()
+    key = None if options.dry_run else own_key(settings, make=False)
+    with clients.closing(clients.consumer(settings)) as consumer:
+        model, made_with = load(options.model)
+        stream = read_stream(consumer, settings, stop)
+        envelope, pickle = prepared(
+            model,
+            made_with,
+            stream,
+            threshold=options.threshold,
+            recipe=options.recipe,
+            reason=options.reason,
+            trained_on=options.trained_on,
+            trained_to=dict(options.trained_to),
+            pinned=not options.no_pin,
+        )
+        if options.backtest or options.dry_run:
+            candidate = check(settings, envelope, pickle, stream.schema, stop)
+        if options.backtest:
+            # On stderr with --dry-run, whose envelope may go to a program.
+            out = sys.stderr if options.dry_run else sys.stdout
+            lines = backtest(consumer, candidate, settings, options.backtest, stop)
+            print(*lines, sep="\n", file=out)
+        if key is None:
+            shown = msgspec.json.encode(_shown(envelope, pickle))
+            print(msgspec.json.format(shown, indent=2).decode())
+            return
+        version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
+    print(f"published {options.model} as model {version} ({envelope.algorithm})")
+    if envelope.pinned:
+        print("pinned: nothing else is published until python -m modelgenerator.models unpin")
+
+
+def _shown(envelope: Envelope, pickle: bytes) -> dict[str, Any]:
+    """Return the envelope as it would be published, with sizes in place of the bytes."""
+    return {
+        **asdict(envelope),
+        "version": None,  # given within the transaction
+        "sha256": hashlib.sha256(pickle).hexdigest(),
+        "parts": -(-len(pickle) // PART_BYTES),
+        "bytes": len(pickle),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Two models on the same records: their accuracies, and whether they differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from kafka import KafkaConsumer
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from modelgenerator.publish.newest import Found, newest_records
+from modelgenerator.publisher import serving
+from modelgenerator.settings import Settings
+from stream import classifier
+from stream.classifier import Model
+from stream.keys import TrustedKeys
+from stream.model_topic import ModelTopic
+from stream.models import Envelope, ModelError
+from stream.service import Stop
+
+BATCH = 5_000
+
+
+def backtest(
+    consumer: KafkaConsumer, candidate: Model, settings: Settings, count: int, stop: Stop
+) -> list[str]:
+    """Compare a model with the one being served, on records that neither was trained on.
+
+    Parameters
+    ----------
+    candidate : Model
+    count : int
+        How many of the newest labelled records are taken, at most.
+
+    Returns
+    -------
+    list of str
+        The result, a line each.
+    """
+    with tqdm(unit=" records", disable=not sys.stderr.isatty(), leave=False) as progress:
+        found = newest_records(consumer, settings, count, stop, progress.update)
+    labelled = [each for each in found if each.record.label is not None][-count:]
+    lines, models = [], [("this model", candidate)]
+    topic = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
+    served = serving(topic, consumer, settings, stop)
+    if served is None:
+        lines.append("no model is being served to compare with")
+    else:
+        try:
+            classifier.check(served.envelope, None, None)
+            loaded = classifier.load(*topic.get(served.version))
+            models.append((f"model {served.version}", loaded))
+        except ModelError as error:
+            lines.append(f"model {served.version} is being served, but not here: {error}")
+    fresh = [
+        each
+        for each in labelled
+        if not any(m.envelope.trained_on_record(each.partition, each.offset) for _, m in models)
+    ]
+    fit = [each for each in fresh if all(_fits(each, model.envelope) for _, model in models)]
+    lines.append(
+        f"backtest on {len(fit)} of the newest {len(labelled)} labelled records;"
+        f" {len(labelled) - len(fresh)} left out as one of the models was trained on them,"
+        f" {len(fresh) - len(fit)} as one of them does not take them"
+    )
+    if not fit:
+        return [*lines, "nothing to compare on; try again when there are newer records"]
+    rights = [(name, _right(model, fit)) for name, model in models]
+    lines += [score(name, right) for name, right in rights]
+    if len(rights) == 2:
+        lines.append(difference(*rights[0], *rights[1]))
+    return lines
+
+
+def _fits(found: Found, envelope: Envelope) -> bool:
+    features = found.record.features
+    return len(features) == envelope.features and (envelope.accepts_missing or None not in features)
+
+
+def _right(model: Model, found: Sequence[Found]) -> list[bool]:
+    """Tell of each record whether the model predicts its label."""
+    right: list[bool] = []
+    for start in tqdm(range(0, len(found), BATCH), disable=not sys.stderr.isatty(), leave=False):
+        batch = [each.record for each in found[start : start + BATCH]]
+        labels, _ = model.predict(np.array([each.features for each in batch], dtype=np.float64))
+        right += [a == each.label for a, each in zip(labels, batch, strict=True)]
+    return right
+
+
+def score(name: str, right: Sequence[bool]) -> str:
+    """Return the accuracy of a model with its 95 % interval.
+
+    The interval is Wilson's, "Probable inference, the law of succession, and statistical
+    inference", Journal of the American Statistical Association 22 (1927).
+    """
+    correct, n = sum(right), len(right)
+    low, high = binomtest(correct, n).proportion_ci(method="wilson")
+    return f"{name:<12} accuracy {correct / n:.4f}  95 % interval {low:.4f} to {high:.4f}"
+
+
+def difference(name: str, right: Sequence[bool], other: str, other_right: Sequence[bool]) -> str:
+    """Return on how many records only one of two models is right, and how likely by chance.
+
+    The test is McNemar's, exact, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12 (1947): if the models are equally accurate, each
+    of these records is as likely to be the one's as the other's.
+    """
+    only = sum(a and not b for a, b in zip(right, other_right, strict=True))
+    only_other = sum(b and not a for a, b in zip(right, other_right, strict=True))
+    p = binomtest(only, only + only_other).pvalue if only or only_other else 1.0
+    return f"only {name} has {only} right, only {other} {only_other}: McNemar's exact p = {p:.4g}"

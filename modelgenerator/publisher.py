@@ -1,0 +1,420 @@
+"""How a model gets onto the model topic: described, checked, signed, in one transaction.
+
+All publishers of a model topic share one transactional id. The last one to start fences the
+others, and a fenced one starts again: versions rise one by one, however many publish.
+
+A model that a person publishes is pinned: the modelgenerator publishes nothing after it, until it
+is unpinned. The pin is a field of the newest model, under its signature, and is looked at within
+the transaction of the next publication. So only the holder of a trusted key can set or end it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import sklearn
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
+
+from modelgenerator.envelope import check, describe, pickled
+from modelgenerator.settings import Settings
+from modelgenerator.status_feed import FALLEN, latest_statuses
+from modelgenerator.trainer import Publication
+from stream import clients, reading, refusals
+from stream.deadlines import DeadlineExceeded
+from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
+from stream.model_topic import ModelTopic, StoredModel
+from stream.models import Envelope, ModelError, now, pack
+from stream.reading import newest_schema
+from stream.records import LARGEST_VERSION, Schema
+from stream.service import Fatal, Stop, Warnings
+from stream.topics import create_missing_topics
+from stream.transactions import Transactions
+
+log = logging.getLogger("modelgenerator")
+_warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
+
+TRANSACTION_SECONDS = 60
+SEARCH_SECONDS = 60.0
+"""Timeout of one search for the newest version; the next try goes on where it ended."""
+
+HIDDEN_SECONDS = 3.0
+"""How long to wait for another producer's open transaction, which may hide newer records."""
+
+OUTSTANDING_PARTS = 4
+
+Allowed = Callable[[Envelope | None], None]
+"""Given the newest model on the topic; raises `NotPublished` if publishing is not allowed."""
+
+
+class NotPublished(Exception):
+    """The newest model on the topic does not allow a publication; the message says why."""
+
+
+def unless_pinned(newest: Envelope | None) -> None:
+    """Allow a publication unless the newest model is pinned.
+
+    Raises
+    ------
+    NotPublished
+    """
+    if newest and newest.pinned:
+        raise NotPublished(
+            f"model {newest.version} ({newest.recipe}, {newest.reason}) is pinned: publishing"
+            " nothing until python -m modelgenerator.models unpin"
+        )
+
+
+def own_key(settings: Settings, *, make: bool) -> SigningKey:
+    """Return the key to sign with; its public half is among the trusted keys.
+
+    Parameters
+    ----------
+    make : bool
+        Whether to make the key if there is none, and to share its public half. A service does so
+        on its first start; a person's command never does.
+
+    Raises
+    ------
+    Fatal
+        When there is no such key, it cannot be used, or it is not trusted.
+    """
+    path = settings.signing_key
+    if not make and not path.exists():
+        raise Fatal(f"SIGNING_KEY={path}: no such file; see python -m modelgenerator.keys make -h")
+    try:
+        key = signing_key(path)
+    except (KeyFileError, OSError) as error:
+        raise Fatal(f"SIGNING_KEY={error}") from None
+    try:
+        if make:
+            shared = key.share(settings.trusted_keys)
+            log.info("signing with key %s, shared as %s", key.fingerprint, shared)
+    except (KeyFileError, OSError) as error:
+        raise Fatal(f"TRUSTED_KEYS={error}") from None
+    _check_trusted(key, settings)
+    return key
+
+
+def _check_trusted(key: SigningKey, settings: Settings) -> None:
+    trusted = TrustedKeys(settings.trusted_keys).read()
+    if key.fingerprint not in trusted.fingerprints():
+        raise Fatal(f"key {key.fingerprint} signs, but is not {trusted}")
+
+
+def serving(
+    models: ModelTopic, consumer: KafkaConsumer, settings: Settings, stop: Stop
+) -> StoredModel | None:
+    """Return the model that predictors serve: the newest that none has refused or barred."""
+    statuses = latest_statuses(consumer, settings, stop)
+    fallen = {status.version for status in statuses if status.status in FALLEN}
+    return models.newest(lambda model: model.whole and model.version not in fallen)
+
+
+def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> dict[str, int]:
+    """Return what the newest published model was trained to, by partition.
+
+    Empty if any new model is better than it: it was trained on another data topic, it was made
+    with another scikit-learn, or there is none.
+    """
+    models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
+    newest = models.newest(lambda model: model.whole)
+    if newest is None or newest.envelope.sklearn != sklearn.__version__:
+        return {}
+    topic, trained_to = settings.data_topic, newest.envelope.trained_to
+    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
+    ends = {
+        str(partition.partition): end
+        for partition, end in consumer.end_offsets(
+            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
+        ).items()
+    }
+    of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
+    return trained_to if of_this_topic else {}
+
+
+def publish_trained(
+    settings: Settings, key: SigningKey, found: Publication, schema: Schema | None, stop: Stop
+) -> int | None:
+    """Publish what the trainer found unless a model is pinned, and say so in one line.
+
+    Returns
+    -------
+    int or None
+        The version; ``None`` while a model is pinned, with a warning once a minute.
+
+    Raises
+    ------
+    ModelError
+        When predictors would refuse the model; a warning once a minute says why.
+    Stopped
+    Fatal
+        When the schema names another number of features than the model takes.
+    """
+    if schema and len(schema.feature_names) != found.model.n_features_in_:
+        raise Fatal(
+            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records"
+            f" of {settings.data_topic} have {found.model.n_features_in_}"
+        )
+    started = time.monotonic()
+    pickle = pickled(found.model)
+    envelope = describe(
+        found.model,
+        recipe=found.recipe,
+        reason=found.reason,
+        trained_on=found.trained_on,
+        trained_to=found.trained_to,
+        recipe_accuracy=found.recipe_accuracy,
+        feature_names=schema.feature_names if schema else None,
+    )
+    connect = partial(clients.consumer, settings)
+    with clients.closing(clients.connect(connect, settings, stop, log)) as consumer:
+        try:
+            publisher = Publisher(settings, key, stop, consumer)
+            version = publisher.publish(envelope, pickle, unless_pinned)
+        except NotPublished as reason:
+            _warnings.warn("pinned", str(reason))
+            return None
+        except ModelError as error:
+            _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
+            raise
+    accuracies = " ".join(
+        f"{name}={'-' if value is None else format(value, '.4f')}"
+        for name, value in found.accuracies.items()
+    )
+    log.info(
+        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
+        version,
+        found.recipe,
+        found.reason,
+        found.trained_on,
+        accuracies,
+        len(pickle),
+        1_000 * (time.monotonic() - started),
+    )
+    return version
+
+
+class Publisher:
+    """Publishes models, each as the next version, whole or not at all.
+
+    Parameters
+    ----------
+    key : SigningKey
+        From `own_key`.
+    consumer : KafkaConsumer
+        Reads the model, status and schema topics.
+    models : ModelTopic, optional
+        What the caller has read with the same consumer, so that nothing is read twice.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        key: SigningKey,
+        stop: Stop,
+        consumer: KafkaConsumer,
+        models: ModelTopic | None = None,
+    ) -> None:
+        self._settings = settings
+        self._key = key
+        self._stop = stop
+        self._consumer = consumer
+        self._models = models or ModelTopic(
+            settings, consumer, stop, TrustedKeys(settings.trusted_keys)
+        )
+        self._place = TopicPartition(settings.model_topic, 0)
+        self._name = f"{settings.model_topic}-publisher"
+        self._transactions = Transactions(settings, self._name, log)
+
+    def publish(self, envelope: Envelope, pickle: bytes, allowed: Allowed = lambda _: None) -> int:
+        """Check a model and publish it as the next version; retry until it is published.
+
+        Parameters
+        ----------
+        envelope : Envelope
+            From `describe`.
+        pickle : bytes
+            From `pickled`.
+        allowed : callable, optional
+            Asked within the transaction, when no other publisher can come between.
+
+        Returns
+        -------
+        int
+            The version.
+
+        Raises
+        ------
+        ModelError
+            When predictors would refuse the model.
+        NotPublished
+            When `allowed` raises it.
+        Stopped
+        Fatal
+            When the brokers refuse the credentials, a right is missing, or the key is not trusted.
+        """
+        settings, stop = self._settings, self._stop
+        schema = newest_schema(self._consumer, settings, stop)
+        check(settings, envelope, pickle, schema, stop)
+        digest = hashlib.sha256(pickle).hexdigest()
+        envelope = replace(envelope, version=0, after=None, sha256=digest)
+        tried: set[int] = set()
+        while True:
+            producer = clients.connect(self._producer, settings, stop, log)
+            try:
+                return self._transaction(producer, envelope, pickle, allowed, tried)
+            except (KafkaError, DeadlineExceeded, OSError) as error:
+                stop.check()
+                refusals.raise_if_refused(error, settings, "Write", self._name)
+                if _fenced(error):
+                    _warnings.warn("fenced", "fenced by another publisher; publishing again")
+                else:
+                    _warnings.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
+            finally:
+                clients.close(producer)
+            stop.wait(random.uniform(0.05, 0.5))
+            # The model topic, or the status topic, may have been deleted.
+            clients.connect(partial(create_missing_topics, settings, log), settings, stop, log)
+
+    def rollback(self, version: int, reason: str = "rollback") -> int:
+        """Publish a model of the topic again, pinned, as a version that names what it restores.
+
+        Returns
+        -------
+        int
+            The new version.
+
+        Raises
+        ------
+        ModelError
+            When the topic has no such model that is whole and signed by a trusted key, or
+            predictors would refuse it now.
+        """
+        return self._again(version, reason, pinned=True)
+
+    def unpin(self) -> int:
+        """Publish the model being served once more, not pinned, so that others may follow it.
+
+        That is the pinned one or, if predictors refused or barred it, the newest that they did not.
+
+        Returns
+        -------
+        int
+            The new version.
+
+        Raises
+        ------
+        NotPublished
+            When no model is pinned, or another one was published in the meantime.
+        ModelError
+            As for `rollback`.
+        """
+        held = self._models.newest()
+        if held is None or not held.envelope.pinned:
+            raise NotPublished("the newest model is not pinned")
+        served = serving(self._models, self._consumer, self._settings, self._stop) or held
+
+        def still_pinned(newest: Envelope | None) -> None:
+            if newest is None or newest.version != held.version:
+                raise NotPublished("another model was published meanwhile; look at it, try again")
+
+        return self._again(served.version, "unpin", pinned=False, allowed=still_pinned)
+
+    def _again(
+        self, version: int, reason: str, pinned: bool, allowed: Allowed = lambda _: None
+    ) -> int:
+        envelope, pickle = self._models.get(version)
+        again = replace(envelope, pinned=pinned, reason=reason, restores=version, created=now())
+        return self.publish(again, pickle, allowed)
+
+    def _producer(self) -> KafkaProducer:
+        return clients.producer(
+            self._settings,
+            transactional_id=self._name,
+            transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
+            linger_ms=0,
+        )
+
+    def _transaction(
+        self,
+        producer: KafkaProducer,
+        envelope: Envelope,
+        pickle: bytes,
+        allowed: Allowed,
+        tried: set[int],
+    ) -> int:
+        stop = self._stop
+        # From here on no earlier publisher can commit, so the last version stays the last.
+        stop.deadline(
+            TRANSACTION_SECONDS, lambda: self._transactions.initialize(producer, [self._place])
+        )
+        _check_trusted(self._key, self._settings)  # else its models do not count, nor do versions
+        end = self._settled_end()
+        newest = self._models.newest(seconds=SEARCH_SECONDS)
+        last = newest.envelope if newest else None
+        if last and last.version in tried and replace(last, version=0, after=None) == envelope:
+            return last.version  # committed before, only the broker's answer was lost
+        allowed(last)
+        version = 1 + max(last.version if last else 0, self._last_version())
+        tried.add(version)
+        numbered = replace(envelope, version=version, after=end)
+        stop.deadline(TRANSACTION_SECONDS + 30, lambda: self._write(producer, numbered, pickle))
+        return version
+
+    def _write(self, producer: KafkaProducer, envelope: Envelope, pickle: bytes) -> None:
+        producer.begin_transaction()
+        outstanding: deque[Any] = deque()  # the producer itself would buffer any number of parts
+        for message in pack(envelope, pickle, self._key):
+            self._stop.check()
+            if len(outstanding) == OUTSTANDING_PARTS:
+                outstanding.popleft().get(timeout=TRANSACTION_SECONDS)
+            topic, value, headers = self._place.topic, message.value, message.headers
+            outstanding.append(producer.send(topic, value, headers=headers, partition=0))
+        for future in outstanding:
+            future.get(timeout=TRANSACTION_SECONDS)
+        producer.commit_transaction()
+
+    def _settled_end(self) -> int:
+        """Return the end of the model topic, once no open transaction hides anything before it.
+
+        Raises
+        ------
+        KafkaError
+            When one is open for longer than one of ours takes to end: it may hide the newest
+            version.
+        """
+        with clients.closing(clients.admin(self._settings)) as admin:
+            end: int = admin.list_partition_offsets({self._place: OffsetSpec.LATEST})[
+                self._place
+            ].offset
+        give_up = time.monotonic() + HIDDEN_SECONDS
+        while (seen := reading.bounds(self._consumer, self._place)[1]) < end:
+            if time.monotonic() > give_up:
+                raise KafkaError(f"another producer's transaction is open, from offset {seen} on")
+            self._stop.wait(0.1)
+        return end
+
+    def _last_version(self) -> int:
+        """Return the highest version that a predictor has lately told of, 0 if none has."""
+        statuses = latest_statuses(self._consumer, self._settings, self._stop)
+        versions = (status.version for status in statuses)
+        return max((version for version in versions if version < LARGEST_VERSION), default=0)
+
+
+def _fenced(error: BaseException) -> bool:
+    """Tell whether another publisher fenced this one.
+
+    The client raises what went wrong, or a KafkaError that carries it.
+    """
+    fenced = (ProducerFencedError, InvalidProducerEpochError)
+    return any(isinstance(each, fenced) for each in (error, *error.args))
