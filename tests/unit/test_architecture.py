@@ -1,4 +1,4 @@
-"""The ways of a record and of a model, as docs/architecture.md lists them, are those of the code."""
+"""The ways of a record and of a model in docs/architecture.md are those of the code."""
 
 from __future__ import annotations
 
