@@ -1,37 +1,40 @@
-"""Deliberate faults: each a small change of the code, and the test that has to notice it.
+"""Deliberate faults: each makes the code do one thing wrong, and the test named has to notice.
 
-`apply` makes the change in a copy of the tree. The old text of a change stands in the file exactly
-once; where the code has moved on, the change has to be written anew.
+A fault replaces functions by broken ones in a process before anything else happens there. What
+`environment` returns has to be in the environment of that process.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
+import time
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.admin import TransactionState
+from kafka.structs import ConsumerGroupMetadata
+
+from predictor.accuracy_log import AccuracyLog
+from predictor.resume import Commit
+from predictor.tally import Tally
+from stream.records import decode_record
 
 PREDICTOR = "tests/integration/test_predictor.py::test_"
 UNITS = "tests/faults/test_units.py::test_"
 TRANSACTIONS = "tests/faults/test_transactions.py::test_"
 
+Make = Callable[[Any], Callable[..., Any]]
+"""Given a function, returns a broken one to take its place."""
 
-class StaleError(Exception):
-    """The old text of a change is no longer there; the message names file and text."""
 
-
-@dataclass(frozen=True)
-class Change:
-    """A text to be replaced.
-
-    Attributes
-    ----------
-    file : str
-    old, new : str
-        `old` stands in the file exactly once.
-    """
-
-    file: str
-    old: str
-    new: str
+class NotFoundError(Exception):
+    """There is no such fault, or no longer a function that it breaks; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Mutation:
     ----------
     name : str
         What the code now does wrong.
-    changes : tuple of Change
+    changes : mapping of str to callable
+        The functions to break, as ``module:name`` or ``module:Class.name``, and what breaks them.
     test : str
         The test that has to fail, as pytest names it.
     finding : str
@@ -50,223 +54,318 @@ class Mutation:
     """
 
     name: str
-    changes: tuple[Change, ...]
+    changes: Mapping[str, Make]
     test: str
     finding: str
 
 
-def apply(mutation: Mutation, root: Path) -> None:
-    """Change the files under `root`.
+def environment(name: str) -> dict[str, str]:
+    """Return the variables that make a fault in a process."""
+    tests = Path(__file__).resolve().parent
+    return {"MUTATION": name, "PYTHONPATH": f"{tests / 'mutated'}:{tests.parent}"}
+
+
+def make(name: str) -> None:
+    """Make a fault in this process.
 
     Raises
     ------
-    StaleError
-        When an old text is not there exactly once.
+    NotFoundError
     """
-    for change in mutation.changes:
-        path = root / change.file
-        text = path.read_text()
-        if text.count(change.old) != 1:
-            raise StaleError(
-                f"{mutation.name}: {change.file} holds {change.old!r} {text.count(change.old)}"
-                " times; write this change anew"
-            )
-        path.write_text(text.replace(change.old, change.new))
+    if name not in MUTATIONS:
+        raise NotFoundError(f"there is no deliberate fault {name!r}")
+    for target, broken in MUTATIONS[name].changes.items():
+        change(target, broken)
 
 
-MUTATIONS = [
+def change(target: str, broken: Make) -> None:
+    """Put a broken function in the place of the one that a target names."""
+    owner, name = find(target)
+    original, static = getattr(owner, name), inspect.getattr_static(owner, name)
+    put = broken(original)
+    setattr(owner, name, put if inspect.isfunction(static) else staticmethod(put))
+    for module in list(sys.modules.values()):  # those that have imported it by name
+        for alias, value in list(vars(module).items()):
+            if value is original:
+                setattr(module, alias, put)
+
+
+def find(target: str) -> tuple[Any, str]:
+    """Return the module or class of the function that a target names, and its name there.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    module, _, path = target.partition(":")
+    *parents, name = path.split(".")
+    try:
+        owner = import_module(module)
+        for parent in parents:
+            owner = getattr(owner, parent)
+        getattr(owner, name)
+    except (ImportError, AttributeError) as error:
+        raise NotFoundError(
+            f"{target} is gone ({error}); tests/mutations.py has to name what does this now"
+        ) from None
+    return owner, name
+
+
+_members: list[KafkaConsumer] = []
+_logs: list[AccuracyLog] = []
+_kept: dict[int, Tally] = {}
+"""What broken functions remember for one another."""
+
+
+def remembers_the_member(poll: Any) -> Any:
+    def broken(consumer: Any, *args: Any, **options: Any) -> Any:
+        if consumer.config["group_id"]:
+            _members[:] = [consumer]
+        return poll(consumer, *args, **options)
+
+    return broken
+
+
+def commits_offsets_by_the_consumer(send: Any) -> Any:
+    def broken(producer: Any, offsets: Any, membership: Any) -> Any:
+        return _members[0].commit(offsets) if offsets else send(producer, offsets, membership)
+
+    return broken
+
+
+def keeps_the_tallies(predict: Any) -> Any:
+    def broken(*args: Any, **options: Any) -> Any:
+        outcome = predict(*args, **options)
+        _kept.update(outcome.tallies)
+        return outcome
+
+    return broken
+
+
+def resumes_with_a_tally_kept(resume: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        position = resume(*args)
+        return position._replace(tally=_kept.get(0, position.tally))  # the test has one partition
+
+    return broken
+
+
+def remembers_the_log(init: Any) -> Any:
+    def broken(log: Any, *args: Any) -> None:
+        init(log, *args)
+        _logs.append(log)
+
+    return broken
+
+
+def logs_what_was_predicted(predict: Any) -> Any:
+    def broken(*args: Any, **options: Any) -> Any:
+        outcome = predict(*args, **options)
+        _logs[0].append(outcome.counted)
+        return outcome
+
+    return broken
+
+
+def commits_as_nobody(send: Any) -> Any:
+    def broken(producer: Any, offsets: Any, membership: Any) -> Any:
+        nobody = ConsumerGroupMetadata(getattr(membership, "group_id", membership), -1, "", None)
+        return send(producer, offsets, nobody)
+
+    return broken
+
+
+def takes_an_id_of_its_own(producer: Any) -> Any:
+    def broken(settings: Any, **options: Any) -> Any:
+        if name := options.get("transactional_id"):
+            options["transactional_id"] = f"{name}-{time.time_ns()}"
+        return producer(settings, **options)
+
+    return broken
+
+
+def commits_by_itself(consumer: Any) -> Any:
+    return lambda settings, **options: consumer(settings, **options, enable_auto_commit=True)
+
+
+def resumes(records: int) -> Make:
+    def make_resume(resume: Any) -> Any:
+        def broken(*args: Any) -> Any:
+            position = resume(*args)
+            return position._replace(offset=max(0, position.offset + records))
+
+        return broken
+
+    return make_resume
+
+
+def resumes_without_outputs(resume: Any) -> Any:
+    def broken(bounds: Any, committed: Any, *outputs: Any) -> Any:
+        *outputs_, incarnation = outputs
+        if isinstance(committed, Commit):
+            outputs_ = [None, None]
+        return resume(bounds, committed, *outputs_, incarnation)
+
+    return broken
+
+
+def swaps_in_place(put: Any) -> Any:
+    def broken(shelf: Any, model: Any) -> Any:
+        current, _ = shelf.serve()
+        if current is None or not shelf.wanted(model.version):
+            return put(shelf, model)
+        vars(current).update(vars(model))
+        return True
+
+    return broken
+
+
+def looks_at_labels(predict: Any) -> Any:
+    class Peeking:
+        def __init__(self, model: Any, labels: list[int | None]) -> None:
+            self.version, self.envelope = model.version, model.envelope
+            self._model, self._labels = model, labels
+
+        def predict(self, matrix: Any) -> Any:
+            predicted, probabilities = self._model.predict(matrix)
+            both = zip(self._labels, predicted, strict=True)
+            return [own if label is None else label for label, own in both], probabilities
+
+    def broken(records: Any, model: Any, *args: Any, **options: Any) -> Any:
+        labels = [decode_record(consumed.value).label for consumed in records]
+        return predict(records, Peeking(model, labels), *args, **options)
+
+    return broken
+
+
+def says_committed(describe: Any) -> Any:
+    def broken(*args: Any) -> Any:
+        return {
+            name: found._replace(state=TransactionState.COMPLETE_COMMIT)
+            for name, found in describe(*args).items()
+        }
+
+    return broken
+
+
+def begins_anew(initialize: Any) -> Any:
+    return lambda transactions, *args: initialize(copy(transactions), *args)
+
+
+COMMIT_FAILS = (
+    UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it"
+)
+MODEL_COMES = UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on"
+
+_LIST = [
     Mutation(
         "offsets are committed outside the transaction",
-        (
-            Change(
-                "predictor/committer.py",
-                "producer.send_offsets_to_transaction(",
-                "(lambda offsets, _: self._group.consumer.commit(offsets))(",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {
+            "kafka:KafkaConsumer.poll": remembers_the_member,
+            "kafka:KafkaProducer.send_offsets_to_transaction": commits_offsets_by_the_consumer,
+        },
+        COMMIT_FAILS,
         "answers; there are",
     ),
     Mutation(
         "the tally is not reset after an abort",
-        (
-            Change(
-                "predictor/units.py",
-                "        try:\n            self._committer.commit(",
-                "        self.tallies.update(outcome.tallies)\n"
-                "        try:\n            self._committer.commit(",
-            ),
-            Change(
-                "predictor/units.py",
-                "        self.tallies = {}\n        self._positions.begin()",
-                "        kept = self.tallies\n        self._positions.begin()",
-            ),
-            Change(
-                "predictor/units.py",
-                "self.tallies = {partition: position.tally for"
-                " partition, position in positions.items()}",
-                "self.tallies = {p: kept.get(p, found.tally) for p, found in positions.items()}",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {
+            "predictor.predictor:predict_unit": keeps_the_tallies,
+            "predictor.resume:resume": resumes_with_a_tally_kept,
+        },
+        COMMIT_FAILS,
         "I2 prediction partition 0",
     ),
     Mutation(
         "the log is written before the commit",
-        (
-            Change(
-                "predictor/app.py",
-                "            if units.commit(unit, outcome):",
-                "            accuracy_log.append(outcome.counted)\n"
-                "            if units.commit(unit, outcome):",
-            ),
-        ),
+        {
+            "predictor.accuracy_log:AccuracyLog.__init__": remembers_the_log,
+            "predictor.predictor:predict_unit": logs_what_was_predicted,
+        },
         UNITS + "killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed"
         "[commit_transaction]",
         "I4: the log is ahead of the topic|I4: a log ahead of the topic was set aside",
     ),
     Mutation(
         "a commit does not carry the group membership",
-        (
-            Change(
-                "predictor/units.py",
-                "return Unit(records, membership)",
-                "return Unit(records, ConsumerGroupMetadata(membership.group_id, -1, '', None))",
-            ),
-        ),
+        {"kafka:KafkaProducer.send_offsets_to_transaction": commits_as_nobody},
         UNITS + "woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_read",
         "I[12] prediction partition 0",
     ),
     Mutation(
         "each producer has a transactional id of its own",
-        (
-            Change(
-                "predictor/committer.py",
-                "transactional_id=self.transactional_id,\n            transaction_timeout_ms",
-                'transactional_id=self.transactional_id + str(__import__("time").time_ns()),\n'
-                "            transaction_timeout_ms",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {"stream.clients:producer": takes_an_id_of_its_own},
+        COMMIT_FAILS,
         "answers; there are",
     ),
     Mutation(
         "offsets are committed automatically",
-        (Change("stream/clients.py", '"enable_auto_commit": False', '"enable_auto_commit": True'),),
+        {"stream.clients:consumer": commits_by_itself},
         UNITS + "with_nothing_to_predict_the_committed_tally_stays_as_it_is",
         "I3 data partition 0 offset 100: no metadata",
     ),
     Mutation(
         "the tally is not taken from the committed metadata",
-        (
-            Change(
-                "predictor/positions.py",
-                "Tally.from_metadata(found.metadata)",
-                "Tally()",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {"predictor.tally:Tally.from_metadata": lambda _: lambda metadata: Tally()},
+        COMMIT_FAILS,
         "I2 prediction partition 0",
     ),
     Mutation(
         "it goes on one record before the committed offset",
-        (
-            Change(
-                "predictor/units.py",
-                "self._seek(self._offsets)",
-                "self._seek({p: max(0, offset - 1) for p, offset in self._offsets.items()})",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {"predictor.resume:resume": resumes(-1)},
+        COMMIT_FAILS,
         "I[12] prediction partition 0",
     ),
     Mutation(
         "it goes on one record after the committed offset",
-        (
-            Change(
-                "predictor/units.py",
-                "self._seek(self._offsets)",
-                "self._seek({p: offset + 1 for p, offset in self._offsets.items()})",
-            ),
-        ),
-        UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it",
+        {"predictor.resume:resume": resumes(1)},
+        COMMIT_FAILS,
         "answers; there are",
     ),
     Mutation(
         "a model is swapped in the middle of a unit",
-        (
-            Change(
-                "predictor/model_shelf.py",
-                "            self._current = model\n",
-                "            if self._current:\n"
-                "                vars(self._current).update(vars(model))\n"
-                "            else:\n"
-                "                self._current = model\n",
-            ),
-        ),
-        UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
+        {"predictor.model_shelf:ModelShelf.put": swaps_in_place},
+        MODEL_COMES,
         "assert .*== {2, 3}|I6 prediction partition 0",
     ),
     Mutation(
         "what a model was trained on is counted",
-        (
-            Change(
-                "predictor/predictor.py",
-                "seen = model.envelope.trained_on_record(*source)",
-                "seen = False",
-            ),
-        ),
+        {"stream.models:Envelope.trained_on_record": lambda _: lambda envelope, *source: False},
         PREDICTOR
         + "unlabelled_records_are_predicted_and_seen_ones_published_and_neither_is_counted",
         "assert .*True",
     ),
     Mutation(
         "the label is looked at before the record is predicted",
-        (
-            Change(
-                "predictor/predictor.py",
-                "        label, probability = answer\n",
-                "        label, probability = answer\n"
-                "        label = label if record.label is None else record.label\n",
-            ),
-        ),
-        UNITS + "a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_on",
+        {"predictor.predictor:predict_unit": looks_at_labels},
+        MODEL_COMES,
         "I6 prediction partition 0",
     ),
     Mutation(
         "what a broker left open is not ended",
-        (Change("stream/transactions.py", "        if not left and (", "        if True or ("),),
+        {
+            "stream.kafka_workarounds:add_to_transaction": lambda _: lambda producer, places: None,
+        },
         TRANSACTIONS + "a_predictor_aborts_what_was_left_open_and_repeats_nothing",
         "not within|the broker had left",
     ),
     Mutation(
         "what a broker left open is committed",
-        (
-            Change(
-                "stream/transactions.py",
-                "self._commit = state in _COMMITTED",
-                "self._commit = True",
-            ),
-        ),
+        {"kafka:KafkaAdminClient.describe_transactions": says_committed},
         TRANSACTIONS + "a_model_that_was_left_open_never_comes_to_light",
         "JSONDecodeError|unexpected character",
     ),
     Mutation(
         "what the broker had decided is taken from each try anew",
-        (Change("stream/transactions.py", "if self._commit is None and state", "if state"),),
+        {"stream.transactions:Transactions.initialize": begins_anew},
         TRANSACTIONS + "what_was_to_be_committed_is_committed_though_tries_fail_half_way",
         "not within",
     ),
     Mutation(
         "answers beyond the committed offset do not count",
-        (
-            Change(
-                "predictor/resume.py",
-                "if last < committed.offset:",
-                "if True:",
-            ),
-        ),
+        {"predictor.resume:resume": resumes_without_outputs},
         UNITS + "half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again[one]",
         "I[12] prediction partition 0|beyond the committed",
     ),
 ]
+MUTATIONS = {mutation.name: mutation for mutation in _LIST}

@@ -23,6 +23,8 @@ PATIENCE_SECONDS = 120.0
 """How long to wait for what takes seconds on a machine that is not busy."""
 
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS")
+_MUTATED = ("MUTATION", "PYTHONPATH")
+"""What `tests.mutations` sets; it holds for the services, too."""
 
 
 class Services:
@@ -39,7 +41,8 @@ class Services:
     """
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
-        self.env = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(env)
+        taken = _INHERITED + _MUTATED * ("MUTATION" in os.environ)
+        self.env = {name: os.environ[name] for name in taken if name in os.environ} | dict(env)
         self._folder = folder
         self.processes: list[Process] = []
 
@@ -61,7 +64,12 @@ class Services:
         return process
 
     def python(
-        self, *arguments: str, answer: str = "", cwd: str | Path = ROOT, **env: str
+        self,
+        *arguments: str,
+        answer: str = "",
+        cwd: Path = ROOT,
+        seconds: float = 300.0,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run Python to its end, with further settings: ``python("-m", "predictor.verify")``."""
         return subprocess.run(
@@ -69,9 +77,9 @@ class Services:
             input=answer,
             capture_output=True,
             text=True,
-            env=self.env | {"PYTHONPATH": str(ROOT)} | env,
+            env=self.env | dict(env or {}),
             cwd=cwd,
-            timeout=300,
+            timeout=seconds,
             check=False,
         )
 

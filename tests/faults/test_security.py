@@ -147,9 +147,9 @@ def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
         assert "-password" not in service.log()
         assert "Traceback" not in service.log()
 
-    verified = start.python("-m", "predictor.verify", **kafka.user("verifier"))
+    verified = start.python("-m", "predictor.verify", env=kafka.user("verifier"))
     assert (verified.returncode, verified.stderr) == (0, "")
-    forgotten = start.python("-m", "predictor.reset", "--yes", **kafka.user("operator"))
+    forgotten = start.python("-m", "predictor.reset", "--yes", env=kafka.user("operator"))
     assert (forgotten.returncode, forgotten.stderr) == (0, "")
 
 
@@ -432,13 +432,13 @@ def test_a_command_says_in_one_line_that_it_is_refused(
     kafka: SecuredKafka, start: Services
 ) -> None:
     user, verify = kafka.user("verifier"), ("-m", "predictor.verify")
-    wrong = start.python(*verify, **user | {"KAFKA_SASL_PLAIN_PASSWORD": "wrong"})
+    wrong = start.python(*verify, env=user | {"KAFKA_SASL_PLAIN_PASSWORD": "wrong"})
     assert wrong.returncode == 1
     assert wrong.stderr.startswith(f"{kafka.secure}: the broker refuses user verifier: ")
-    foreign = start.python(*verify, **user | {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)})
+    foreign = start.python(*verify, env=user | {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)})
     assert foreign.returncode == 1
     assert foreign.stderr.startswith("localhost: the broker's certificate is refused: ")
-    denied = start.python("-m", "predictor.reset", "--yes", **user)
+    denied = start.python("-m", "predictor.reset", "--yes", env=user)
     assert denied.returncode == 1
     assert "user verifier lacks the right to Delete the group secured;" in denied.stderr
     assert (wrong.stderr + foreign.stderr + denied.stderr).count("\n") == 3

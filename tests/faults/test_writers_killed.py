@@ -52,8 +52,8 @@ def test_a_second_datagenerator_does_not_double_ids_without_a_word(
     eventually(lambda: sum(map(len, ids(three).values())) > 0, PATIENCE_SECONDS)
     second = start("datagenerator", RATE="200")
     for process in (first, second):
-        eventually(lambda log=process.log: "another datagenerator" in log(), PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
-        assert process.log().count("another datagenerator") == 1
+        eventually(lambda log=process.log: "a second datagenerator" in log(), PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        assert process.log().count("a second datagenerator") == 1
 
 
 def test_a_modelgenerator_killed_while_it_publishes_leaves_no_torn_model_and_versions_go_on(

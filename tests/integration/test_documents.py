@@ -20,7 +20,7 @@ def example(document: str) -> str:
 
 
 def run(source: str, start: Services, folder: Path) -> str:
-    done = start.python("-c", source, cwd=folder)
+    done = start.python("-c", source, cwd=folder, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -100,6 +100,8 @@ def test_with_its_offsets_deleted_it_goes_on_after_its_own_last_output_and_not_a
 
 def test_a_model_that_comes_again_is_no_second_swap(topics: Topics, start: Services) -> None:
     predictor = start("predictor")
+    topics.publish(1)
+    await_line(predictor, "model 1 (test) is next")
     for version in (1, 2, 2, 1, 2, 3, 3, 2, 1):
         topics.publish(version)
     await_line(predictor, "model 3 (test) is next")

@@ -10,7 +10,7 @@ from tests.topics import Topics, assert_correct_runs_on
 
 
 def reset(start: Services, *arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
-    done = start.python("-m", "predictor.reset", *arguments, answer=answer, **env)
+    done = start.python("-m", "predictor.reset", *arguments, answer=answer, env=env)
     return done.returncode, done.stdout + done.stderr
 
 
