@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,9 @@ SERVICES = ("datagenerator", "modelgenerator", "predictor")
 PATIENCE_SECONDS = 120.0
 """How long to wait for what takes seconds on a machine that is not busy."""
 
+END_SECONDS = 2 * 5.0
+"""Twice what a service takes at most to end on SIGTERM."""
+
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "OMP_NUM_THREADS")
 _MUTATED = ("MUTATION", "PYTHONPATH")
 """What `tests.mutations` sets; it holds for the services, too."""
@@ -38,6 +43,12 @@ class Services:
         Settings of every service; nothing but what a process needs is taken from this one's.
     folder : Path
         Gets one log file a process: ``predictor-1.log`` and so on.
+
+    Attributes
+    ----------
+    processes : list of Process
+    logs : dict of str to Path
+        The accuracy logs of replicas, by name.
     """
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
@@ -45,6 +56,7 @@ class Services:
         self.env = {name: os.environ[name] for name in taken if name in os.environ} | dict(env)
         self._folder = folder
         self.processes: list[Process] = []
+        self.logs: dict[str, Path] = {}
 
     def __call__(self, service: str, python: str = sys.executable, **env: str) -> Process:
         """Start ``python -m <service>.app`` with further settings."""
@@ -62,6 +74,12 @@ class Services:
         )
         self.processes.append(process)
         return process
+
+    def replica(self, name: str, *module: str, **env: str) -> Process:
+        """Start a predictor under a name, with an accuracy log of its own."""
+        self.logs[name] = self._folder / f"{name}.accuracy.log"
+        own = {"REPLICA": name, "LOG_FILE": str(self.logs[name])}
+        return self.run("predictor", *(module or ["predictor.app"]), **own | env)
 
     def python(
         self,
@@ -131,3 +149,25 @@ def await_line(process: Process, text: str, seconds: float = PATIENCE_SECONDS) -
         lambda: f"{text!r} in the log of {process.name}\n{process.tail()}",
     )
     assert text in process.log(), f"{process.name} ended without\n{process.tail()}"
+
+
+def assert_ends(process: Process, number: int = signal.SIGTERM) -> None:
+    """Assert that a service ends on a signal: in time, with status 0 and without a traceback."""
+    process.send(number)
+    assert process.wait(END_SECONDS) == 0, process.tail()
+    assert "Traceback" not in process.log()
+
+
+def last_error(process: Process, status: int = 1) -> str:
+    """Wait until a service has ended by itself, and return its one error, the last line of its log.
+
+    Parameters
+    ----------
+    status : int
+        The exit status expected.
+    """
+    assert process.wait(PATIENCE_SECONDS) == status, process.log()
+    lines = process.log().splitlines()
+    errors = [line for line in lines if " INFO " not in line and " WARNING " not in line]
+    assert errors == lines[-1:], process.log()
+    return re.sub(r"^\S+ \S+ ERROR \w+: ", "", errors[0])

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-
 from tests.services import Services, eventually
 from tests.topics import Topics
 
@@ -14,11 +12,11 @@ def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_
     predictor = start("predictor", COMMIT_INTERVAL_MS="2000")
     eventually(lambda: three.answered() == 3_000, 60.0)
     three.write(600)
-    predictor.send(signal.SIGSTOP)  # for less than its session: it will still be in the group
+    predictor.pause()  # for less than its session: it will still be in the group
     three.delete(three.settings.data_topic)
     with Topics(settings_env, partitions=3) as again:
         again.write(6_000)
-        predictor.send(signal.SIGCONT)
+        predictor.wake()
         eventually(
             lambda: sum(again.predictions(p)[-1]["source"][1] + 1 for p in range(3)) == 6_000,
             60.0,

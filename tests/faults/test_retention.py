@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +66,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
     topics.write(500)
     eventually(lambda: topics.answered() == 500, PATIENCE_SECONDS)
     if state == "it is paused":
-        predictor.send(signal.SIGSTOP)
+        predictor.pause()
     else:
         assert predictor.stop() == 0
     if state == "it is down and its group is deleted":
@@ -75,7 +74,7 @@ def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_
         assert topics.admin.delete_groups([topics.group]) == {topics.group: "OK"}
     write_until_expired(topics, 500)
     if state == "it is paused":
-        predictor.send(signal.SIGCONT)
+        predictor.wake()
     else:
         predictor = start("predictor")
     place = TopicPartition(topics.settings.data_topic, 0)

@@ -22,11 +22,10 @@ from kafka.errors import TopicAuthorizationFailedError
 
 from datagenerator.settings import Settings
 from datagenerator.sources import open_source
-from local.process import Process
 from stream import clients, reading
 from stream.settings import StreamSettings
 from tests.secured import SecuredKafka
-from tests.services import SERVICES, Services, eventually
+from tests.services import SERVICES, Services, eventually, last_error
 from tests.topics import Topics, assert_exactly_once
 
 TOPICS = {
@@ -81,18 +80,6 @@ def env(kafka: SecuredKafka, settings_env: dict[str, str]) -> dict[str, str]:
 
 def settings(env: Mapping[str, str]) -> StreamSettings:
     return StreamSettings.model_validate({name.lower(): value for name, value in env.items()})
-
-
-def last_line(process: Process) -> str:
-    """Return the one error of a service that ended by itself with status 1."""
-    status = process.wait(120)
-    lines = process.log().splitlines()
-    assert status == 1, process.log()
-    errors = [line for line in lines if " ERROR " in line]
-    assert len(errors) == 1, process.log()
-    assert errors[0] == lines[-1]
-    assert "Traceback" not in process.log()
-    return errors[0].split(": ", 1)[1]
 
 
 @contextmanager
@@ -299,7 +286,7 @@ def test_a_missing_right_ends_a_service_with_one_line(
             eventually(lambda: name not in kafka.admin.list_topics())
         names = {setting: own[setting] for setting in TOPICS}
         process = start(service, **names | kafka.user(service), REPLICA="p1", RETRAIN_EVERY="100")
-        assert last_line(process) == (
+        assert last_error(process) == (
             f"user {service} lacks the right to {lacks}; acls.sh grants what each service needs"
         )
 
@@ -309,7 +296,7 @@ def test_a_wrong_password_ends_a_service_with_one_line(
     kafka: SecuredKafka, start: Services, service: str
 ) -> None:
     wrong = {"KAFKA_SASL_PLAIN_PASSWORD": "wrong-secret"}
-    line = last_line(start(service, **kafka.user(service) | wrong))
+    line = last_error(start(service, **kafka.user(service) | wrong))
     assert line.startswith(f"{kafka.secure}: the broker refuses user {service}: ")
     assert line.endswith(
         "; look at KAFKA_SASL_MECHANISM, KAFKA_SASL_PLAIN_USERNAME and KAFKA_SASL_PLAIN_PASSWORD"
@@ -322,7 +309,7 @@ def test_a_foreign_certificate_ends_a_service_with_one_line(
     kafka: SecuredKafka, start: Services, service: str
 ) -> None:
     foreign = {"KAFKA_SSL_CAFILE": str(kafka.foreign.path)}
-    assert last_line(start(service, **kafka.user(service) | foreign)) == (
+    assert last_error(start(service, **kafka.user(service) | foreign)) == (
         "localhost: the broker's certificate is refused: self-signed certificate in certificate"
         " chain; KAFKA_SSL_CAFILE must hold the certificate of the authority that signed it; it is"
         f" {kafka.foreign.path}"
@@ -333,7 +320,7 @@ def test_a_certificate_for_another_host_ends_a_service_with_one_line(
     kafka: SecuredKafka, start: Services
 ) -> None:
     misnamed = kafka.user("predictor") | {"KAFKA_BOOTSTRAP_SERVERS": kafka.misnamed}
-    line = last_line(start("predictor", **misnamed))
+    line = last_error(start("predictor", **misnamed))
     assert "Hostname mismatch, certificate is not valid for 'localhost'" in line
     assert "use a name of the certificate in KAFKA_BOOTSTRAP_SERVERS" in line
     unchecked = start("predictor", **misnamed, KAFKA_SSL_CHECK_HOSTNAME="0")
@@ -359,11 +346,11 @@ def test_a_broker_that_comes_back_with_a_foreign_certificate_ends_the_services(
     kafka.broker.kill()
     kafka.broker.start()
     for service in services:
-        assert "KAFKA_SSL_CAFILE must hold the certificate" in last_line(service)
+        assert "KAFKA_SSL_CAFILE must hold the certificate" in last_error(service)
 
 
 def test_a_revoked_certificate_is_refused(kafka: SecuredKafka, start: Services) -> None:
-    line = last_line(
+    line = last_error(
         start(
             "predictor",
             **kafka.user("predictor") | {"KAFKA_BOOTSTRAP_SERVERS": kafka.misnamed},
@@ -393,10 +380,10 @@ def test_a_client_certificate_takes_the_place_of_user_and_password(
         eventually(lambda: "first_id=" in sending.log(), 120, sending.log)
         assert sending.stop(20) == 0
 
-    line = last_line(start("datagenerator", **mutual))
+    line = last_error(start("datagenerator", **mutual))
     assert "no TLS connection: TLSV13_ALERT_CERTIFICATE_REQUIRED" in line
     assert "KAFKA_SSL_CERTFILE" in line
-    line = last_line(
+    line = last_error(
         start("datagenerator", **mutual | with_key | {"KAFKA_SSL_PASSWORD": "another-one"})
     )
     assert line.startswith("KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE, KAFKA_SSL_PASSWORD: ")
@@ -414,7 +401,7 @@ def test_files_that_cannot_be_read_and_ciphers_unknown_are_named(
     ]
     ended = [start("predictor", **good | {name: value}) for name, value, _ in wrong]
     for process, (name, value, why) in zip(ended, wrong, strict=True):
-        assert last_line(process) == f"{name}: {value}: {why}"
+        assert last_error(process) == f"{name}: {value}: {why}"
 
 
 def test_scram_with_sha_256_and_a_cipher_of_choice_are_served_too(

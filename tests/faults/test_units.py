@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from kafka.protocol.producer.transaction import WriteTxnMarkersRequest
 
 from local.process import Process
 from predictor.positions import SETTLE_SECONDS
-from tests.services import Services, eventually
+from tests.services import Services, await_line, eventually
 from tests.topics import Topics, await_answered, regression
 from tests.unit.classifiers import Held
 
@@ -65,9 +64,9 @@ def commit_predictions_alone(topics: Topics) -> None:
     topics.admin._manager.run(send)
 
 
-def written(logs: Iterable[Path]) -> list[Path]:
-    """Return the log files that there are: a replica may have had nothing to write."""
-    found = [log for log in logs if log.exists()]
+def written(start: Services) -> list[Path]:
+    """Return the accuracy logs that there are: a replica may have had nothing to write."""
+    found = [log for log in start.logs.values() if log.exists()]
     assert found
     return found
 
@@ -94,11 +93,9 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
 
 @pytest.mark.parametrize("successor", ["one", "two"])
 def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
-    topics: Topics, start: Services, tmp_path: Path, successor: str
+    topics: Topics, start: Services, successor: str
 ) -> None:
-    logs = {name: tmp_path / f"{name}.log" for name in ("one", "two")}
-    env = {name: {"REPLICA": name, "LOG_FILE": str(log)} for name, log in logs.items()}
-    one = start.run("predictor", STEP, "commit_transaction", "3", "kill", **env["one"])
+    one = start.replica("one", STEP, "commit_transaction", "3", "kill")
     write_until_struck(topics, one)
     assert one.wait(WAIT_SECONDS) == -signal.SIGKILL
     before = topics.answered()
@@ -107,16 +104,15 @@ def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
     assert half > before
     topics.write(20)  # or nothing may be left to answer
     # The one of the same name ends what was open on the offsets; to another, it stays open.
-    after = start("predictor", **env[successor])
+    after = start.replica(successor)
     await_answered(topics, seconds=2 * SETTLE_SECONDS + WAIT_SECONDS)
     assert f"outputs reach offset {half - 1}, beyond the committed " in after.log()
     topics.write(100)
     await_answered(topics)
     if successor == "two":
         assert after.stop() == 0
-        one = start("predictor", **env["one"])
-        eventually(lambda: "partitions 0@" in one.log(), WAIT_SECONDS)
-    topics.check(logs[successor])
+        await_line(start.replica("one"), "partitions 0@")
+    topics.check(start.logs[successor])
 
 
 def test_a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it(
@@ -129,70 +125,56 @@ def test_a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_befo
 
 
 def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_read(
-    topics: Topics, start: Services, tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
-    one = start.run(
-        "predictor",
-        *(STEP, "begin_transaction", "3", "pause"),
-        REPLICA="one",
-        LOG_FILE=str(logs[0]),
-    )
+    one = start.replica("one", STEP, "begin_transaction", "3", "pause")
     write_until_struck(topics, one)
-    start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
+    start.replica("two")
     await_answered(topics)
     restored = one.log().count("partitions ")
     one.wake()
     eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
     topics.write(20)
     await_answered(topics)
-    topics.check(*written(logs))
+    topics.check(*written(start))
 
 
 def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_begun(
-    topics: Topics, start: Services, tmp_path: Path
+    topics: Topics, start: Services
 ) -> None:
-    logs = [tmp_path / "one.log", tmp_path / "two.log"]
-    one = start.run(
-        "predictor",
-        *(STEP, "commit_transaction", "3", "pause"),
-        REPLICA="one",
-        LOG_FILE=str(logs[0]),
-    )
+    one = start.replica("one", STEP, "commit_transaction", "3", "pause")
     write_until_struck(topics, one)
-    two = start("predictor", REPLICA="two", LOG_FILE=str(logs[1]))
+    two = start.replica("two")
     eventually(
         lambda: "reading the committed offset" in two.log() or "partitions 0@" in two.log(),
         WAIT_SECONDS,
     )
     one.wake()
     await_answered(topics)
-    topics.check(*written(logs))
+    topics.check(*written(start))
 
 
 def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predict(
-    three: Topics, start: Services, tmp_path: Path
+    three: Topics, start: Services
 ) -> None:
     three.publish(1)
-    names = ("one", "two", "three")
-    env = {name: {"REPLICA": name, "LOG_FILE": str(tmp_path / name)} for name in names}
-    one = start.run("predictor", STEP, "commit_transaction", "3", "pause", **env["one"])
+    one = start.replica("one", STEP, "commit_transaction", "3", "pause")
 
     def one_is_struck() -> bool:
         three.write_values([b"a record of partition 0"] * 10)
         return "struck" in one.log()
 
     eventually(one_is_struck, STRUCK_SECONDS, one.tail)
-    two, third = (start("predictor", **env[name]) for name in names[1:])
+    others = [start.replica(name) for name in ("two", "three")]
     eventually(
-        lambda: any("reading the committed offset" in each.log() for each in (two, third)),
+        lambda: any("reading the committed offset" in each.log() for each in others),
         WAIT_SECONDS,
     )
     three.write(300)
     eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
     one.wake()
     eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
-    three.check(*written(tmp_path / name for name in names))
+    three.check(*written(start))
 
 
 def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
@@ -217,7 +199,7 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     topics.write(100)
     eventually(held.exists, WAIT_SECONDS)
     topics.publish(3, regression())
-    eventually(lambda: "model 3 (test) is next" in predictor.log(), WAIT_SECONDS)
+    await_line(predictor, "model 3 (test) is next")
     go.touch()
     topics.write(100)
     await_answered(topics)

@@ -8,8 +8,7 @@ import orjson
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from local.process import Process
-from tests.services import ROOT, Services, await_line, eventually
+from tests.services import ROOT, Services, assert_ends, await_line, eventually, last_error
 
 Env = dict[str, str]
 
@@ -54,21 +53,6 @@ def ids(env: Env) -> dict[int, list[int]]:
     return {p: [r["id"] for r in rs] for p, rs in values(env, env["DATA_TOPIC"]).items()}
 
 
-def fails(process: Process, status: int) -> str:
-    """Wait until it ends with `status`; return its one line that is an error."""
-    assert process.wait(30) == status, process.log()
-    lines = process.log().splitlines()
-    errors = [line for line in lines if " INFO " not in line and " WARNING " not in line]
-    assert len(errors) == 1, process.log()
-    return errors[0].partition("ERROR datagenerator: ")[2]
-
-
-def terminates(process: Process, number: int = signal.SIGTERM) -> None:
-    process.send(number)
-    assert process.wait(2 * 5.0) == 0, process.log()
-    assert "Traceback" not in process.log()
-
-
 def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles(
     start: Services, settings_env: Env
 ) -> None:
@@ -76,14 +60,14 @@ def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles
     await_line(process, "done: sea ends with id 3000")
     assert ids(settings_env) == {p: list(range(p, 3001, 3)) for p in range(3)}
     assert process.wait(0.5) is None
-    terminates(process)
+    assert_ends(process)
 
 
 def test_a_restart_with_a_larger_count_sends_the_rest(start: Services, settings_env: Env) -> None:
     for count, done in (("50", "id 49"), ("80", "id 79")):
         process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS="2")
         await_line(process, f"done: sea ends with {done}")
-        terminates(process)
+        assert_ends(process)
     assert ids(settings_env) == {p: list(range(p, 80, 2)) for p in range(2)}
 
 
@@ -106,7 +90,7 @@ def test_the_schema_stands_once_on_its_topic_whatever_the_restarts(
     for _ in range(2):
         process = start("datagenerator", STREAM="agrawal", COUNT="10")
         await_line(process, "done")
-        terminates(process)
+        assert_ends(process)
     (schemas,) = values(settings_env, settings_env["DATA_TOPIC"] + ".schema").values()
     (schema,) = schemas
     assert schema["feature_names"][:3] == ["salary", "commission", "age"]
@@ -118,7 +102,7 @@ def test_a_source_of_another_schema_ends_its_start_with_one_line(
 ) -> None:
     process = start("datagenerator", COUNT="10")
     await_line(process, "done")
-    line = fails(start("datagenerator", STREAM="agrawal"), 1)
+    line = last_error(start("datagenerator", STREAM="agrawal"))
     assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema has 3 features (att1, ")
     assert "the source has 9 features" in line
     assert "choose another DATA_TOPIC" in line
@@ -130,7 +114,7 @@ def test_a_source_of_another_width_than_somebody_elses_records_ends_with_one_lin
 ) -> None:
     topic = settings_env["DATA_TOPIC"]
     somebody(kafka, topic, [(0, b'{"id": "a", "features": [1, 2]}'), (0, b"no record")])
-    line = fails(start("datagenerator"), 1)
+    line = last_error(start("datagenerator"))
     assert line.startswith(f"{topic}, partition 0 has records of 2 features; the source has 3")
 
 
@@ -165,7 +149,7 @@ def test_when_the_topic_grows_a_restart_goes_on_above_the_highest_id(
     for count, partitions in (("100", "1"), ("160", "3")):
         process = start("datagenerator", RATE="0", COUNT=count, DATA_PARTITIONS=partitions)
         await_line(process, f"done: sea ends with id {int(count) - 1}")
-        terminates(process)
+        assert_ends(process)
     found = ids(settings_env)
     assert sorted(id for part in found.values() for id in part) == list(range(160))
     assert all(id % 3 == p for p, part in found.items() for id in part if id >= 100)
@@ -177,7 +161,7 @@ def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
     options = {"STREAM": str(EXAMPLE), "LABEL": "parity", "POSITIVE": "odd", "RATE": "0"}
     process = start("datagenerator", **options, COUNT="1000")
     await_line(process, "done")
-    terminates(process)
+    assert_ends(process)
     again = start("datagenerator", **options)
     await_line(again, "first_id=1000 ")
     await_line(again, "ends with id 1796")
@@ -204,7 +188,7 @@ def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) 
     process = start("datagenerator", RATE="400")
     topic = settings_env["DATA_TOPIC"]
     eventually(lambda: sum(ends(settings_env, topic).values()) > 1_200)
-    terminates(process)
+    assert_ends(process)
     (sent,) = records(settings_env, topic).values()
     milliseconds = [record.timestamp for record in sent]
     fastest = min(b - a for a, b in zip(milliseconds, milliseconds[400:], strict=False))
@@ -215,7 +199,7 @@ def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) 
 def test_told_to_end_at_full_speed_it_ends_within_5_seconds(start: Services, number: int) -> None:
     process = start("datagenerator", RATE="0")
     await_line(process, "first_id")
-    terminates(process, number)
+    assert_ends(process, number)
 
 
 @pytest.mark.parametrize(
@@ -228,11 +212,11 @@ def test_told_to_end_at_full_speed_it_ends_within_5_seconds(start: Services, num
 def test_a_wrong_setting_ends_the_start_with_one_line(
     start: Services, setting: Env, line: str
 ) -> None:
-    assert fails(start("datagenerator", **setting), 2).startswith(line)
+    assert last_error(start("datagenerator", **setting), 2).startswith(line)
 
 
 def test_a_wrong_cell_ends_the_start_with_one_line(start: Services, tmp_path: Path) -> None:
     path = tmp_path / "some.csv"
     path.write_text("a,y\n1,0\nx,1\n")
-    line = fails(start("datagenerator", STREAM=str(path), LABEL="y"), 1)
+    line = last_error(start("datagenerator", STREAM=str(path), LABEL="y"))
     assert line.startswith(f"{path}, line 3, column a: 'x' is not allowed; expected a number")
