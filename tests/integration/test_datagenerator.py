@@ -8,6 +8,8 @@ import orjson
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
+from stream import reading
+from stream.service import Stop
 from tests.services import ROOT, Services, assert_ends, await_line, eventually, last_error
 
 Env = dict[str, str]
@@ -15,38 +17,21 @@ Env = dict[str, str]
 EXAMPLE = ROOT / "examples" / "digits.csv"
 
 
-def ends(env: Env, topic: str) -> dict[TopicPartition, int]:
-    consumer = KafkaConsumer(bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"])
-    try:
-        partitions = consumer.partitions_for_topic(topic) or set()
-        found: dict[TopicPartition, int] = consumer.end_offsets(
-            [TopicPartition(topic, p) for p in partitions]
-        )
-        return found
-    finally:
-        consumer.close()
+def stored(env: Env, topic: str) -> dict[int, list[Any]]:
+    """Everything on a topic, by partition."""
+    servers = env["KAFKA_BOOTSTRAP_SERVERS"]
+    with KafkaConsumer(bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        return {
+            partition: list(reading.read_range(consumer, place, start, end, Stop()))
+            for partition in consumer.partitions_for_topic(topic) or ()
+            for place in [TopicPartition(topic, partition)]
+            for start, end in [reading.bounds(consumer, place)]
+        }
 
 
 def values(env: Env, topic: str) -> dict[int, list[Any]]:
     """Everything on a topic, decoded, by partition."""
-    return {p: [orjson.loads(r.value) for r in rs] for p, rs in records(env, topic).items()}
-
-
-def records(env: Env, topic: str) -> dict[int, list[Any]]:
-    """Everything on a topic, by partition."""
-    end = ends(env, topic)
-    consumer = KafkaConsumer(
-        bootstrap_servers=env["KAFKA_BOOTSTRAP_SERVERS"], auto_offset_reset="earliest"
-    )
-    try:
-        consumer.assign(list(end))
-        found: dict[int, list[Any]] = {partition.partition: [] for partition in end}
-        while any(consumer.position(partition) < offset for partition, offset in end.items()):
-            for partition, batch in consumer.poll(timeout_ms=500).items():
-                found[partition.partition] += batch
-        return found
-    finally:
-        consumer.close()
+    return {p: [orjson.loads(r.value) for r in rs] for p, rs in stored(env, topic).items()}
 
 
 def ids(env: Env) -> dict[int, list[int]]:
@@ -127,7 +112,7 @@ def test_above_somebody_elses_records_ids_go_on_at_the_highest_and_one(
     process = start("datagenerator", COUNT="44")
     await_line(process, "first_id=42 ")
     await_line(process, "done")
-    assert sum(ends(settings_env, settings_env["DATA_TOPIC"]).values()) == 5
+    assert len(stored(settings_env, settings_env["DATA_TOPIC"])[0]) == 5
 
 
 def somebody(kafka: str, topic: str, records: list[tuple[int, bytes]], partitions: int = 1) -> None:
@@ -187,9 +172,9 @@ def test_a_breast_cancer_stream_is_slow_enough_to_watch(start: Services) -> None
 def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) -> None:
     process = start("datagenerator", RATE="400")
     topic = settings_env["DATA_TOPIC"]
-    eventually(lambda: sum(ends(settings_env, topic).values()) > 1_200)
+    eventually(lambda: len(stored(settings_env, topic).get(0, [])) > 1_200)
     assert_ends(process)
-    (sent,) = records(settings_env, topic).values()
+    (sent,) = stored(settings_env, topic).values()
     milliseconds = [record.timestamp for record in sent]
     fastest = min(b - a for a, b in zip(milliseconds, milliseconds[400:], strict=False))
     assert 450 < fastest < 1_100  # half a second at most is made up for
