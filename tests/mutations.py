@@ -282,7 +282,7 @@ _LIST = [
             "predictor.accuracy_log:AccuracyLog.__init__": remembers_the_log,
             "predictor.predictor:predict_unit": logs_what_was_predicted,
         },
-        UNITS + "killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed"
+        UNITS + "killed_right_before_or_after_a_commit_it_resumes_from_what_is_committed"
         "[commit_transaction]",
         "I4: the log is ahead of the topic|I4: a log ahead of the topic was set aside",
     ),
@@ -352,19 +352,20 @@ _LIST = [
     Mutation(
         "what a broker left open is committed",
         {"kafka:KafkaAdminClient.describe_transactions": says_committed},
-        TRANSACTIONS + "a_model_that_was_left_open_never_comes_to_light",
+        TRANSACTIONS + "a_model_left_in_an_open_transaction_is_never_visible",
         "JSONDecodeError|unexpected character",
     ),
     Mutation(
         "what the broker had decided is taken from each try anew",
         {"stream.transactions:Transactions.initialize": begins_anew},
-        TRANSACTIONS + "what_was_to_be_committed_is_committed_though_tries_fail_half_way",
+        TRANSACTIONS + "what_was_to_be_committed_is_committed_even_if_attempts_fail_half_way",
         "not within",
     ),
     Mutation(
         "answers beyond the committed offset do not count",
         {"predictor.resume:resume": resumes_without_outputs},
-        UNITS + "half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again[one]",
+        UNITS
+        + "records_of_half_a_commit_that_kept_only_the_predictions_are_not_predicted_again[one]",
         "I[12] prediction partition 0|beyond the committed",
     ),
 ]

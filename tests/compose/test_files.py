@@ -25,7 +25,7 @@ def services(env: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("compose", [V1, V2])
 @pytest.mark.parametrize("files", [(), KAFKA, CLUSTER, ("--env-file", "cluster.env")])
-def test_both_versions_of_compose_take_each_file_without_a_word(
+def test_both_versions_of_compose_take_each_file_without_a_warning(
     compose: Sequence[str], files: Sequence[str]
 ) -> None:
     assert run(*compose, *files, "config", "-q") == ""

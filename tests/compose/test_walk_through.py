@@ -181,7 +181,7 @@ def test_a_file_of_one_s_own_is_streamed_from_a_mounted_folder(stack: Stack) -> 
     stack("stop", "datagenerator")
 
 
-def test_counting_starts_anew_after_a_reset(stack: Stack) -> None:
+def test_counting_starts_over_after_a_reset(stack: Stack) -> None:
     reset = ("run", "--rm", "-T", "predictor", "python", "-m", "predictor.reset", "--yes")
     assert "stop every predictor first" in stack(*reset, status=1)
     stack("stop", "predictor")

@@ -62,7 +62,7 @@ def assert_at_most_one_line_a_minute(processes: Sequence[Process], seconds: floa
             assert count <= most, f"{process.name}: {count} times {kind}"
 
 
-def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
+def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_under_load(
     broker: LocalKafka,
     start: Services,
     settings_env: dict[str, str],
@@ -92,7 +92,7 @@ def test_restarted_and_killed_under_load_all_services_stay_up_and_resume(
         assert topics.check(topics.log).swaps > 0
 
 
-def test_absent_for_two_minutes_when_services_start_it_is_waited_for(
+def test_services_wait_for_a_broker_that_is_absent_for_two_minutes_when_they_start(
     broker: LocalKafka, start: Services, settings_env: dict[str, str], recoveries: Recoveries
 ) -> None:
     options = {"DATA_PARTITIONS": "3", "RATE": "500"}
@@ -125,7 +125,7 @@ def assert_nothing_was_restarted(services: Sequence[Process]) -> None:
         assert service.log().count("stopped") == 1
 
 
-def test_one_of_three_lost_for_good_under_load_loses_nothing(
+def test_one_of_three_brokers_lost_for_good_under_load_loses_no_record(
     start: Services,
     settings_env: dict[str, str],
     tmp_path: Path,

@@ -21,7 +21,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield broker.bootstrap_servers
 
 
-def test_killed_and_followed_by_one_of_another_name_records_are_answered_on_any_broker(
+def test_a_killed_predictor_may_be_replaced_by_one_of_another_name_on_any_broker(
     load: Load,
     start: Services,
     recoveries: Recoveries,

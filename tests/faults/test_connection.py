@@ -47,7 +47,7 @@ def proxy(proxied: tuple[str, Proxy]) -> Proxy:
     return proxied[1]
 
 
-def test_connections_cut_at_every_step_of_a_commit_cost_no_record_and_repeat_none(
+def test_connections_cut_at_every_step_of_a_commit_lose_and_repeat_no_record(
     load: Load,
     proxy: Proxy,
     start: Services,
@@ -67,7 +67,7 @@ def test_connections_cut_at_every_step_of_a_commit_cost_no_record_and_repeat_non
     ("api", "moment"),
     [(COMMIT_OFFSETS, "half"), (END_TRANSACTION, "before"), (END_TRANSACTION, "answered")],
 )
-def test_connections_that_stall_in_a_commit_are_given_up_and_nothing_is_lost_or_twice(
+def test_connections_that_stall_in_a_commit_time_out_and_nothing_is_lost_or_repeated(
     load: Load,
     proxy: Proxy,
     start: Services,
@@ -85,7 +85,7 @@ def test_connections_that_stall_in_a_commit_are_given_up_and_nothing_is_lost_or_
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_connections_cut_at_random_requests_cost_no_record_and_repeat_none(
+def test_connections_cut_at_random_requests_lose_and_repeat_no_record(
     load: Load,
     proxy: Proxy,
     start: Services,

@@ -8,7 +8,7 @@ from tests.faults.recoveries import Recoveries
 from tests.services import Services, eventually
 
 
-def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_nothing_is_lost_or_twice(
+def test_killed_twenty_times_in_the_middle_of_units_it_resumes_and_loses_and_repeats_nothing(
     load: Load,
     start: Services,
     recoveries: Recoveries,

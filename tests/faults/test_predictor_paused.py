@@ -4,7 +4,7 @@ from tests.services import Services, eventually
 from tests.topics import Topics
 
 
-def test_a_unit_of_a_topic_that_was_made_again_meanwhile_takes_no_record_of_the_new_one(
+def test_a_unit_of_a_topic_that_was_recreated_meanwhile_costs_no_record_of_the_new_one(
     three: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     three.publish(1)

@@ -56,7 +56,7 @@ def write_until_expired(topics: Topics, offset: int) -> None:
 @pytest.mark.parametrize(
     "state", ["it is down", "it is down and its group is deleted", "it is paused"]
 )
-def test_what_retention_took_before_it_was_predicted_is_named_and_counting_goes_on(
+def test_records_deleted_by_retention_before_they_were_predicted_are_named_and_counts_go_on(
     topics: Topics,
     start: Services,
     state: str,

@@ -20,7 +20,7 @@ from tests.unit.classifiers import Once
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is down"])
-def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
+def test_a_recreated_data_topic_is_read_from_its_beginning_and_counts_go_on(
     load: Load,
     start: Services,
     settings_env: dict[str, str],
@@ -49,7 +49,7 @@ def test_a_data_topic_made_again_is_read_from_its_beginning_and_counts_go_on(
 
 
 @pytest.mark.parametrize("operator", ["deletes the group", "resets its offsets"])
-def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
+def test_without_committed_tallies_it_resumes_after_the_last_prediction(
     load: Load,
     start: Services,
     recoveries: Recoveries,
@@ -77,7 +77,7 @@ def test_without_committed_tallies_it_goes_on_from_the_last_prediction(
     load.check()
 
 
-def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
+def test_a_deleted_prediction_topic_is_recreated_and_counts_go_on(
     load: Load, start: Services, recoveries: Recoveries
 ) -> None:
     predictor = start("predictor")
@@ -94,7 +94,7 @@ def test_when_the_prediction_topic_is_deleted_it_is_made_again_and_counts_go_on(
     assert report.predictions < report.n
 
 
-def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred(
+def test_with_the_status_and_schema_topics_deleted_models_are_still_served_and_barred(
     three: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     settings = three.settings
@@ -123,7 +123,7 @@ def test_when_status_and_schema_are_deleted_models_go_on_to_be_served_and_barred
     assert report.models - {3} == {1, 2}  # the barred one may have predicted before it failed
 
 
-def test_a_model_topic_made_again_while_the_modelgenerator_runs_gets_new_versions(
+def test_a_model_topic_recreated_while_the_modelgenerator_runs_gets_new_versions(
     three: Topics, start: Services, recoveries: Recoveries
 ) -> None:
     three.describe(Schema(["a", "b"], "label", "1"))

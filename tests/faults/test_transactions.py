@@ -78,7 +78,7 @@ def test_a_predictor_aborts_what_was_left_open_and_repeats_nothing(
     topics.check(topics.log)
 
 
-def test_a_model_that_was_left_open_never_comes_to_light(topics: Topics) -> None:
+def test_a_model_left_in_an_open_transaction_is_never_visible(topics: Topics) -> None:
     place = TopicPartition(topics.settings.model_topic, 0)
     producer = begun(topics, f"{place.topic}-publisher", place, b"a part of model 2")
     producer.send_offsets_to_transaction({}, topics.group)
@@ -89,7 +89,7 @@ def test_a_model_that_was_left_open_never_comes_to_light(topics: Topics) -> None
     eventually(lambda: [model["version"] for model in topics.models()] == [1, 2, 3])
 
 
-def test_what_was_to_be_committed_is_committed_though_tries_fail_half_way(
+def test_what_was_to_be_committed_is_committed_even_if_attempts_fail_half_way(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, name = topics.settings, f"{topics.group}-one"

@@ -76,7 +76,7 @@ def _younger(file: Path, than: float) -> bool:
 
 
 @pytest.mark.parametrize("step", ["commit_transaction", "after_commit_transaction"])
-def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed(
+def test_killed_right_before_or_after_a_commit_it_resumes_from_what_is_committed(
     topics: Topics, start: Services, tmp_path: Path, step: str
 ) -> None:
     predictor = start.run("predictor", STEP, step, "3", "kill", REPLICA="one")
@@ -92,7 +92,7 @@ def test_killed_right_before_or_after_a_commit_it_goes_on_from_what_is_committed
 
 
 @pytest.mark.parametrize("successor", ["one", "two"])
-def test_half_a_commit_that_kept_the_predictions_alone_is_not_predicted_again(
+def test_records_of_half_a_commit_that_kept_only_the_predictions_are_not_predicted_again(
     topics: Topics, start: Services, successor: str
 ) -> None:
     one = start.replica("one", STEP, "commit_transaction", "3", "kill")

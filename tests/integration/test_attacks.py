@@ -66,7 +66,7 @@ def forgeries(good: Message, marker: Path) -> list[Message]:
     ]
 
 
-def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
+def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_served(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     marker = tmp_path / "malicious code ran"
@@ -99,7 +99,7 @@ def test_who_can_only_write_the_model_topic_changes_nothing_that_is_served(
     assert topics.publish_next() == 6
 
 
-def test_a_predictor_that_starts_is_not_led_back_by_old_models_written_again(
+def test_a_starting_predictor_ignores_old_models_that_are_replayed(
     topics: Topics, start: Services
 ) -> None:
     for _ in range(3):
@@ -135,7 +135,7 @@ def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topi
     assert topics.publish_next() == 3
 
 
-def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version(
+def test_a_forged_status_can_bar_a_model_but_not_make_its_version_be_given_again(
     topics: Topics, start: Services
 ) -> None:
     topics.publish_next()
@@ -162,7 +162,7 @@ def test_a_forged_status_can_bar_a_model_but_not_have_another_one_of_its_version
     assert sum(topics.settings.status_topic in line for line in warnings) == 1
 
 
-def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_when_it_starts_again(
+def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_over_a_restart(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     folder, old = Path(settings_env["TRUSTED_KEYS"]), topics.key

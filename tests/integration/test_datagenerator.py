@@ -38,7 +38,7 @@ def ids(env: Env) -> dict[int, list[int]]:
     return {p: [r["id"] for r in rs] for p, rs in values(env, env["DATA_TOPIC"]).items()}
 
 
-def test_each_id_up_to_count_stands_once_on_its_partition_then_the_service_idles(
+def test_each_id_up_to_count_is_sent_once_to_its_partition_and_then_the_service_idles(
     start: Services, settings_env: Env
 ) -> None:
     process = start("datagenerator", RATE="0", COUNT="3001", DATA_PARTITIONS="3")
@@ -69,7 +69,7 @@ def test_what_a_kill_left_out_of_some_partitions_is_filled_in(
     assert ids(settings_env) == {p: list(range(p, 300, 3)) for p in range(3)}
 
 
-def test_the_schema_stands_once_on_its_topic_whatever_the_restarts(
+def test_the_schema_is_written_once_however_often_the_service_restarts(
     start: Services, settings_env: Env
 ) -> None:
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_a_source_of_another_schema_ends_its_start_with_one_line(
     assert ids(settings_env) == {0: list(range(10))}
 
 
-def test_a_source_of_another_width_than_somebody_elses_records_ends_with_one_line(
+def test_a_source_of_another_width_than_the_records_there_ends_with_one_line(
     kafka: str, start: Services, settings_env: Env
 ) -> None:
     topic = settings_env["DATA_TOPIC"]
@@ -181,7 +181,7 @@ def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_at_full_speed_it_ends_within_5_seconds(start: Services, number: int) -> None:
+def test_a_signal_at_full_speed_ends_it_within_five_seconds(start: Services, number: int) -> None:
     process = start("datagenerator", RATE="0")
     await_line(process, "first_id")
     assert_ends(process, number)

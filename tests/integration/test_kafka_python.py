@@ -48,7 +48,7 @@ def transactional(topics: Topics, name: str, **options: Any) -> KafkaProducer:
     return producer
 
 
-def test_who_waits_for_a_transaction_of_a_producer_that_was_closed_is_let_go_in_the_end(
+def test_a_wait_for_a_transaction_of_a_closed_producer_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kafka_workarounds, "LONGEST_WAIT_MS", 50)
@@ -78,7 +78,7 @@ def test_a_plain_commit_wipes_the_metadata_of_the_offset(
     reader.close()
 
 
-def test_without_a_committed_offset_poll_raises_and_moves_nowhere_by_itself(
+def test_without_a_committed_offset_poll_raises_and_does_not_move(
     topics: Topics, place: TopicPartition
 ) -> None:
     reader = consumer(topics)
@@ -103,7 +103,7 @@ def test_a_default_that_would_lose_or_double_records_is_overridden(
     assert topics.consumer.config[option] == ours
 
 
-def test_an_absent_broker_is_a_timeout_and_no_longer_no_brokers_available() -> None:
+def test_an_absent_broker_raises_a_timeout_and_not_no_brokers_available() -> None:
     assert not hasattr(kafka.errors, "NoBrokersAvailable")
     with pytest.raises(KafkaTimeoutError):
         KafkaConsumer(bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=200)
@@ -116,7 +116,7 @@ def test_checksums_are_made_by_the_compiled_package() -> None:
     assert calc_crc32c(b"123456789") == 0xE3069283
 
 
-def test_ends_of_transactions_have_no_timeout_so_they_get_a_deadline() -> None:
+def test_commit_and_abort_have_no_timeout_so_they_get_a_deadline() -> None:
     for call in (KafkaProducer.commit_transaction, KafkaProducer.abort_transaction):
         assert list(inspect.signature(call).parameters) == ["self"]
     stop = Stop()
@@ -150,7 +150,7 @@ def test_committed_waits_while_a_killed_transaction_over_the_offset_is_pending(
     clients.close(killed, successor, reader)
 
 
-def test_an_answer_to_committed_that_came_too_late_is_given_to_the_next_who_asks(
+def test_a_late_answer_to_committed_is_returned_to_the_next_call(
     topics: Topics, place: TopicPartition
 ) -> None:
     writer, reader = consumer(topics), consumer(topics)
@@ -166,9 +166,7 @@ def test_an_answer_to_committed_that_came_too_late_is_given_to_the_next_who_asks
     clients.close(writer, reader)
 
 
-def test_the_membership_of_a_consumer_that_left_is_no_membership(
-    topics: Topics, place: TopicPartition
-) -> None:
+def test_a_consumer_that_left_has_no_membership(topics: Topics, place: TopicPartition) -> None:
     reader = consumer(topics)
     reader.subscribe([place.topic])
     eventually(lambda: _joined(reader))
@@ -180,7 +178,7 @@ def test_the_membership_of_a_consumer_that_left_is_no_membership(
     assert snapshot.generation_id >= 0
 
 
-def test_the_elder_of_two_producers_of_one_name_is_fenced(topics: Topics) -> None:
+def test_of_two_producers_with_one_transactional_id_the_older_is_fenced(topics: Topics) -> None:
     name = uuid.uuid4().hex
     elder = transactional(topics, name)
     transactional(topics, name).close()

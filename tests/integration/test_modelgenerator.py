@@ -43,7 +43,7 @@ def test_the_first_model_comes_with_the_200th_record(topics: Topics, start: Serv
     assert model.predict([[1.0, 0.5], [-1.0, np.nan]]).tolist() == [1, 0]
 
 
-def test_versions_rise_one_by_one_and_go_on_after_a_restart(
+def test_versions_rise_one_by_one_and_continue_after_a_restart(
     topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator")
@@ -143,7 +143,7 @@ def test_two_publishers_at_once_publish_every_version_once_and_whole(topics: Top
         assert told == [e.version for e, _ in models if e.recipe == name]
 
 
-def test_a_fenced_publisher_is_told_so_and_does_not_fence_its_successor(topics: Topics) -> None:
+def test_a_fenced_publisher_gets_an_error_and_does_not_fence_its_successor(topics: Topics) -> None:
     topic = topics.settings.model_topic
 
     def publisher() -> Any:
@@ -174,7 +174,7 @@ def test_garbage_at_the_end_of_the_model_topic_does_not_matter(topics: Topics) -
     assert topics.publish_next() == 2
 
 
-def test_versions_go_on_where_the_status_topic_knows_more_than_the_model_topic(
+def test_versions_continue_after_those_of_the_status_topic_when_the_model_topic_was_recreated(
     topics: Topics, settings_env: dict[str, str]
 ) -> None:
     assert topics.publish_next() == 1
@@ -191,7 +191,7 @@ def test_versions_go_on_where_the_status_topic_knows_more_than_the_model_topic(
         assert again.versions() == [8]
 
 
-def test_a_data_topic_made_again_starts_the_training_afresh(
+def test_training_starts_over_when_the_data_topic_is_recreated(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
     process = start("modelgenerator")
@@ -208,7 +208,7 @@ def test_a_data_topic_made_again_starts_the_training_afresh(
     assert_ends(process)
 
 
-def test_a_trainer_that_fell_behind_goes_on_near_the_end_and_says_so(
+def test_a_trainer_that_fell_behind_continues_near_the_end_and_says_so(
     topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator", WINDOW="300", RETRAIN_EVERY="100")

@@ -79,7 +79,7 @@ def test_a_lost_log_file_is_filled_in_from_the_topic_at_the_start(
     topics.check(topics.log)
 
 
-def test_with_its_offsets_deleted_it_goes_on_after_its_own_last_output_and_not_another_groups(
+def test_with_its_offsets_deleted_it_resumes_after_its_own_last_output_and_not_another_groups(
     topics: Topics, start: Services
 ) -> None:
     topics.publish(1)
@@ -105,7 +105,7 @@ def test_with_its_offsets_deleted_it_goes_on_after_its_own_last_output_and_not_a
     assert sorted(sources) == list(range(152))
 
 
-def test_a_model_that_comes_again_is_no_second_swap(topics: Topics, start: Services) -> None:
+def test_a_model_published_again_is_not_served_again(topics: Topics, start: Services) -> None:
     predictor = start("predictor")
     topics.publish(1)
     await_line(predictor, "model 1 (test) is next")
@@ -341,7 +341,7 @@ def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predict
     topics.check()
 
 
-def test_told_to_end_while_a_model_hangs_it_ends_and_bars_nothing(
+def test_sigterm_while_a_model_hangs_ends_the_predictor_and_bars_nothing(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     held, never = tmp_path / "held", tmp_path / "never"
@@ -384,7 +384,7 @@ def test_a_replica_whose_model_is_older_than_the_tally_waits_for_a_newer_one(
     assert [p["model"] for p in topics.predictions()] == [5] * 100 + [6] * 100
 
 
-def test_of_two_predictors_under_one_name_one_ends_with_a_line_that_says_so(
+def test_of_two_predictors_with_one_name_one_ends_with_a_line_that_says_why(
     three: Topics, start: Services
 ) -> None:
     three.publish(1)
@@ -406,7 +406,7 @@ def test_of_two_predictors_under_one_name_one_ends_with_a_line_that_says_so(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_leaves_with_status_0_within_five_seconds(
+def test_a_signal_ends_it_with_status_0_within_five_seconds(
     topics: Topics, start: Services, number: int
 ) -> None:
     topics.publish(1)
@@ -417,7 +417,7 @@ def test_told_to_end_it_leaves_with_status_0_within_five_seconds(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_an_absent_broker_is_waited_for_with_one_warning_and_the_end_is_clean(
+def test_a_service_waits_for_an_absent_broker_with_one_warning_and_ends_cleanly(
     start: Services, service: str
 ) -> None:
     process = start(service, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

@@ -212,7 +212,7 @@ def test_missing_lines_of_a_partition_do_not_wait_for_others_to_be_idle(
     assert [int(n) for n in re.findall(r"partition=1 n=(\d+)", text)] == [*range(10, 110, 10)]
 
 
-def test_lines_that_the_topic_does_not_hold_are_looked_for_ever_more_seldom(
+def test_lines_that_the_topic_does_not_hold_are_looked_for_less_and_less_often(
     tmp_path: Path, clock: Clock
 ) -> None:
     reads = []
@@ -230,7 +230,7 @@ def test_lines_that_the_topic_does_not_hold_are_looked_for_ever_more_seldom(
     assert max(b - a for a, b in pairwise(reads)) == pytest.approx(LONGEST_PAUSE_SECONDS, abs=1)
 
 
-def test_a_file_of_counts_that_began_anew_is_set_aside_and_one_line_says_so(
+def test_a_file_is_set_aside_with_one_line_when_counts_start_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(tmp_path).fill_in({0: 50})

@@ -60,7 +60,7 @@ def test_a_long_wait_is_no_sign_of_being_stuck(health_file: Path) -> None:
     assert not aged(health_file)
 
 
-def test_another_thread_that_goes_on_does_not_speak_for_the_loop(health_file: Path) -> None:
+def test_a_call_on_another_thread_does_not_touch_the_health_file(health_file: Path) -> None:
     stop = Stop()
     stop.beat_on(health_file)
     aged(health_file)
@@ -108,7 +108,7 @@ def test_a_wait_lasts_as_long_as_it_is_told() -> None:
     assert time.monotonic() - begun > 1.25
 
 
-def test_a_call_that_takes_too_long_is_given_up() -> None:
+def test_a_call_that_takes_too_long_raises_deadline_exceeded() -> None:
     release = threading.Event()
     with pytest.raises(DeadlineExceeded):
         Stop().deadline(0.2, release.wait)
@@ -116,7 +116,7 @@ def test_a_call_that_takes_too_long_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(("turn", "in_time"), [(1.0, True), (math.inf, False)])
-def test_a_pause_of_the_process_takes_time_from_a_call_only_where_that_is_meant(
+def test_a_pause_of_the_process_uses_up_a_deadline_only_without_max_step(
     turn: float, in_time: bool
 ) -> None:
     clock, looks, release = Clock(), [], threading.Event()
