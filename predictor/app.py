@@ -21,6 +21,7 @@ from predictor.statuses import Statuses
 from predictor.summary import Summary
 from predictor.units import Units
 from stream.deadlines import DeadlineExceeded
+from stream.parallel import use_threads
 from stream.service import Stop, run
 
 log = logging.getLogger("predictor")
@@ -28,6 +29,7 @@ log = logging.getLogger("predictor")
 
 def main(settings: PredictorSettings, stop: Stop) -> None:
     """Predict until told to stop."""
+    use_threads()
     history = History(settings, stop, log)
     accuracy_log = AccuracyLog(settings.log_file, settings.log_max_bytes, history, log)
     shelf = ModelShelf()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -100,6 +101,17 @@ class Services:
             timeout=seconds,
             check=False,
         )
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the child processes of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def gone(pid: int) -> bool:

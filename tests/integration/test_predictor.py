@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from kafka import TopicPartition
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from stream.keys import SigningKey
 from stream.models import Message, pack
@@ -20,6 +24,7 @@ from tests.services import (
     Services,
     assert_ends,
     await_line,
+    children,
     eventually,
     last_error,
 )
@@ -403,6 +408,19 @@ def test_of_two_predictors_with_one_name_one_ends_with_a_line_that_says_why(
     assert other.status is None
     assert_exactly_once(three)
     assert three.check(*(log for log in start.logs.values() if log.exists())).n == three.written()
+
+
+def test_a_model_with_n_jobs_starts_no_process_that_could_outlive_a_killed_predictor(
+    topics: Topics, start: Services
+) -> None:
+    columns = [("first", StandardScaler(), [0]), ("second", StandardScaler(), [1])]
+    parallel = make_pipeline(ColumnTransformer(columns, n_jobs=2), LogisticRegression())
+    matrix = np.random.default_rng(0).normal(size=(200, 2))
+    topics.publish(1, parallel.fit(matrix, matrix[:, 0] > 0))
+    topics.write(100)
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    assert len(children(predictor.pid)) == 1  # the watcher of local/leash.py
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
