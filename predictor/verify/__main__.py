@@ -60,6 +60,7 @@ def _check(topics: Topics, logs: Sequence[LogFile], findings: Findings) -> None:
         log.check_lines(len(topics.commits))
     for number in range(len(topics.commits)):
         findings.pending += topics.pending(number)
+        findings.open += topics.open_transactions(number)
         partition = topics.partition(number)
         if partition is None:
             continue

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stream.open_transactions import OpenTransaction
+
 INVARIANTS = {
     "I1": "records predicted or rejected exactly once",
     "I2": "predictions whose counts follow from the one before",
@@ -60,7 +62,9 @@ class Findings:
     not_checked : Counter
         Reason to the number of records that could not be checked because of it.
     predictions, rejected, pending : int
-        Records predicted, rejected, and not yet predicted.
+        Records predicted, rejected, and not yet predicted although they are committed.
+    open : list of OpenTransaction
+        Transactions that hold back records of the data topic.
     n, correct : int
         Sum of the last counts of each partition.
     models : set of int
@@ -74,6 +78,7 @@ class Findings:
     predictions: int = 0
     rejected: int = 0
     pending: int = 0
+    open: list[OpenTransaction] = field(default_factory=list)
     n: int = 0
     correct: int = 0
     models: set[int] = field(default_factory=set)
@@ -87,6 +92,7 @@ def report(findings: Findings, violation: Violation | None) -> dict[str, Any]:
         "predictions": findings.predictions,
         "rejected": findings.rejected,
         "pending": findings.pending,
+        "open_transactions": [transaction._asdict() for transaction in findings.open],
         "n": findings.n,
         "correct": findings.correct,
         "accuracy": findings.correct / findings.n if findings.n else None,
@@ -103,7 +109,8 @@ def table(findings: Findings) -> str:
     lines = [f"{name} {findings.checked[name]:>12,} {what}" for name, what in INVARIANTS.items()]
     lines += [f"not checked {n:,}: {why}" for why, n in sorted(findings.not_checked.items())]
     if findings.pending:
-        lines.append(f"not yet predicted: {findings.pending:,} offsets")
+        lines.append(f"not yet predicted: {findings.pending:,} records")
+    lines += map(str, findings.open)
     return "\n".join(lines)
 
 

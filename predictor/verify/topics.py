@@ -8,12 +8,14 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from predictor.settings import PredictorSettings
 from predictor.verify.models import ModelLibrary
 from predictor.verify.partition import Partition, Records, Row, recreated_at
 from predictor.verify.report import Violation
 from stream import clients, reading
+from stream.open_transactions import OpenTransaction, open_transactions
 from stream.records import RecordError, decode_status
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
@@ -58,7 +60,8 @@ class Topics:
         self._settings = settings
         self._progress = progress
         self._stop = Stop()
-        self._clients: list[Any] = []
+        self._admin = clients.admin(settings)
+        self._clients: list[Any] = [self._admin]
         stack.callback(lambda: clients.close(*self._clients))
         topics = (settings.data_topic, settings.prediction_topic, settings.rejected_topic)
         self._partitions = self._count_partitions(
@@ -90,9 +93,21 @@ class Topics:
         return self._group.committed(place, metadata=True, timeout_ms=COMMITTED_TIMEOUT_MS)
 
     def pending(self, number: int) -> int:
-        """Return how many records of a partition are not yet predicted."""
+        """Return how many records of a partition can be predicted and are not yet."""
         data, commit = self._span(self._settings.data_topic, number), self.commits[number]
-        return data.end - max(data.start, commit.offset if commit else data.start)
+        start = max(data.start, commit.offset if commit else data.start)
+        return sum(1 for _ in self._read(data._replace(start=start)))
+
+    def open_transactions(self, number: int) -> list[OpenTransaction]:
+        """Return the transactions that hold back records of a partition of the data topic."""
+        topic = self._settings.data_topic
+        place = TopicPartition(topic, number)
+        end = reading.bounds(self._uncommitted, place)[1]
+        readable = self._span(topic, number).end
+        if readable >= end:
+            return []
+        unknown = OpenTransaction(topic, number, readable, "an unknown producer", None)
+        return self._open(place) or [unknown]
 
     def partition(self, number: int) -> Partition | None:
         """Return what is there of a partition; ``None`` if nothing was predicted or committed.
@@ -152,7 +167,18 @@ class Topics:
         if span.start < span.end:
             place = TopicPartition(span.topic, span.partition)
             reader = self._readers[span.topic]
-            yield from reading.read_range(reader, place, span.start, span.end, self._stop)
+            try:
+                yield from reading.read_range(reader, place, span.start, span.end, self._stop)
+            except KafkaTimeoutError:
+                for transaction in self._open(place):
+                    raise Fatal(f"cannot be read to the end: {transaction}") from None
+                raise
+
+    def _open(self, place: TopicPartition) -> list[OpenTransaction]:
+        try:
+            return open_transactions(self._admin, place)
+        except KafkaError:
+            return []
 
     def _span(self, topic: str, number: int) -> _Span:
         """Return what is written to a partition until now.
@@ -171,9 +197,7 @@ class Topics:
         return self._clients[-1]
 
     def _count_partitions(self, *topics: str) -> dict[str, int]:
-        admin = clients.admin(self._settings)
-        self._clients.append(admin)
-        found = partition_counts(admin, list(topics))
+        found = partition_counts(self._admin, list(topics))
         if missing := [topic for topic in topics if topic not in found]:
             broker = self._settings.kafka_bootstrap_servers
             raise Fatal(f"{broker}: no topic {', '.join(missing)}")

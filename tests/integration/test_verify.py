@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from predictor.verify.__main__ import main
-from stream import clients
+from stream import clients, reading
 from stream.keys import signing_key
 from stream.topics import ensure_topics, partition_counts
 from tests.checker import check
@@ -50,21 +51,24 @@ class Writer:
         self.outputs(self.settings.rejected_topic, made.rejected)
         self.commit(made.committed, made.metadata)
 
+    @contextmanager
+    def transaction(self, name: str) -> Iterator[KafkaProducer]:
+        """Begin a transaction, and leave its end to who asked for it."""
+        with clients.closing(clients.producer(self.settings, transactional_id=name)) as producer:
+            producer.init_transactions()
+            producer.begin_transaction()
+            yield producer
+
     def outputs(self, topic: str, records: Sequence[dict[str, Any]], commit: bool = True) -> None:
         producer = clients.producer(self.settings, transactional_id=f"{topic}-{id(records)}")
-        try:
+        with clients.closing(producer):
             producer.init_transactions()
             for start in range(0, len(records), 10):
                 producer.begin_transaction()
                 for record in records[start : start + 10]:
                     producer.send(topic, json.dumps(record).encode(), partition=0)
-                if commit:
-                    producer.commit_transaction()
-                else:
-                    producer.flush()
-                    producer.abort_transaction()
-        finally:
-            clients.close(producer)
+                producer.flush(30)
+                (producer.commit_transaction if commit else producer.abort_transaction)()
 
     def commit(self, offset: int, metadata: str) -> None:
         consumer: KafkaConsumer = clients.consumer(self.settings, group_id=self.env["GROUP_ID"])
@@ -162,10 +166,58 @@ def test_records_not_yet_predicted_are_counted_and_no_violation(
     writer.write(made)
     run = verify()
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "not yet predicted: 5 offsets" in run.stdout
+    assert "not yet predicted: 5 records" in run.stdout
     assert run.stdout.splitlines()[-1].startswith(
         f"verified: {RECORDS - 1} predictions, 1 rejected"
     )
+
+
+def test_only_committed_records_count_as_not_yet_predicted_and_an_open_transaction_is_named(
+    writer: Writer, verify: Verify
+) -> None:
+    writer.write(correct_history())
+    topic, record = writer.settings.data_topic, b'{"id": 1, "features": [1, 2]}'
+    with writer.transaction(f"{topic}-aborted") as aborted:
+        for _ in range(3):
+            aborted.send(topic, record, partition=0)
+        aborted.flush(30)
+        aborted.abort_transaction()
+    for _ in range(5):
+        writer.producer.send(topic, record, partition=0).get(30)
+    with writer.transaction(f"{topic}-open") as left_open:
+        offset = left_open.send(topic, record, partition=0).get(30).offset
+        writer.producer.send(topic, record, partition=0).get(30)
+        run = verify("--json")
+        shown = verify()
+        left_open.abort_transaction()
+    found = json.loads(run.stdout)
+    assert (run.returncode, found["verified"], found["pending"]) == (0, True, 5)
+    (transaction,) = found["open_transactions"]
+    assert transaction.pop("since").startswith("20")
+    place = {"topic": topic, "partition": 0, "offset": offset}
+    assert transaction == place | {"producer": f"{topic}-open"}
+    assert "not yet predicted: 5 records" in shown.stdout
+    line = f"{topic} partition 0: a transaction of {topic}-open is open from offset {offset} on"
+    assert line in shown.stdout
+    assert json.loads(verify("--json").stdout)["pending"] == 6
+
+
+def test_outputs_behind_an_open_transaction_end_the_run_with_a_line_that_names_it(
+    writer: Writer, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = correct_history()
+    writer.write(made)
+    topic = writer.settings.prediction_topic
+    monkeypatch.setattr(reading, "SILENCE_SECONDS", 0.5)
+    with writer.transaction(f"{topic}-open") as left_open:
+        offset = left_open.send(topic, b"{}", partition=0).get(30).offset
+        run = verify()
+        left_open.abort_transaction()
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    place = f"{topic} partition 0: a transaction of {topic}-open is open from offset {offset} on"
+    assert line.startswith(f"cannot be read to the end: {place}")
+    assert verify().returncode == 0
 
 
 def test_an_output_whose_offset_was_never_committed_is_a_violation(
