@@ -18,7 +18,7 @@ from local.process import stop
 from tests.services import Services
 from tests.topics import Topics
 
-# How long an example takes says more of the machine than of the code.
+# How long an example takes depends on the machine more than on the code.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -311,13 +311,13 @@ _LIST = [
         "I2 prediction partition 0",
     ),
     Mutation(
-        "it goes on one record before the committed offset",
+        "it resumes one record before the committed offset",
         {"predictor.resume:resume": resumes(-1)},
         COMMIT_FAILS,
         "I[12] prediction partition 0",
     ),
     Mutation(
-        "it goes on one record after the committed offset",
+        "it resumes one record after the committed offset",
         {"predictor.resume:resume": resumes(1)},
         COMMIT_FAILS,
         "answers; there are",
@@ -356,13 +356,13 @@ _LIST = [
         "JSONDecodeError|unexpected character",
     ),
     Mutation(
-        "what the broker had decided is taken from each try anew",
+        "each attempt decides again whether to commit what was left open",
         {"stream.transactions:Transactions.initialize": begins_anew},
         TRANSACTIONS + "what_was_to_be_committed_is_committed_even_if_attempts_fail_half_way",
         "not within",
     ),
     Mutation(
-        "answers beyond the committed offset do not count",
+        "outputs beyond the committed offset do not count",
         {"predictor.resume:resume": resumes_without_outputs},
         UNITS
         + "records_of_half_a_commit_that_kept_only_the_predictions_are_not_predicted_again[one]",

@@ -1,4 +1,4 @@
-"""A broker as the field runs it: TLS, SASL, and rights that it enforces; with its certificates."""
+"""A broker with TLS, SASL and access rights, and the certificates that it needs."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Authority:
 
 
 class SecuredKafka:
-    """A broker that talks to nobody without TLS, and enforces rights.
+    """A broker that accepts TLS connections only, and enforces access rights.
 
     Its listeners: `secure` (SASL_SSL, SCRAM), `misnamed` (the same with a certificate for another
     host), `mutual` (TLS with a client certificate). The plaintext one that `LocalKafka` needs is

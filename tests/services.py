@@ -41,7 +41,7 @@ class Services:
     Parameters
     ----------
     env : mapping of str to str
-        Settings of every service; nothing but what a process needs is taken from this one's.
+        Settings of every service. Of this process's environment they get only what they need.
     folder : Path
         Gets one log file a process: ``predictor-1.log`` and so on.
 
@@ -138,7 +138,7 @@ def eventually(
     """
     end = time.monotonic() + seconds
     while True:
-        last = time.monotonic() >= end  # an answer from before the end says nothing of the end
+        last = time.monotonic() >= end  # what was true before the end may not be at the end
         try:
             found = condition()
         except KafkaTimeoutError:  # the broker is slow, or away for a moment

@@ -1,4 +1,4 @@
-"""The topics of a test: what is written to them by hand and what the services wrote."""
+"""The topics of a test: to write to them, and to read what the services wrote."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Topics:
         self.producer.flush(30)
 
     def delete(self, *topics: str) -> None:
-        """Delete topics, and wait until the broker knows them no more, or others of their names."""
+        """Delete topics, and wait until they are gone; others may have their names by then."""
 
         def ids() -> set[Any]:
             found = self.admin.describe_topics(list(topics))
@@ -144,7 +144,7 @@ class Topics:
         return self._read(self.settings.rejected_topic, partition)
 
     def statuses(self) -> Records:
-        """Read what predictors said of models."""
+        """Read what predictors said about models."""
         return self._read(self.settings.status_topic, 0)
 
     def models(self) -> Records:
@@ -238,7 +238,7 @@ def await_serving(topics: Topics, version: int) -> None:
 
 
 def await_no_members(topics: Topics) -> None:
-    """Wait until the broker has seen the predictors leave: only then an operator may change it."""
+    """Wait until the group has no members: only then can an operator change its offsets."""
     eventually(lambda: not topics.admin.describe_groups([topics.group])[topics.group]["members"])
 
 

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a load to cause them under, and a table of the recoveries."""
+"""What the tests of faults share: a load, and a table of recovery times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def recoveries(request: pytest.FixtureRequest) -> Recoveries:
-    """Take in recovery times: ``recoveries.add("broker killed (-9)", seconds)``."""
+    """Collect recovery times: ``recoveries.add("broker killed (-9)", seconds)``."""
     return request.config.stash[_RECOVERIES]
 
 
@@ -32,14 +32,14 @@ def load(three: Topics) -> Iterator[Load]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what this process measured to the one that reports, where there are several."""
+    """Send what this worker measured to the process that reports."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["recoveries"] = session.config.stash[_RECOVERIES].seconds
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what another process measured; one that crashed has handed over nothing."""
+    """Add what a worker measured; one that crashed has sent nothing."""
     for fault, seconds in getattr(node, "workeroutput", {}).get("recoveries", {}).items():
         node.config.stash[_RECOVERIES].add(fault, *seconds)
 

@@ -1,4 +1,4 @@
-"""The load under which faults are caused, and how far the predictors have come with it."""
+"""The load under which faults are caused, and how much of it the predictors have answered."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Load:
         clients.close(self._group)
 
     def stop(self) -> None:
-        """Write no more; what was written is on the topic."""
+        """Stop writing; all that was written is on the topic then."""
         self._ending.set()
         self._thread.join()
         self.topics.producer.flush(30)
@@ -149,17 +149,17 @@ class Load:
         eventually(still, message="nothing more is committed")
 
     def finish(self, seconds: float = 60.0) -> None:
-        """Write no more, and wait until every record is answered."""
+        """Stop writing, and wait until every record is answered."""
         self.stop()
         self.recovery(seconds)
 
     def check(self, *logs: Path) -> Report:
-        """Write no more, wait for the answers, and check that every record was counted once.
+        """Stop writing, wait for the answers, and check that each record was counted once.
 
         Returns
         -------
         Report
-            Of the checker, which has looked into the log files too; `Topics.log`, if none is given.
+            Of the checker, which reads the log files too: `Topics.log`, if none is given.
         """
         self.finish()
         report = self.topics.check(*(logs or [self.topics.log]))

@@ -27,15 +27,14 @@ class Strike:
     Attributes
     ----------
     kind : "cut" or "stall"
-        Every connection is reset; or on every one of them, nothing comes through any more. New
-        connections work.
+        "cut" resets every connection, "stall" stops all bytes on them. New connections work.
     api : int or None
-        At a request of this kind; ``None`` for any.
+        Strikes at a request of this kind; at any, if ``None``.
     moment : "before", "half" or "answered"
-        Before the request reaches the broker; when half of its bytes have; or when the broker
-        has done it and its answer is on the way.
+        Strikes before the request reaches the broker, when half of its bytes have, or when its
+        answer is on the way back.
     nth : int
-        At the n-th such request.
+        Strikes at the n-th such request.
     struck : threading.Event
         Set when it has happened.
     """
@@ -81,13 +80,13 @@ class Proxy:
         self.cut()
 
     def strike(self, strike: Strike) -> Strike:
-        """Arm a strike in the place of one that has not happened, and return it."""
+        """Arm a strike, in place of one that has not happened yet, and return it."""
         with self._lock:
             self._strike = strike
         return strike
 
     def give_back(self, strike: Strike) -> None:
-        """Arm a strike that could not happen again, unless there is another one by now."""
+        """Arm a strike again that could not happen, unless there is a newer one."""
         with self._lock:
             self._strike = self._strike or strike
 
@@ -99,7 +98,7 @@ class Proxy:
             link.cut()
 
     def stall(self) -> None:
-        """Let nothing more through on any connection that there is now."""
+        """Stop all bytes on the connections that there are now."""
         with self._lock:
             for link in self._links:
                 link.stalled = True
@@ -118,7 +117,7 @@ class Proxy:
             return strike
 
     def carry_out(self, strike: Strike) -> None:
-        """Cut or stall, and say that it has happened."""
+        """Cut or stall, then set `Strike.struck`."""
         {"cut": self.cut, "stall": self.stall}[strike.kind]()
         strike.struck.set()
 
@@ -191,7 +190,7 @@ class _Link:
 
 
 def _read(side: socket.socket, size: int) -> bytes:
-    """Read so many bytes, or none where the connection has ended."""
+    """Read `size` bytes; none, if the connection ends before."""
     found = b""
     while len(found) < size:
         more = side.recv(size - len(found))
@@ -204,7 +203,7 @@ def _read(side: socket.socket, size: int) -> bytes:
 def behind_proxy(folder: Path) -> tuple[LocalKafka, Proxy]:
     """Return a broker, not yet started, and a proxy to a listener of its own.
 
-    Whoever asks the broker through the proxy is told that it is to be found there.
+    Through the proxy, the broker gives the proxy's address as its own.
     """
     direct, proxied, controller = free_port(), free_port(), free_port()
     proxy = Proxy(proxied)

@@ -17,7 +17,7 @@ class Recoveries:
         self.seconds: dict[str, list[float]] = {}
 
     def add(self, fault: str, *seconds: float) -> None:
-        """Take in how long it took each time."""
+        """Add how long it took, each time."""
         self.seconds.setdefault(fault, []).extend(seconds)
 
     def table(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""A predictor that is struck at a chosen step of its unit of work.
+"""A predictor that a fault strikes at a chosen step of its unit of work.
 
 ``python -m tests.faults.struck commit_transaction 3 kill`` runs the predictor until its producer is
-about to commit for the third time. What strikes is ``kill`` (-9), ``pause`` (SIGSTOP) or ``fail``
-(the step raises, once). The step ``after_commit_transaction`` is the moment after that call.
+about to commit for the third time. The fault is ``kill`` (SIGKILL), ``pause`` (SIGSTOP) or ``fail``
+(the step raises, once). The step ``after_commit_transaction`` comes right after that call.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from stream.arguments import argument_parser
 
 
 def strike(how: str) -> None:
-    """Do it."""
+    """Cause the fault."""
     print(f"struck: {how}", flush=True)
     if how == "fail":
         raise KafkaError("a failure made by the test")
-    # To this thread: another one might take it a moment later, and the step would go on until then.
+    # To this thread: if another thread took the signal, this step would run on for a moment.
     signal.pthread_kill(
         threading.get_ident(), {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}[how]
     )
@@ -57,7 +57,7 @@ def main(step: str, number: str, how: str) -> None:
     # What is left open shows only if nothing sweeps it first, and what commits by itself only if
     # it comes to that.
     committer.TRANSACTION_TIMEOUT_MS = 600_000
-    committer.COMMIT_SECONDS = 600.0  # however long a pause is, the step goes on after it
+    committer.COMMIT_SECONDS = 600.0  # a step that was paused is not given up
     KafkaConsumer.DEFAULT_CONFIG["auto_commit_interval_ms"] = 100
     runpy.run_module("predictor.app", run_name="__main__", alter_sys=True)
 

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,7 @@ from local.process import Process
 from tests.checker import check
 from tests.faults.proxy import Proxy, Strike, behind_proxy
 from tests.faults.recoveries import Recoveries
-from tests.services import PATIENCE_SECONDS, SERVICES, Services, eventually
-
-END_SECONDS = 2 * 5.0
+from tests.services import END_SECONDS, PATIENCE_SECONDS, SERVICES, Services, await_line, eventually
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_sigterm_in_the_first_seconds_of_a_start_ends_each_service_with_status_0
     for seconds in (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 4.0):
         processes = [start(service) for service in SERVICES]
         for process in processes:
-            eventually(lambda p=process: begun(p))  # type: ignore[misc] # p is one process
+            eventually(partial(begun, process))
         time.sleep(seconds)  # the moment is what is tested
         recoveries.add(f"SIGTERM during the start, broker {state}", end(processes))
 
@@ -80,7 +79,7 @@ def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transactio
     rng = random.Random(5)
     for _ in range(5):
         processes = [start(service, RATE="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), PATIENCE_SECONDS)  # type: ignore[misc] # p
+        await_line(processes[2], "records/s=")
         time.sleep(rng.uniform(0.0, 1.0))  # the moment is what is tested
         recoveries.add("SIGTERM at work, broker up", end(processes))
     report = check(settings_env, [Path(settings_env["LOG_FILE"])])
@@ -93,7 +92,7 @@ def test_sigterm_ends_services_at_work_whose_broker_has_gone(
 ) -> None:
     for seconds in (0.0, 1.0, 8.0, 13.0):
         processes = [start(service, RATE="500") for service in SERVICES]
-        eventually(lambda p=processes[2]: "records/s=" in p.log(), PATIENCE_SECONDS)  # type: ignore[misc] # p
+        await_line(processes[2], "records/s=")
         if state == "down":
             broker.kill()
         elif broker.pid:
@@ -127,7 +126,7 @@ def test_sigterm_ends_a_service_whose_broker_leaves_any_of_its_requests_without_
     for api in sorted(proxy.requests):
         strike = proxy.strike(Strike("stall", api, "answered"))
         process = start(service, **through)
-        eventually(lambda p=process: begun(p))  # type: ignore[misc] # p
+        eventually(partial(begun, process))
         strike.struck.wait(20.0)  # or it comes at the end, or not this time
         took = end([process])
         if strike.struck.is_set():

@@ -40,7 +40,7 @@ def test_a_recreated_data_topic_is_read_from_its_beginning_and_counts_go_on(
         if not running:
             predictor = start("predictor")
         eventually(lambda: again.answered() > before + 1_000, PATIENCE_SECONDS)
-        recoveries.add("data topic made again", time.monotonic() - deleted)
+        recoveries.add("data topic recreated", time.monotonic() - deleted)
         anew.stop()
         eventually(lambda: again.answered() == before + again.written(), PATIENCE_SECONDS)
         assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
@@ -116,7 +116,7 @@ def test_with_the_status_and_schema_topics_deleted_models_are_still_served_and_b
         predictor = start("predictor")
         load.recovery(PATIENCE_SECONDS)
         load.finish()
-        # Twice, if the first was still on its way when the topic was made again.
+        # Twice, if the first was not yet sent when the topic was recreated.
         assert {s["version"] for s in three.statuses() if s["status"] == "barred"} == {3}
     report = three.check()
     assert report.n == three.written()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.faults.test_broker import ids
-from tests.services import PATIENCE_SECONDS, Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.topics import Topics
 
 
@@ -20,6 +21,14 @@ def watch(three: Topics) -> Iterator[Load]:
     """Tell how far the predictors have come; records come from elsewhere."""
     with Load(three, rate=0, models_every=math.inf) as load:
         yield load
+
+
+def more_was_sent(load: Load, before: dict[int, int]) -> bool:
+    return load.ends() != before
+
+
+def more_was_published(topics: Topics, before: int) -> bool:
+    return len(topics.models()) > before
 
 
 def test_a_datagenerator_killed_five_times_skips_no_id_and_sends_none_twice(
@@ -35,7 +44,7 @@ def test_a_datagenerator_killed_five_times_skips_no_id_and_sends_none_twice(
         generator.kill()
         killed, ends = time.monotonic(), watch.ends()
         generator = start("datagenerator", RATE="2000")
-        eventually(lambda ends=ends: watch.ends() != ends, PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        eventually(partial(more_was_sent, watch, ends), PATIENCE_SECONDS)
         recoveries.add("datagenerator killed (-9)", watch.recovery(PATIENCE_SECONDS, killed))
     assert generator.stop() == 0
     watch.finish()
@@ -50,7 +59,7 @@ def test_two_datagenerators_at_once_each_warn_of_the_other(three: Topics, start:
     eventually(lambda: sum(map(len, ids(three).values())) > 0, PATIENCE_SECONDS)
     second = start("datagenerator", RATE="200")
     for process in (first, second):
-        eventually(lambda log=process.log: "a second datagenerator" in log(), PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+        await_line(process, "a second datagenerator")
         assert process.log().count("a second datagenerator") == 1
 
 
@@ -68,7 +77,7 @@ def test_a_modelgenerator_killed_while_it_publishes_leaves_no_torn_model_and_ver
             modelgenerator.kill()
             killed, last = time.monotonic(), len(three.models())
             modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
-            eventually(lambda last=last: len(three.models()) > last, PATIENCE_SECONDS)  # type: ignore[misc] # mypy infers no lambda with a default
+            eventually(partial(more_was_published, three, last), PATIENCE_SECONDS)
             recoveries.add("modelgenerator killed (-9)", time.monotonic() - killed)
         assert modelgenerator.stop() == 0
         load.finish()

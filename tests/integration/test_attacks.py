@@ -92,7 +92,7 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     assert {p["model"] for p in topics.predictions()[1:]} == {4}
     log = predictor.log()
     assert log.count(") is next") == 2
-    assert log.count("WARNING predictor: refused") <= 5, "a line a minute, whoever sends how many"
+    assert log.count("WARNING predictor: refused") <= 5, "at most a line a minute for each reason"
     assert not marker.exists()
     # Nor does it lead a publisher to a version that was given already.
     topics.send(history[:1] * 600)

@@ -86,7 +86,7 @@ def writer(settings_env: dict[str, str], topics: Topics) -> Writer:
 
 
 class Run(NamedTuple):
-    """What a run of the verifier came to."""
+    """The result of a run of the verifier."""
 
     returncode: int
     stdout: str
@@ -262,7 +262,7 @@ def test_sources_go_back_without_a_violation_when_the_data_topic_was_recreated(
     topic = writer.settings.data_topic
     writer.admin.delete_topics([topic])
     _recreate(writer, topic)
-    # The group's offset of the deleted topic goes a moment later.
+    # The broker deletes the group's offset a moment after the topic.
     eventually(lambda: verify().returncode == 0)
     run = verify()
     assert run.returncode == 0, run.stdout + run.stderr

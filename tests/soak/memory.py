@@ -13,10 +13,10 @@ EVERY_SECONDS = 1.0
 ALLOWED_SHARE = 1.03
 ALLOWED_MIB = 5.0
 WARMING_UP = {"predictor": 420, "modelgenerator": 80, "datagenerator": 80}
-"""Samples of the beginning of a life that tell nothing."""
+"""Samples to leave out while a process warms up."""
 
 LEAST_SAMPLES = 170
-"""How many have to follow them."""
+"""Samples needed after the warm-up."""
 
 
 class Memory:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 REPLICAS = ("a", "b", "c")
 SPARED = "a"
-"""Never killed and never told to end, so that its memory has the time to show a leak."""
+"""Never killed and never stopped, so that it lives long enough to show a memory leak."""
 
 
 class Fault(NamedTuple):

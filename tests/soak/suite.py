@@ -16,13 +16,11 @@ from kafka.errors import KafkaError
 from local.kafka import LocalKafka
 from local.process import Process, stop
 from stream import clients
-from tests.services import ROOT, Services
+from tests.services import END_SECONDS, ROOT, Services
 from tests.soak.plan import REPLICAS
 from tests.topics import Topics
 
 PARTITIONS = 3
-END_SECONDS = 2 * 5.0
-"""Twice what a service has to end when told to."""
 
 
 class Failed(Exception):
@@ -88,7 +86,7 @@ class Suite:
         self.topics.__exit__()
 
     def start(self, name: str) -> None:
-        """Start a process; its log goes on where an earlier one of this name ended."""
+        """Start a process; it appends to the log of an earlier one of this name."""
         service, _, replica = name.partition(" ")
         more = {"REPLICA": replica, "LOG_FILE": str(self.logs[name])} if replica else {}
         self.processes[name] = Process(
