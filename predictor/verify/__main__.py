@@ -65,7 +65,7 @@ def _check(topics: Topics, logs: Sequence[LogFile], findings: Findings) -> None:
         if partition is None:
             continue
         lines = [log.lines(number) for log in logs]
-        beyond = check_partition(partition, topics.models, topics.barred, findings, lines)
+        beyond = check_partition(partition, topics.models, findings, lines)
         if beyond is None:
             continue
         # Beside a running predictor, outputs go on to be written, and are committed by now.

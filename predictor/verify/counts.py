@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from predictor.tally import Tally
 from predictor.verify.log_file import Line, LogCheck
 from predictor.verify.partition import Output, Partition
+from predictor.verify.recompute import Models
 from predictor.verify.report import Findings
 from stream.records import Prediction, RecordError, Rejected, parse
 
@@ -22,12 +23,12 @@ class Counts:
     def __init__(
         self,
         partition: Partition,
-        barred: Callable[[int], bool],
+        models: Models,
         findings: Findings,
         logs: Iterable[Iterable[Line]],
     ) -> None:
         self._partition = partition
-        self._barred = barred
+        self._models = models
         self._findings = findings
         self._logs = [LogCheck(lines, findings) for lines in logs]
         self._tally = Tally()
@@ -78,7 +79,7 @@ class Counts:
         self._findings.models.add(version)
         if not last:
             return
-        if version < last and not self._barred(last):
+        if version < last and not self._models.barred(last):
             expected = f"model {last} or newer, as {last} is not barred"
             raise output.violation("I5", expected, f"model {version}")
         self._findings.swapped_to.add(version)

@@ -1,4 +1,4 @@
-"""The models of the model topic, by their versions."""
+"""The models of the model topic by their versions, and which of them are barred."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 
 from predictor.settings import PredictorSettings
-from stream import classifier
+from stream import classifier, reading
 from stream.classifier import Model
 from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, ModelError, unpack
+from stream.records import RecordError, decode_status
 from stream.service import Stop
 
 MODELS_IN_MEMORY = 8
@@ -22,10 +23,20 @@ MODELS_IN_MEMORY = 8
 class ModelLibrary:
     """Finds all models in one pass over the topic, and loads each when it is asked for."""
 
-    def __init__(self, settings: PredictorSettings, consumer: KafkaConsumer, stop: Stop) -> None:
+    def __init__(
+        self,
+        settings: PredictorSettings,
+        consumer: KafkaConsumer,
+        statuses: KafkaConsumer,
+        stop: Stop,
+    ) -> None:
         self._max_bytes = settings.model_max_bytes
         self._ignored: dict[int, str] = {}
         trusted = None if settings.allow_unsigned_models else TrustedKeys(settings.trusted_keys)
+        self._barred: set[int] = set()
+        self._statuses = statuses
+        self._status_place = TopicPartition(settings.status_topic, 0)
+        self._stop = stop
         self._topic = ModelTopic(settings, consumer, stop, trusted, self._ignore)
         self._topic.read_all()
         self.model = lru_cache(MODELS_IN_MEMORY)(self._load)
@@ -36,6 +47,19 @@ class ModelLibrary:
         if found is None:
             return self._ignored.get(version, "not on the model topic")
         return found.envelope if found.whole else found.missing
+
+    def barred(self, version: int) -> bool:
+        """Tell whether a version is barred; unless it is known, the statuses are read again."""
+        if version not in self._barred:
+            bounds = reading.bounds(self._statuses, self._status_place)
+            for record in reading.read_range(
+                self._statuses, self._status_place, *bounds, self._stop
+            ):
+                with suppress(RecordError):  # the predictor ignores such a record, with a warning
+                    status = decode_status(record.value)
+                    if status.status == "barred":
+                        self._barred.add(status.version)
+        return version in self._barred
 
     def _load(self, version: int) -> Model | str:
         envelope = self.envelope(version)

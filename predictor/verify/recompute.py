@@ -28,6 +28,9 @@ class Models(Protocol):
     def model(self, version: int) -> Model | str:
         """Return a model."""
 
+    def barred(self, version: int) -> bool:
+        """Tell whether a version is barred."""
+
 
 class Recompute:
     """Predicts records again, many at a time, and compares."""

@@ -1,10 +1,10 @@
-"""What is on Kafka: commits, records, outputs, models and statuses."""
+"""What is on Kafka: commits, records and outputs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
@@ -16,7 +16,6 @@ from predictor.verify.partition import Partition, Records, Row, recreated_at
 from predictor.verify.report import Violation
 from stream import clients, reading
 from stream.open_transactions import OpenTransaction, open_transactions
-from stream.records import RecordError, decode_status
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
 
@@ -69,23 +68,9 @@ class Topics:
         )
         self._group = self._consumer(group_id=settings.group_id)
         self._uncommitted = self._consumer(isolation_level="read_uncommitted")
-        self._statuses = self._consumer()
         self._readers = {topic: self._consumer(max_poll_records=5_000) for topic in topics}
-        self._barred: set[int] = set()
         self.commits = [self.commit(n) for n in range(self._partitions[settings.data_topic])]
-        self.models = ModelLibrary(settings, self._consumer(), self._stop)
-
-    def barred(self, version: int) -> bool:
-        """Tell whether a version is barred; if not, the statuses are read again first."""
-        if version not in self._barred:
-            place = TopicPartition(self._settings.status_topic, 0)
-            bounds = reading.bounds(self._statuses, place)
-            for record in reading.read_range(self._statuses, place, *bounds, self._stop):
-                with suppress(RecordError):  # the predictor ignores such a record, with a warning
-                    status = decode_status(record.value)
-                    if status.status == "barred":
-                        self._barred.add(status.version)
-        return version in self._barred
+        self.models = ModelLibrary(settings, self._consumer(), self._consumer(), self._stop)
 
     def commit(self, number: int) -> OffsetAndMetadata | None:
         """Return what is committed for a partition now."""
@@ -126,7 +111,8 @@ class Topics:
         if committed > data.end:
             expected = f"a committed offset up to {data.end}, where the topic ends"
             raise Violation("I3", data.topic, number, committed, expected, str(committed))
-        first_ms = next((r.timestamp for r in self._read(data)), math.inf)
+        times = (record.timestamp for record in self._read(data))
+        first_ms = next((time for time in times if time > 0), math.inf)  # a damaged batch has none
         since = (self._at(predictions, first_ms), self._at(rejected, first_ms))
         if commit:
             recreated = recreated_at(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from predictor.verify.counts import Counts
 from predictor.verify.log_file import Line
@@ -15,7 +15,6 @@ from stream.records import Prediction
 def check_partition(
     partition: Partition,
     models: Models,
-    barred: Callable[[int], bool],
     findings: Findings,
     logs: Iterable[Iterable[Line]] = (),
 ) -> int | None:
@@ -23,8 +22,6 @@ def check_partition(
 
     Parameters
     ----------
-    barred : callable
-        Tells whether a version is barred.
     findings : Findings
         Gets what was checked.
     logs : iterable of iterables of Line
@@ -41,7 +38,7 @@ def check_partition(
     Violation
         The first that was found.
     """
-    counts = Counts(partition, barred, findings, logs)
+    counts = Counts(partition, models, findings, logs)
     recompute = Recompute(models, findings)
     try:
         beyond = _walk(partition, counts, recompute, findings)

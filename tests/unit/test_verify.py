@@ -31,6 +31,7 @@ class Library:
 
     def __init__(self, made: Made) -> None:
         self._models = made.models
+        self._barred = {status["version"] for status in made.statuses}
         self.loaded: list[int] = []
 
     def envelope(self, version: int) -> Envelope | str:
@@ -43,6 +44,9 @@ class Library:
         if isinstance(envelope, str):
             return envelope
         return Model(envelope, classifier(version))
+
+    def barred(self, version: int) -> bool:
+        return version in self._barred
 
 
 def rows(records: list[dict[str, Any]]) -> list[Row]:
@@ -64,10 +68,7 @@ def verified(
     made: Made, partition: Partition | None = None, logs: tuple[Iterator[Line], ...] = ()
 ) -> Findings:
     findings = Findings()
-    barred = {status["version"] for status in made.statuses}
-    beyond = check_partition(
-        partition or partition_of(made), Library(made), barred.__contains__, findings, logs
-    )
+    beyond = check_partition(partition or partition_of(made), Library(made), findings, logs)
     assert beyond is None
     return findings
 
@@ -169,7 +170,7 @@ def test_the_first_output_beyond_the_committed_offset_ends_the_check_and_is_retu
             cells | {"carried": [last["n"], last["correct"]], "tp": 0, "rejected": 1, "model": 2}
         ),
     )
-    beyond = check_partition(partition, Library(made), lambda _: True, findings)
+    beyond = check_partition(partition, Library(made), findings)
     assert beyond == 40
     assert findings.checked["I1"] == 40
 
