@@ -182,6 +182,16 @@ class Topics:
         start, end = reading.bounds(self.consumer, place)
         return list(reading.read_range(self.consumer, place, start, end, Stop()))
 
+    def ids(self) -> dict[int, list[Any]]:
+        """Read the ids of the records on each data partition."""
+        topic = self.settings.data_topic
+        return {
+            partition: [
+                orjson.loads(record.value)["id"] for record in self.records(topic, partition)
+            ]
+            for partition in range(self.partitions)
+        }
+
     def written(self) -> int:
         """Return how many records were written here."""
         return self._next_id
@@ -199,8 +209,9 @@ class Topics:
         """Check every invariant on the topics and in log files."""
         return check(self.env, logs, recreated)
 
-    def logged(self, log: Path) -> bool:
+    def logged(self, log: Path | None = None) -> bool:
         """Tell whether a log file has a line for every tenth counted prediction."""
+        log = log or self.log
         read = [self.predictions(partition) for partition in range(self.partitions)]
         counts: list[int] = [predictions[-1]["n"] for predictions in read if predictions]
         lines = log.read_text().count("\n") if log.is_file() else 0

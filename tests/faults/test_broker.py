@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from local.kafka import LocalKafka
@@ -22,7 +21,7 @@ from tests.checker import check
 from tests.faults.cluster import cluster
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.services import PATIENCE_SECONDS, SERVICES, Services, eventually
+from tests.services import PATIENCE_SECONDS, SERVICES, Services, await_line, eventually
 from tests.topics import Topics
 
 ABSENT_SECONDS = 120.0
@@ -39,15 +38,6 @@ def broker(tmp_path: Path) -> Iterator[LocalKafka]:
 def kafka(broker: LocalKafka) -> str:
     """Bootstrap servers of a broker of this test's own, not started yet."""
     return broker.bootstrap_servers
-
-
-def ids(topics: Topics) -> dict[int, list[int]]:
-    """Return the ids on each data partition."""
-    return {
-        partition: [orjson.loads(record.value)["id"] for record in records]
-        for partition in range(topics.partitions)
-        for records in [topics.records(topics.settings.data_topic, partition)]
-    }
 
 
 def assert_at_most_one_line_a_minute(processes: Sequence[Process], seconds: float) -> None:
@@ -87,7 +77,7 @@ def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_und
             assert services[0].stop() == 0
             load.finish()
         assert stop(services[1:]) == [0, 0]
-        for partition, found in ids(topics).items():
+        for partition, found in topics.ids().items():
             assert found == list(range(partition, 3 * len(found), 3))
         assert topics.check(topics.log).swaps > 0
 
@@ -113,7 +103,7 @@ def test_services_wait_for_a_broker_that_is_absent_for_two_minutes_when_they_sta
             assert partition_counts(topics.admin, [topic]) == {topic: 3}
         assert services[0].stop() == 0
         eventually(
-            lambda: topics.answered() == sum(map(len, ids(topics).values())), PATIENCE_SECONDS
+            lambda: topics.answered() == sum(map(len, topics.ids().values())), PATIENCE_SECONDS
         )
     assert stop(services[1:]) == [0, 0]
     assert_nothing_was_restarted(services)
@@ -150,7 +140,7 @@ def test_one_of_three_brokers_lost_for_good_under_load_loses_no_record(
             load.finish()
             assert_at_most_one_line_a_minute([predictor], time.monotonic() - begun)
             # Each record that the brokers have taken, once.
-            found = sorted(itertools.chain.from_iterable(ids(topics).values()))
+            found = sorted(itertools.chain.from_iterable(topics.ids().values()))
             assert found == list(range(topics.written()))
             assert topics.check(topics.log).n == len(found)
 
@@ -160,13 +150,13 @@ def test_at_the_end_of_a_file_the_datagenerator_idles_through_restarts_of_the_br
 ) -> None:
     broker.start()
     process = start("datagenerator", RATE="0", COUNT="500")
-    eventually(lambda: "done: sea ends with id 499" in process.log(), PATIENCE_SECONDS)
+    await_line(process, "done: sea ends with id 499")
     lines = process.log()
     for end in (broker.kill, broker.stop):
         end()
         broker.start()
     with Topics(settings_env) as topics:
-        assert ids(topics) == {0: list(range(500))}
+        assert topics.ids() == {0: list(range(500))}
     assert process.log() == lines
     assert process.stop() == 0
 
@@ -219,13 +209,10 @@ def test_started_in_any_order_without_topics_each_waits_for_what_it_needs(
         "predictor": "partitions 0@0 n=0 1@0 n=0 2@0 n=0",
     }
 
-    def waits(process: Process, line: str) -> None:
-        eventually(lambda: line in process.log(), PATIENCE_SECONDS, process.log)
-
     begin = SERVICES.index(first)
     options = {"DATA_PARTITIONS": "3", "RATE": "300"}
     for name in (SERVICES * 2)[begin : begin + 3]:
-        waits(start(name, **options), comes_to[name])
+        await_line(start(name, **options), comes_to[name])
     with Topics(settings_env, partitions=3) as topics:
         eventually(lambda: all(topics.predictions(p) for p in range(3)), PATIENCE_SECONDS)
         assert set(partition_counts(topics.admin, [topics.settings.data_topic]).values()) == {3}

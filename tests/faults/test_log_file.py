@@ -10,7 +10,7 @@ import pytest
 
 from local.process import Process
 from tests.faults.load import RESUMED_SECONDS, Load
-from tests.services import PATIENCE_SECONDS, Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 
 WARNING = "predictions go on, the log catches up later"
 
@@ -42,8 +42,7 @@ def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_u
     eventually(lambda: log.exists() and log.read_text().count("\n") > 20, PATIENCE_SECONDS)
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(b"\0" * 2**20)
-    full = f"No space left on device; {WARNING}"
-    eventually(lambda: full in predictor.log(), 60 + RESUMED_SECONDS)  # one a minute
+    await_line(predictor, f"No space left on device; {WARNING}")
     load.recovery(RESUMED_SECONDS)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, begun)
@@ -63,7 +62,7 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     log.parent.parent.write_text("a file where the folder should be")
     begun = time.monotonic()
     predictor = start("predictor", LOG_FILE=str(log))
-    eventually(lambda: WARNING in predictor.log(), PATIENCE_SECONDS)
+    await_line(predictor, WARNING)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, begun)
     load.finish()

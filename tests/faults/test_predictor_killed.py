@@ -42,5 +42,5 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
     start("predictor", REPLICA="one")
     recoveries.add("predictor killed before its log write", load.recovery(RESUMED_SECONDS))
     load.check()
-    eventually(lambda: load.topics.logged(log))
+    eventually(load.topics.logged)
     load.topics.check(log)

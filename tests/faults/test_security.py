@@ -25,7 +25,7 @@ from datagenerator.sources import open_source
 from stream import clients, reading
 from stream.settings import StreamSettings
 from tests.secured import SecuredKafka
-from tests.services import SERVICES, Services, eventually, last_error
+from tests.services import SERVICES, Services, await_line, eventually, last_error
 from tests.topics import Topics, assert_exactly_once
 
 TOPICS = {
@@ -324,7 +324,7 @@ def test_a_certificate_for_another_host_ends_a_service_with_one_line(
     assert "Hostname mismatch, certificate is not valid for 'localhost'" in line
     assert "use a name of the certificate in KAFKA_BOOTSTRAP_SERVERS" in line
     unchecked = start("predictor", **misnamed, KAFKA_SSL_CHECK_HOSTNAME="0")
-    eventually(lambda: "partitions 0@" in unchecked.log(), 120, unchecked.log)
+    await_line(unchecked, "partitions 0@")
     assert unchecked.stop(20) == 0
 
 
@@ -377,7 +377,7 @@ def test_a_client_certificate_takes_the_place_of_user_and_password(
     sources = ("topic:secured.data", "topic:secured.data.schema")
     with ruled(kafka, ALLOW, "CN=datagenerator", [READ, WRITE, CREATE], *sources):
         sending = start("datagenerator", **mutual | with_key)
-        eventually(lambda: "first_id=" in sending.log(), 120, sending.log)
+        await_line(sending, "first_id=")
         assert sending.stop(20) == 0
 
     line = last_error(start("datagenerator", **mutual))
@@ -411,7 +411,7 @@ def test_scram_with_sha_256_and_a_cipher_of_choice_are_served_too(
         "KAFKA_SSL_CIPHERS": "ECDHE-ECDSA-AES256-GCM-SHA384"
     }
     sending = start("datagenerator", **chosen)
-    eventually(lambda: "first_id=" in sending.log(), 120, sending.log)
+    await_line(sending, "first_id=")
     assert sending.stop(20) == 0
 
 

@@ -14,7 +14,7 @@ from stream.records import Schema
 from tests.checker import check_snapshot, take_snapshot
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.services import PATIENCE_SECONDS, Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.topics import Topics, await_no_members
 from tests.unit.classifiers import Once
 
@@ -108,9 +108,9 @@ def test_with_the_status_and_schema_topics_deleted_models_are_still_served_and_b
         load.recovery(PATIENCE_SECONDS)
         three.delete(settings.status_topic, settings.schema_topic)
         publisher.publish(2)
-        eventually(lambda: "model 2 (test) is next" in predictor.log(), PATIENCE_SECONDS)
+        await_line(predictor, "model 2 (test) is next")
         publisher.publish(3, Once())
-        eventually(lambda: "barred model 3" in predictor.log(), PATIENCE_SECONDS)
+        await_line(predictor, "barred model 3")
         load.recovery(PATIENCE_SECONDS)
         assert predictor.stop() == 0
         predictor = start("predictor")

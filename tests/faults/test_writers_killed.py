@@ -11,7 +11,6 @@ import pytest
 
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
-from tests.faults.test_broker import ids
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.topics import Topics
 
@@ -48,7 +47,7 @@ def test_a_datagenerator_killed_five_times_skips_no_id_and_sends_none_twice(
         recoveries.add("datagenerator killed (-9)", watch.recovery(PATIENCE_SECONDS, killed))
     assert generator.stop() == 0
     watch.finish()
-    found = ids(watch.topics)
+    found = watch.topics.ids()
     sent = sum(map(len, found.values()))
     assert found == {partition: list(range(partition, sent, 3)) for partition in range(3)}
     assert watch.topics.check(watch.topics.log).rejected == 0
@@ -56,7 +55,7 @@ def test_a_datagenerator_killed_five_times_skips_no_id_and_sends_none_twice(
 
 def test_two_datagenerators_at_once_each_warn_of_the_other(three: Topics, start: Services) -> None:
     first = start("datagenerator", RATE="200")
-    eventually(lambda: sum(map(len, ids(three).values())) > 0, PATIENCE_SECONDS)
+    eventually(lambda: sum(map(len, three.ids().values())) > 0, PATIENCE_SECONDS)
     second = start("datagenerator", RATE="200")
     for process in (first, second):
         await_line(process, "a second datagenerator")

@@ -65,7 +65,7 @@ def test_each_record_is_answered_once_by_the_model_served_and_a_new_model_takes_
     assert set(versions) == {1, 2}
     serving = topics.statuses()[1]
     assert serving["since"] == {"0": versions.index(2)}
-    eventually(lambda: topics.logged(topics.log))
+    eventually(topics.logged)
     topics.check(topics.log)
 
 
@@ -76,11 +76,11 @@ def test_a_lost_log_file_is_filled_in_from_the_topic_at_the_start(
     topics.write(105)
     predictor = start("predictor")
     await_answered(topics)
-    eventually(lambda: topics.logged(topics.log))
+    eventually(topics.logged)
     assert predictor.stop() == 0
     topics.log.unlink()
     start("predictor")
-    eventually(lambda: topics.logged(topics.log))
+    eventually(topics.logged)
     topics.check(topics.log)
 
 
