@@ -254,7 +254,7 @@ def _no_probability(made: Made) -> None:
 
 
 def _other_model_named(made: Made) -> None:
-    made.at(40)["model"] = 3  # which is barred, so that versions may fall off it
+    made.at(40)["model"] = 3  # which is barred, so versions may go back from it
 
 
 def _trained_on_counted_records(made: Made) -> None:

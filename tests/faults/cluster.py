@@ -23,7 +23,7 @@ def cluster(folder: Path) -> Iterator[list[LocalKafka]]:
     voters = ",".join(f"{node}@127.0.0.1:{ports[node][1]}" for node in ports)
     brokers = [_broker(folder, node, *ports[node], voters) for node in ports]
     try:
-        with ThreadPoolExecutor() as pool:  # none of them answers before another one is there
+        with ThreadPoolExecutor() as pool:  # a broker answers only once another one is up
             list(pool.map(LocalKafka.start, brokers))
         yield brokers
     finally:

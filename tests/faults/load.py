@@ -49,7 +49,7 @@ class Load:
         self._places = [
             TopicPartition(topics.settings.data_topic, p) for p in range(topics.partitions)
         ]
-        # Not held back by a transaction left open, as a reader of committed records would be.
+        # An open transaction does not hold it back, as it would a reader of committed records.
         self._group: KafkaConsumer = clients.consumer(
             topics.settings, group_id=topics.group, isolation_level="read_uncommitted"
         )
@@ -169,7 +169,7 @@ class Load:
     def _run(self) -> None:
         begun, first, published = time.monotonic(), self.topics.written(), 0.0
         while not self._ending.wait(TICK_SECONDS):
-            # The client keeps what it has taken until the brokers have it.
+            # The client retries until the brokers have what it has taken.
             with suppress(KafkaError):
                 if time.monotonic() - published > self._models_every:
                     published = time.monotonic()

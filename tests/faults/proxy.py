@@ -151,7 +151,7 @@ class _Link:
     def cut(self) -> None:
         for side in (self._client, self._broker):
             with suppress(OSError):
-                # Closed without lingering, a connection is reset: no orderly end for the other.
+                # With a linger time of 0, closing resets the connection.
                 side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 side.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
                 side.close()

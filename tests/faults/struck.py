@@ -54,8 +54,8 @@ def main(step: str, number: str, how: str) -> None:
     name = step.removeprefix("after_")
     method = struck(getattr(KafkaProducer, name), int(number), how, step != name)
     setattr(KafkaProducer, name, method)
-    # What is left open shows only if nothing sweeps it first, and what commits by itself only if
-    # it comes to that.
+    # No broker aborts the open transaction first; and auto-commit, where it is on, is so frequent
+    # that it happens.
     committer.TRANSACTION_TIMEOUT_MS = 600_000
     committer.COMMIT_SECONDS = 600.0  # a step that was paused is not given up
     KafkaConsumer.DEFAULT_CONFIG["auto_commit_interval_ms"] = 100

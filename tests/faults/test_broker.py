@@ -63,7 +63,7 @@ def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_und
     with Topics(settings_env, partitions=3) as topics:
         options = {"DATA_PARTITIONS": "3", "RATE": "300", "RETRAIN_EVERY": "1000"}
         services = [start(name, **options) for name in SERVICES]
-        # The datagenerator is the load; this one only tells how far the predictor has come.
+        # The datagenerator writes the records; the load only tells how many are answered.
         with Load(topics, rate=0, models_every=math.inf) as load:
             load.recovery(PATIENCE_SECONDS)
             for end, fault in [
@@ -129,7 +129,7 @@ def test_one_of_three_brokers_lost_for_good_under_load_loses_no_record(
             begun = time.monotonic()
             predictor = start("predictor", **settings_env)
             load.recovery(PATIENCE_SECONDS)
-            # The one that has most to do with it: it leads the predictor's group or a partition.
+            # It leads the predictor's group or a partition.
             brokers[0].kill()
             killed = time.monotonic()
             written = topics.written()
@@ -139,7 +139,7 @@ def test_one_of_three_brokers_lost_for_good_under_load_loses_no_record(
             )
             load.finish()
             assert_at_most_one_line_a_minute([predictor], time.monotonic() - begun)
-            # Each record that the brokers have taken, once.
+            # Each acknowledged record is there once.
             found = sorted(itertools.chain.from_iterable(topics.ids().values()))
             assert found == list(range(topics.written()))
             assert topics.check(topics.log).n == len(found)

@@ -30,7 +30,7 @@ def test_a_killed_predictor_may_be_replaced_by_one_of_another_name_on_any_broker
     load.under_way()
     for number in range(1, 4):
         predictor.kill()
-        # Of another name, it cannot end the transaction left open: the broker has to.
+        # One of another name cannot end the open transaction: the broker has to.
         predictor = start("predictor", REPLICA=str(number))
         fault = "predictor killed (-9), successor of another name, broker's defaults"
         recoveries.add(fault, load.recovery(RESUMED_SECONDS))

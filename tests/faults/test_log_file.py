@@ -46,7 +46,7 @@ def test_on_a_full_disk_predictions_go_on_with_one_warning_and_the_log_catches_u
     load.recovery(RESUMED_SECONDS)
     load.recovery(RESUMED_SECONDS)
     assert_at_most_one_a_minute(predictor, begun)
-    assert not load.topics.logged(log)  # though what is left of a block may take some
+    assert not load.topics.logged(log)  # though a few lines may still fit into a block
     filler.unlink()
     ends = load.ends()
     eventually(lambda: load.answered(ends), RESUMED_SECONDS)

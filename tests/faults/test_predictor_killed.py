@@ -35,7 +35,7 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
         eventually(log.exists)
         os.link(log, kept)
         os.mkfifo(pipe)
-        pipe.replace(log)  # opened to be written, it waits for a reader: the write never comes
+        pipe.replace(log)  # opening it for writing blocks until somebody reads
         load.stands_still()
         predictor.kill()
         kept.replace(log)

@@ -12,7 +12,7 @@ def test_a_unit_of_a_topic_that_was_recreated_meanwhile_costs_no_record_of_the_n
     predictor = start("predictor", COMMIT_INTERVAL_MS="2000")
     eventually(lambda: three.answered() == 3_000, 60.0)
     three.write(600)
-    predictor.pause()  # for less than its session: it will still be in the group
+    predictor.pause()  # for less than its session timeout: it stays a member of the group
     three.delete(three.settings.data_topic)
     with Topics(settings_env, partitions=3) as again:
         again.write(6_000)

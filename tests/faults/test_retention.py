@@ -49,7 +49,7 @@ def write_until_expired(topics: Topics, offset: int) -> None:
         return reading.bounds(topics.consumer, place)[0] > offset
 
     eventually(expired, 60)
-    # More segments have expired by now, and are taken at the next look.
+    # More segments have expired by now; the broker deletes them at its next check.
     topics.write(10)
 
 
@@ -85,7 +85,7 @@ def test_records_deleted_by_retention_before_they_were_predicted_are_named_and_c
     gaps = [(to, to - last - 1) for last, to in pairwise(sources) if to != last + 1]
     named = [(int(offset), int(never_seen)) for offset, never_seen in found]
     assert gaps
-    assert set(gaps) <= set(named)  # retention may have gone on after it had looked
+    assert set(gaps) <= set(named)  # retention may delete more after the predictor has looked
     assert gaps[-1] == named[-1]
     assert topics.predictions()[-1]["n"] == topics.answered()
     assert ("no tally is committed" in predictor.log()) == ("group" in state)

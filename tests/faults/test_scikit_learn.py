@@ -35,7 +35,7 @@ def older() -> str:
     if folder.exists():
         return python
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Made elsewhere and moved when whole: an interrupted start leaves nothing that looks done.
+    # Built elsewhere and moved when complete: an interrupted run leaves nothing half done.
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="making-"))
     try:
         (temporary / "constraints.txt").write_text(others)

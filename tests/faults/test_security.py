@@ -203,7 +203,7 @@ def test_the_datagenerator_cannot_read_predictions(
 ) -> None:
     with Topics(env):
         place = TopicPartition("secured.prediction", 0)
-        # With Describe it learns where the partition is; without, it would not even get there.
+        # Without Describe, it would not even find the partition.
         with ruled(kafka, ALLOW, "datagenerator", [DESCRIBE], f"topic:{place.topic}"):
             consumer = clients.consumer(settings(env | kafka.user("datagenerator")))
             consumer.assign([place])
@@ -331,7 +331,7 @@ def test_a_certificate_for_another_host_ends_a_service_with_one_line(
 def test_a_broker_that_comes_back_with_a_foreign_certificate_ends_the_services(
     kafka: SecuredKafka, start: Services, tmp_path: Path
 ) -> None:
-    # The other way round is the same to them: the authority in their file is another one.
+    # Here the authority in the services' file changes; to them that is the same.
     authority = tmp_path / "ca.pem"
     authority.write_bytes(kafka.authority.path.read_bytes())
     services = [
@@ -342,7 +342,7 @@ def test_a_broker_that_comes_back_with_a_foreign_certificate_ends_the_services(
     eventually(lambda: all(line in s.log() for s, line in zip(services, running, strict=True)), 120)
     foreign = tmp_path / "foreign.pem"
     foreign.write_bytes(kafka.foreign.path.read_bytes())
-    foreign.replace(authority)  # at once: half a file would be another fault
+    foreign.replace(authority)  # atomically: half a file would be another fault
     kafka.broker.kill()
     kafka.broker.start()
     for service in services:

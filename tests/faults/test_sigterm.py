@@ -127,7 +127,7 @@ def test_sigterm_ends_a_service_whose_broker_leaves_any_of_its_requests_without_
         strike = proxy.strike(Strike("stall", api, "answered"))
         process = start(service, **through)
         eventually(partial(begun, process))
-        strike.struck.wait(20.0)  # or it comes at the end, or not this time
+        strike.struck.wait(20.0)  # the request may come only at the end, or not at all
         took = end([process])
         if strike.struck.is_set():
             struck.append(api)

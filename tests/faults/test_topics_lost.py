@@ -87,7 +87,7 @@ def test_a_deleted_prediction_topic_is_recreated_and_counts_go_on(
     load.finish()
     assert "Traceback" not in predictor.log()
     snapshot = take_snapshot(load.topics.env)
-    # What stood there before is gone, as if retention had taken it.
+    # The earlier predictions are gone, as after retention.
     snapshot.predictions_start = dict.fromkeys(snapshot.predictions_start, 1)
     report = check_snapshot(snapshot, load.topics.settings.trusted_keys)
     assert report.n == load.topics.written()

@@ -103,7 +103,7 @@ def test_what_was_to_be_committed_is_committed_even_if_attempts_fail_half_way(
     clients.close(producer)
     assert left_open(topics, place)
     transactions = Transactions(settings, name, logging.getLogger("test"), topics.group)
-    # The first ends before it knows what was left, the second within the transaction that ends it.
+    # The first attempt fails before it knows what was left open, the second while it ends that.
     for kind, step in (
         (KafkaAdminClient, "describe_producers"),
         (KafkaProducer, "commit_transaction"),

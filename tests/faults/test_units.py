@@ -102,8 +102,8 @@ def test_records_of_half_a_commit_that_kept_only_the_predictions_are_not_predict
     commit_predictions_alone(topics)
     half = topics.answered()
     assert half > before
-    topics.write(20)  # or nothing may be left to answer
-    # The one of the same name ends what was open on the offsets; to another, it stays open.
+    topics.write(20)  # there may be nothing left to answer
+    # A successor of the same name ends the transaction on the offsets; for another, it stays open.
     after = start.replica(successor)
     await_answered(topics, seconds=2 * SETTLE_SECONDS + WAIT_SECONDS)
     assert f"outputs reach offset {half - 1}, beyond the committed " in after.log()
@@ -184,7 +184,7 @@ def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
     start.run("predictor", STEP, "commit_transaction", "0", "fail", HEALTH_FILE=str(health))
     topics.write(100)
     await_answered(topics)
-    for _ in range(4):  # each time, the loop has turned for a second
+    for _ in range(4):  # each time, the loop has run for a second
         touched = health.stat().st_mtime
         eventually(partial(_younger, health, touched))
     topics.check()

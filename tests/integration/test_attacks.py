@@ -79,13 +79,13 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     topics.send(forged)
     topics.send(history * 5)
     topics.send([Message(b"garbage", [])] * 2_000)
-    # A model is still put together between all that, and from its own parts alone.
+    # Between all that, a model is still put together, from its own parts alone.
     parts = large(4, topics)
     others = large(5, topics)
     topics.send([parts[0], *forged[:5], parts[1], history[0], *forged[5:10], parts[2]])
     await_line(predictor, "model 4 (test) is next")
     topics.send([others[0], parts[1], others[2]])
-    topics.write(1)  # the unit under way when model 4 came may be model 3's
+    topics.write(1)  # a unit that had begun may still be model 3's
     eventually(lambda: topics.answered() == 1, 60)
     topics.write(20)
     eventually(lambda: topics.answered() == 21, 60)
@@ -94,7 +94,7 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     assert log.count(") is next") == 2
     assert log.count("WARNING predictor: refused") <= 5, "at most a line a minute for each reason"
     assert not marker.exists()
-    # Nor does it lead a publisher to a version that was given already.
+    # And a publisher does not give a version twice.
     topics.send(history[:1] * 600)
     assert topics.publish_next() == 6
 
@@ -153,7 +153,7 @@ def test_a_forged_status_can_bar_a_model_but_not_make_its_version_be_given_again
     await_line(predictor, "can be served; waiting for one")
     assert topics.publish_next() == 2
     await_line(predictor, "model 2 (test) is next")
-    topics.write(1)  # the unit under way when model 2 came may be model 1's
+    topics.write(1)  # a unit that had begun may still be model 1's
     eventually(lambda: topics.answered() == 1, 60)
     topics.write(10)
     eventually(lambda: topics.answered() == 11, 60)

@@ -19,7 +19,7 @@ PARTITION = TopicPartition("kept", 0)
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[LocalKafka]:
-    # A killed broker is let in again once its controller has given up the session before.
+    # A killed broker can register again once its old session has timed out.
     with LocalKafka(tmp_path, properties={"broker.session.timeout.ms": "3000"}) as broker:
         yield broker
 

@@ -63,7 +63,7 @@ def test_versions_rise_one_by_one_and_continue_after_a_restart(
     topics.write(200)
     eventually(lambda: len(topics.versions()) >= 4)
     envelope, _ = topics.assembled()[3]
-    # What it learnt before it ended was not published once more.
+    # The model from before the restart is not published again.
     assert (envelope.version, envelope.trained_to["0"]) == (4, 674)
     assert_ends(again)
 
@@ -84,7 +84,7 @@ def test_records_without_a_label_or_out_of_contract_are_not_trained_on(
     topics.write(200)
     process = start("modelgenerator")
     ((envelope, _),) = eventually(topics.assembled)
-    # The stray width counts among the first 200, so that one more record is waited for.
+    # The record of another width counts among the first 200, so training waits for one more.
     assert envelope.trained_on == 200
     assert envelope.trained_to == {"0": 205}
     assert_ends(process, signal.SIGINT)
@@ -216,7 +216,7 @@ def test_a_trainer_that_fell_behind_continues_near_the_end_and_says_so(
     eventually(topics.assembled)
     process.pause()
     topics.write(5_000)
-    time.sleep(LOOK_SECONDS)  # it looks how far behind it is before it reads on
+    time.sleep(LOOK_SECONDS)  # it measures its lag before it reads on
     process.wake()
     eventually(lambda: (topics.assembled()[-1][0].trained_to["0"]) > 5_000, 120)
     (line,) = re.findall(r"WARNING.*more than WINDOW=300.* (\d+) records were not", process.log())

@@ -300,7 +300,7 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
     assert hanging == stuck == "not loaded and probed within MODEL_LOAD_SECONDS=5"
     topics.publish(5)
     await_line(predictor, "model 5 (test) is next")
-    topics.write(1)  # the unit under way when it came may be that of the one before
+    topics.write(1)  # a unit that had begun may still be model 1's
     await_answered(topics)
     topics.write(10)
     await_answered(topics)

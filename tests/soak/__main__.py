@@ -196,7 +196,7 @@ def run(seconds: float, seed: int, rate: float, folder: Path) -> str:
 def main() -> int:
     """Run a soak; return its exit status."""
     argument_parser("python -m tests.soak", __doc__).parse_args()
-    logging.disable()  # that the broker is away, for instance, is on purpose
+    logging.disable()  # warnings of a broker that is away, for instance, are expected
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds, seed, rate = (
         float(os.environ.get(name) or default)

@@ -67,7 +67,7 @@ def plan(seed: int) -> Iterator[Fault]:
             [fault("model that raises")],
         ]
         for service in ("datagenerator", "modelgenerator"):
-            if number % 2:  # killed in every other round only, so that some live for long
+            if number % 2:  # killed only in every other round, so that some live long
                 deck.append([fault(f"{service} paused", service, seconds=(1, 12))])
             else:
                 deck.append([fault(f"{service} killed", service)])
