@@ -451,6 +451,7 @@ def test_a_service_waits_for_an_absent_broker_with_one_warning_and_ends_cleanly(
         ("predictor", "GROUP_ID", "two words", "GROUP_ID=two words: "),
         ("modelgenerator", "DATA_PARTITIONS", "0", "DATA_PARTITIONS=0: "),
         ("modelgenerator", "WINDOW", "10", "WINDOW=10: "),
+        ("datagenerator", "RATE", "-1", "RATE=-1: "),
         ("datagenerator", "KAFKA_BOOTSTRAP_SERVERS", "b:c", "KAFKA_BOOTSTRAP_SERVERS=b:c: "),
         ("predictor", "KAFKA_SASL_PASSWORD", "secret", "KAFKA_SASL_PASSWORD is not a setting"),
     ],
