@@ -279,27 +279,20 @@ class ModelTopic:
             raise ModelError("not on the topic, or not signed by a trusted key")
         if problem := model.problem(self._settings.model_max_bytes):
             raise ModelError(problem)
-        offsets = {offset: number for number, offset in model.offsets.items()}
-        shares = {
-            offsets[record.offset]: unpack(record.value).pickle
-            for record in self._records(sorted(offsets))
-            if record.offset in offsets
-        }
-        pickle = b"".join(share for _, share in sorted(shares.items()))
+        offsets = set(model.offsets.values())
+        records: Iterable[Any] = self._fetched.values()
+        if not offsets <= self._fetched.keys():
+            records = self._records(min(offsets), max(offsets) + 1)
+        shares = {r.offset: unpack(r.value).pickle for r in records if r.offset in offsets}
+        pickle = b"".join(shares.get(offset, b"") for _, offset in sorted(model.offsets.items()))
         if hashlib.sha256(pickle).hexdigest() != model.envelope.sha256:
             raise ModelError("sha256: not the digest of the pickle")
         return model.envelope, pickle
 
-    def read_all(self, progress: Callable[[int], object] = lambda _: None) -> ModelIndex:
-        """Read the whole topic from its beginning, and return what stands there.
-
-        Parameters
-        ----------
-        progress : callable, optional
-            Given 1 for each record read.
-        """
+    def read_all(self) -> ModelIndex:
+        """Read the whole topic from its beginning, and return what stands there."""
         beginning, end = reading.bounds(self._consumer, self._place)
-        self._read(beginning, end, progress)
+        self._read(beginning, end)
         self.index.start, self.index.end = beginning, end
         return self.index
 
@@ -340,26 +333,15 @@ class ModelTopic:
                 )
         return found
 
-    def _read(
-        self, start: int, end: int, progress: Callable[[int], object] = lambda _: None
-    ) -> None:
+    def _read(self, start: int, end: int) -> None:
         if start < end:
-            self._following = False
-            self._take(
-                reading.read_range(self._consumer, self._place, start, end, self._stop), progress
-            )
+            self._take(self._records(start, end))
 
-    def _records(self, offsets: list[int]) -> Iterable[Any]:
-        """Return the records at these offsets, and perhaps others between them."""
-        if all(offset in self._fetched for offset in offsets):
-            return [self._fetched[offset] for offset in offsets]
+    def _records(self, start: int, end: int) -> Iterable[Any]:
         self._following = False
-        start, end = offsets[0], offsets[-1] + 1
         return reading.read_range(self._consumer, self._place, start, end, self._stop)
 
-    def _take(
-        self, records: Iterable[Any], progress: Callable[[int], object] = lambda _: None
-    ) -> list[StoredModel]:
+    def _take(self, records: Iterable[Any]) -> list[StoredModel]:
         keys = self._trusted.read() if self._trusted else None
         whole = []
         for record in records:
@@ -370,7 +352,6 @@ class ModelTopic:
             else:
                 if model := self.index.add(record.offset, part, signer):
                     whole.append(model)
-            progress(1)
         return whole
 
 

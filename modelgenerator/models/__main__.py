@@ -107,7 +107,7 @@ def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
     if options.last is not None:
         rows = rows[len(rows) - min(len(rows), options.last) :]
     if options.json:
-        print(json.dumps([row.fields() for row in rows], indent=1))
+        print(json.dumps([row.as_json() for row in rows], indent=1))
     else:
         print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
 
@@ -115,7 +115,7 @@ def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
 def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     topics = Topics(settings, consumer, Stop())
     row = topics.row(options.version)
-    fields = {name: value for name, value in row.fields().items() if value is not None}
+    fields = {name: value for name, value in row.as_json().items() if value is not None}
     for name in ("on_topic", "records", "counted", "correct", "accuracy"):
         fields.pop(name, None)
     _print(fields)
@@ -140,7 +140,7 @@ def _export(options: argparse.Namespace, settings: Settings, consumer: KafkaCons
 def _rollback(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     topics = Topics(settings, consumer, Stop())
     row = topics.row(options.version)
-    if row.status in ("refused", "barred") and row.entry.whole and not options.force:
+    if row.status in ("refused", "barred") and row.whole and not options.force:
         raise Fatal(f"model {options.version} is {row.status}: {row.why}; --force takes it anyway")
     version = _published(
         settings, consumer, lambda publisher: publisher.rollback(options.version), topics.models
@@ -166,6 +166,8 @@ def _published(
         return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
     except NotPublished as error:
         raise Fatal(f"{settings.model_topic}: {error}") from None
+    except ModelError as error:
+        raise Fatal(f"{settings.model_topic}: not published: {error}") from None
     except DeadlineExceeded as error:
         raise Fatal(f"{error}; look at the list before you try again") from None
 

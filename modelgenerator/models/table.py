@@ -44,22 +44,22 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    entry, envelope = row.entry, row.entry.envelope
+    envelope = row.envelope
     restores = f"restores {envelope.restores}" if envelope and envelope.restores else ""
-    since = [f"{p}@{offset}" for p, offset in sorted(entry.since.items(), key=_by_partition)]
+    since = [f"{p}@{offset}" for p, offset in sorted(row.since.items(), key=_by_partition)]
     return {
-        "version": str(entry.version),
+        "version": str(row.version),
         "recipe": envelope.recipe if envelope else "",
         "algorithm": envelope.algorithm if envelope else "not on the topic",
-        "size": _size(entry.size) if envelope else "",
+        "size": _size(row.size) if envelope else "",
         "trained on": f"{envelope.trained_on:,}" if envelope else "",
         "recipe accuracy": _accuracy(envelope.recipe_accuracy if envelope else None),
         "created": envelope.created[:19].replace("T", " ") if envelope else "",
-        "key": entry.key,
+        "key": row.key,
         "status": row.status + (", pinned" if row.pinned else ""),
         "since": " ".join(since[:2]) + (f" +{len(since) - 2}" if len(since) > 2 else ""),
-        "records": f"{entry.records:,}" if entry.records else "",
-        "live accuracy": _accuracy(entry.accuracy),
+        "records": f"{row.records:,}" if row.records else "",
+        "live accuracy": _accuracy(row.accuracy),
         "note": "; ".join(filter(None, (restores, row.why))),
     }
 

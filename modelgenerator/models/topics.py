@@ -51,20 +51,18 @@ class Topics:
             self._partitions = partition_counts(admin, topics)
         if settings.model_topic not in self._partitions:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
-        with _progress(settings.model_topic) as progress:
-            index = self.models.read_all(progress.update)
-        self.catalogue.add_models(index, settings.model_max_bytes)
+        self.catalogue.add_models(self.models.read_all(), settings.model_max_bytes)
         for record in self._records(settings.status_topic):
             with suppress(RecordError):
                 self.catalogue.add_status(decode_status(record.value))
 
     def count_predictions(self, last: int | None) -> None:
-        """Add to the catalogue what each model predicted, among the last offsets of a partition.
+        """Add to the catalogue what each model predicted.
 
         Parameters
         ----------
         last : int or None
-            How many; ``None`` for all.
+            How many of the last offsets of each partition are read; ``None`` for all.
         """
         for record in self._records(self._settings.prediction_topic, last):
             with suppress(RecordError):
@@ -78,14 +76,11 @@ class Topics:
         Fatal
             When it is not.
         """
-        rows = [row for row in self.catalogue.rows() if row.entry.envelope is not None]
-        for row in rows:
-            if row.entry.version == version:
-                return row
-        known = (
-            f"it has {rows[0].entry.version} to {rows[-1].entry.version}" if rows else "it is empty"
-        )
-        raise Fatal(f"{self._settings.model_topic}: no model {version}; {known}")
+        rows = {row.version: row for row in self.catalogue.rows() if row.envelope is not None}
+        if version not in rows:
+            known = f"it has {min(rows)} to {max(rows)}" if rows else "it is empty"
+            raise Fatal(f"{self._settings.model_topic}: no model {version}; {known}")
+        return rows[version]
 
     def load(self, version: int) -> Model:
         """Return a model after every check that a predictor makes.
@@ -103,13 +98,10 @@ class Topics:
         bounds = {place: reading.bounds(self._consumer, place) for place in places}
         if last is not None:
             bounds = {p: (max(start, end - last), end) for p, (start, end) in bounds.items()}
-        with _progress(topic, sum(end - start for start, end in bounds.values())) as progress:
+        total = sum(end - start for start, end in bounds.values())
+        with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
             for place, (before, end) in bounds.items():
                 for record in reading.read_range(self._consumer, place, before, end, self._stop):
                     yield record
                     progress.update(record.offset + 1 - before)
                     before = record.offset + 1
-
-
-def _progress(topic: str, total: int | None = None) -> tqdm[Any]:
-    return tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False)

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modelgenerator.publisher import NotPublished
-from stream.model_topic import ModelIndex, StoredModel
-from stream.models import ModelError, Part
+from stream.models import ModelError
 from stream.records import Status, encode_status
 from tests.services import Services, eventually
 from tests.topics import Topics, publisher, regression
@@ -130,25 +129,6 @@ def test_unpin_publishes_nothing_that_exceeds_the_limits(topics: Topics) -> None
     with pytest.raises(ModelError, match="too slow"):
         unpin(topics, model_max_microseconds=0.001)
     assert topics.versions() == [1]
-
-
-def test_a_rollback_reads_each_record_of_the_topic_once(
-    topics: Topics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for version in range(1, 31):
-        topics.publish(version)
-    read: list[int] = []
-    add = ModelIndex.add
-
-    def counted(index: ModelIndex, offset: int, part: Part, signer: str) -> StoredModel | None:
-        read.append(offset)
-        return add(index, offset, part, signer)
-
-    monkeypatch.setattr(ModelIndex, "add", counted)
-    with publisher(topics.settings, topics.key) as found:
-        found._models.read_all()
-        assert found.rollback(3) == 31
-    assert read == list(range(30))
 
 
 def test_a_recipe_whose_model_was_refused_is_not_the_champion(

@@ -6,7 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import joblib
 import numpy as np
@@ -16,7 +16,7 @@ from kafka import TopicPartition
 
 from modelgenerator.models.__main__ import main
 from stream import clients, reading
-from stream.models import pack
+from stream.models import pack, unpack
 from tests.services import Services, eventually
 from tests.topics import Topics, await_answered, await_serving
 from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
@@ -151,6 +151,31 @@ def test_what_must_not_be_restored_is_refused_in_one_line(
     assert not marker.exists()
     assert not (tmp_path / "file").exists()
     assert models(settings_env, "rollback", "2", "--force")[0] == 0
+
+
+def test_a_rollback_opens_one_consumer_and_reads_each_record_once(
+    topics: Topics, settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(1, 31):
+        topics.publish(version)
+    consumers, read = Mock(wraps=clients.consumer), Mock(wraps=unpack)
+    monkeypatch.setattr("stream.clients.consumer", consumers)
+    monkeypatch.setattr("stream.model_topic.unpack", read)
+    assert models(settings_env, "rollback", "3")[0] == 0
+    assert consumers.call_count == 1
+    assert read.call_count == 30 + 1, "each record, and the bytes of the model"
+
+
+def test_what_exceeds_the_limits_is_not_published_again_and_one_line_says_why(
+    topics: Topics, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1, pinned=True)
+    settings_env["MODEL_MAX_MICROSECONDS"] = "0.001"
+    for command in (["rollback", "1"], ["unpin"]):
+        status, output, errors = models(settings_env, *command)
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert f"{topics.settings.model_topic}: not published: too slow" in errors
+    assert topics.versions() == [1]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def predict(
 
 
 def statuses(catalogue: Catalogue) -> dict[int, str]:
-    return {row.entry.version: row.status for row in catalogue.rows()}
+    return {row.version: row.status for row in catalogue.rows()}
 
 
 def test_what_became_of_each_version_is_said_in_one_word(catalogue: Catalogue) -> None:
@@ -82,7 +82,7 @@ def test_what_became_of_each_version_is_said_in_one_word(catalogue: Catalogue) -
         6: "barred",
         7: "waiting",
     }
-    notes = {row.entry.version: row.why for row in catalogue.rows() if row.why}
+    notes = {row.version: row.why for row in catalogue.rows() if row.why}
     assert notes == {4: "features (replica-1)", 6: "it raises (replica-1)"}
 
 
@@ -92,14 +92,14 @@ def test_a_version_serves_since_the_first_offset_that_it_predicted(catalogue: Ca
     say(catalogue, 1, "serving", p0=70, p1=9)  # after a restart
     predict(catalogue, 1, 6)
     (row,) = catalogue.rows()
-    assert row.entry.since == {"0": 5, "1": 9}
+    assert row.since == {"0": 5, "1": 9}
 
 
 def test_a_version_that_only_its_predictions_name_is_served_and_gone(catalogue: Catalogue) -> None:
     predict(catalogue, 3, 17)
     (row,) = catalogue.rows()
-    assert (row.status, row.entry.since, row.entry.envelope) == ("serving", {"0": 17}, None)
-    assert row.fields()["on_topic"] is False
+    assert (row.status, row.since, row.envelope) == ("serving", {"0": 17}, None)
+    assert row.as_json()["on_topic"] is False
     assert "not on the topic" in table([row])
 
 
@@ -109,20 +109,20 @@ def test_live_accuracy_is_that_of_the_counted_predictions(catalogue: Catalogue) 
         predict(catalogue, 1, offset, label)
     predict(catalogue, 1, 4, 0, seen=True)
     (row,) = catalogue.rows()
-    assert (row.entry.records, row.entry.counted, row.entry.correct) == (5, 3, 2)
-    assert row.entry.accuracy == 2 / 3
+    assert (row.records, row.counted, row.correct) == (5, 3, 2)
+    assert row.accuracy == 2 / 3
 
 
 def test_a_version_without_counted_predictions_has_no_accuracy(catalogue: Catalogue) -> None:
     publish(catalogue, [1])
-    assert catalogue.rows()[0].entry.accuracy is None
+    assert catalogue.rows()[0].accuracy is None
 
 
 def test_the_size_is_that_of_the_whole_pickle_and_the_key_the_one_that_signed(
     catalogue: Catalogue,
 ) -> None:
     add(catalogue, *packed(1, LARGE), *packed(2), *packed(2))
-    first, second = (row.entry for row in catalogue.rows())
+    first, second = catalogue.rows()
     assert (first.size, first.key, first.whole) == (len(LARGE), KEY.fingerprint, True)
     assert (second.size, second.problem) == (6, "")
 
@@ -130,9 +130,9 @@ def test_the_size_is_that_of_the_whole_pickle_and_the_key_the_one_that_signed(
 def test_unsigned_and_strangers_models_are_named_so_and_refused(catalogue: Catalogue) -> None:
     add(catalogue, *packed(1, key=None), *packed(2, LARGE, key=STRANGER))
     unsigned, strange = catalogue.rows()
-    assert (unsigned.entry.key, unsigned.status) == ("unsigned", "refused")
+    assert (unsigned.key, unsigned.status) == ("unsigned", "refused")
     assert unsigned.why == "for a reason"
-    assert (strange.entry.key, strange.entry.size) == ("not trusted", len(LARGE))
+    assert (strange.key, strange.size) == ("not trusted", len(LARGE))
 
 
 @pytest.mark.parametrize("first", ["stranger", "own"])
@@ -142,21 +142,21 @@ def test_a_stranger_changes_nothing_about_a_version_that_a_trusted_key_signed(
     own, strange = packed(1, LARGE), packed(1, b"other", STRANGER, recipe="evil", pinned=True)
     add(catalogue, *(strange + own if first == "stranger" else [own[0], *strange, *own[1:]]))
     (row,) = catalogue.rows()
-    assert (row.entry.key, row.status, row.pinned) == (KEY.fingerprint, "waiting", False)
-    assert row.entry.envelope is not None
-    assert (row.entry.envelope.recipe, row.entry.size) == ("test", len(LARGE))
+    assert (row.key, row.status, row.pinned) == (KEY.fingerprint, "waiting", False)
+    assert row.envelope is not None
+    assert (row.envelope.recipe, row.size) == ("test", len(LARGE))
 
 
 def test_a_version_that_is_replayed_stays_as_it_first_was(catalogue: Catalogue) -> None:
     add(catalogue, *packed(1, recipe="first"), *packed(1, recipe="second"))
     (row,) = catalogue.rows()
-    assert row.fields()["recipe"] == "first"
+    assert row.as_json()["recipe"] == "first"
 
 
 def test_models_that_are_not_whole_say_so(catalogue: Catalogue) -> None:
     parts = packed(1, LARGE)
     add(catalogue, parts[0], parts[1], *packed(2))
-    assert {row.entry.version: row.why for row in catalogue.rows()} == {
+    assert {row.version: row.why for row in catalogue.rows()} == {
         1: "part 3 of 3 is missing",
         2: "",
     }
