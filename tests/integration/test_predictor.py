@@ -218,7 +218,7 @@ def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]
             for message in pack(envelope(8), malicious, trusted)
             for value in [message.value.replace(b'"sha256":"', b'"sha256":"0')]
         ],
-        "part 2 of 3 of model 9 is missing": [whole[0], whole[2]],
+        "refused model 9: part 2 of 3 is missing": [whole[0], whole[2]],
         "does not predict the labels 0 and 1": list(
             pack(envelope(10), pickled(regression().fit([[0, 0], [1, 1]], [1, 2])), trusted)
         ),
