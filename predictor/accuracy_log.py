@@ -1,7 +1,7 @@
 """The log file: the running accuracy at every 10th counted prediction of a partition.
 
-It is a projection of the prediction topic. A line is written after its prediction is committed,
-and whatever is missing, for whatever reason, is filled in from the topic.
+A line is written after its prediction was committed. Missing lines are filled in from the
+prediction topic, so the file can be lost or unwritable for a while.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ LONGEST_PAUSE_SECONDS = 300.0
 _LINE = re.compile(rb"^\S+ partition=(\d{1,10}) n=(\d{1,18}) accuracy=\S+ model=\d+$")
 
 History = Callable[[int, int, int], Iterable[tuple[Prediction, int]]]
-"""Given partition, n and n: the counted predictions above the first up to the second, each with
-the milliseconds of its record, oldest first. Raises OSError where it cannot be read."""
+"""Given a partition, n and n: yields the counted predictions above the first n up to the second,
+each with the timestamp of its record in ms, oldest first. Raises OSError if they cannot be read."""
 
 
 class AccuracyLog:
-    """Appends lines to a file, rotates it, and fills in what is missing.
+    """Appends lines to a file, rotates it, and fills in missing lines.
 
     Parameters
     ----------
     path : Path
-        The file; three older ones stay beside it as ``.1``, ``.2`` and ``.3``.
+        The file; three older ones are kept beside it as ``.1``, ``.2`` and ``.3``.
     max_bytes : int
-        Size at which it is rotated.
+        Size at which the file is rotated.
     history : callable
         Where missing lines come from.
-    log : logging.Logger
-        Where it is said that the file cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int, history: History, log: logging.Logger) -> None:
@@ -54,19 +52,13 @@ class AccuracyLog:
         self._pause, self._next_try, self._unwritable_until = RETRY_SECONDS, 0.0, 0.0
 
     def fill_in(self, n: dict[int, int]) -> None:
-        """Write the lines that are missing up to the given counts.
-
-        Parameters
-        ----------
-        n : dict of int to int
-            Counted predictions of each partition.
-        """
+        """Write the lines that are missing up to n of each partition."""
         self._project((partition, count, ()) for partition, count in n.items())
 
     def _set_aside(self, partition: int, n: int, last: int) -> None:
         self._log.warning(
-            "%s ends at n=%d of partition %d, but the count is %d: it began anew;"
-            " what was logged before now ends in .old",
+            "%s ends at n=%d of partition %d, but its count is %d: counting has started over;"
+            " the old log files now end in .old",
             self._path,
             last,
             partition,
@@ -79,7 +71,7 @@ class AccuracyLog:
         self._last = {}
 
     def append(self, counted: Iterable[Prediction]) -> None:
-        """Write the lines of committed predictions, and any that are missing before them."""
+        """Write the lines of committed predictions, and those missing before them."""
         lines: dict[int, list[tuple[Prediction, int]]] = {}
         now = int(1000 * datetime.now(UTC).timestamp())
         for prediction in counted:
@@ -89,7 +81,7 @@ class AccuracyLog:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Write lines that are still missing, though no further prediction of theirs comes."""
+        """Retry, now and then, to write the lines that are still missing."""
         last = self._last or {}
         missing = {p: n for p, n in self._due.items() if last.get(p, 0) < n}
         now = time.monotonic()
@@ -97,7 +89,8 @@ class AccuracyLog:
             self._pause, self._next_try = RETRY_SECONDS, now + RETRY_SECONDS
         elif now >= self._next_try:
             self.fill_in(missing)
-            if self._last is not None:  # what the topic was read for and does not hold may not come
+            if self._last is not None:
+                # The missing predictions may be gone: retry less often.
                 self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self._next_try = time.monotonic() + self._pause
 
@@ -117,11 +110,11 @@ class AccuracyLog:
                 new = [each for each in found if each[0].n > last]
                 before = new[0][0].n - EVERY if new else n - n % EVERY
                 missing = list(self._missing(partition, last, before))
-                # Where the topic does not show all of them yet, the new ones come from there too.
+                # Committed predictions may not be readable yet: then the new ones wait for them.
                 caught_up = before <= last or (missing and missing[-1][0].n == before)
                 self._write(missing + new if caught_up else missing)
         except OSError as error:
-            # What is on disk is not known any more: read it again before the next line.
+            # The end of the file is unknown now: read it again before the next line.
             self._last = None
             self._unwritable_until = time.monotonic() + RETRY_SECONDS
             self._warnings.warn(
@@ -136,7 +129,7 @@ class AccuracyLog:
                 yield prediction, milliseconds
 
     def _write(self, found: Iterable[tuple[Prediction, int]]) -> None:
-        """Append lines, each of them once, and remember the last."""
+        """Append lines, all or none, and remember the last n."""
         assert self._last is not None
         lines: list[bytes] = []
         last: dict[int, int] = {}
@@ -151,7 +144,7 @@ class AccuracyLog:
             size = file.tell()
             try:
                 content = b"".join(lines)
-                while content:  # what a full disk cuts short fails at the second write
+                while content:  # a full disk cuts the first write short, and fails the second
                     content = content[file.write(content) :]
             except OSError:
                 file.truncate(size)
@@ -168,7 +161,7 @@ class AccuracyLog:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
     def _read(self) -> dict[int, int]:
-        """Return the last n of each partition in the files, after dropping a torn last line."""
+        """Return the last n of each partition in the files; drop an incomplete last line."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
             content = self._path.read_bytes()

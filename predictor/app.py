@@ -63,20 +63,19 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
 
 
 def in_time(predict: Callable[..., Outcome], seconds: float, stop: Stop) -> Outcome:
-    """Predict a unit with a model that may be slow, or hang.
+    """Predict a unit within a deadline, and split it for half of that time at most.
 
     Parameters
     ----------
     predict : callable
-        `predict_unit` of the unit, but for how many seconds it may take.
+        `predict_unit`, but for its `seconds`.
     seconds : float
-        The setting ``MODEL_PREDICT_SECONDS``. A unit of which records have to be found that the
-        model raises on is cut short after half of them.
+        The setting ``MODEL_PREDICT_SECONDS``.
 
     Raises
     ------
     BrokenModelError
-        When there is no answer in time. The thread that waits for it is abandoned.
+        When the model does not answer in time. Its thread is abandoned.
     Stopped
     """
     try:

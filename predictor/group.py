@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -44,8 +43,6 @@ class Group:
     ----------
     admin : KafkaAdminClient
         Describes the topics and creates missing ones.
-    clock : callable
-        Monotonic seconds.
 
     Attributes
     ----------
@@ -61,7 +58,6 @@ class Group:
         admin: KafkaAdminClient,
         stop: Stop,
         log: logging.Logger,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer: KafkaConsumer = None
         self.topic = DataTopic(None, 0)
@@ -69,8 +65,7 @@ class Group:
         self._admin = admin
         self._stop = stop
         self._log = log
-        self._clock = clock
-        self._warnings = Warnings(log, clock)
+        self._warnings = Warnings(log)
         self._listener = _Listener()
         self._recreated = False
         self._next_look = 0.0
@@ -99,9 +94,9 @@ class Group:
 
     def look(self) -> None:
         """Describe the data topic every few seconds; rejoin the group if it has grown."""
-        if self.changed or self._clock() < self._next_look:
+        if self.changed or time.monotonic() < self._next_look:
             return
-        self._next_look = self._clock() + LOOK_SECONDS
+        self._next_look = time.monotonic() + LOOK_SECONDS
         try:
             found = self._stop.until_stopped(self.describe)
         except KafkaError as error:
@@ -122,16 +117,16 @@ class Group:
             When the brokers refuse this service.
         Stopped
         """
-        end = self._clock() + JOIN_SECONDS
+        end = time.monotonic() + JOIN_SECONDS
         group, self._recreated = self._settings.group_id, False
         while True:
             self._stop.check()
-            if self._clock() > end:
+            if time.monotonic() > end:
                 self._warnings.warn(
                     "join", f"not a member of group {group} after {JOIN_SECONDS:g} s; rejoining"
                 )
                 self._rejoin()
-                end = self._clock() + JOIN_SECONDS
+                end = time.monotonic() + JOIN_SECONDS
             self._listener.changed = False
             try:
                 self.consumer.pause(*self.consumer.assignment())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -29,7 +29,6 @@ LOOK_BACK = 10_000
 """Rejected records among which a group's own beyond its committed offset is searched."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
-_READ_UNCOMMITTED = "read_uncommitted"
 
 
 class Positions:
@@ -40,11 +39,10 @@ class Positions:
     broker that was killed during a commit may never end it on the topic of the offsets (seen with
     Kafka 4.3.1).
 
-    Parameters
+    Attributes
     ----------
-    admin : KafkaAdminClient
-    clock : callable
-        Monotonic seconds.
+    reader : KafkaConsumer
+        Reads outputs; to be closed at the end.
     """
 
     def __init__(
@@ -53,37 +51,24 @@ class Positions:
         admin: KafkaAdminClient,
         stop: Stop,
         log: logging.Logger,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._admin = admin
         self._stop = stop
         self._log = log
-        self._clock = clock
-        self._warnings = Warnings(log, clock)
-        self._reader: KafkaConsumer = self._consumer()
-        self._group: KafkaConsumer = None
+        self._warnings = Warnings(log)
         self._asked: set[TopicPartition] = set()
         self._undecided_since = math.inf
-
-    @property
-    def clients(self) -> tuple[KafkaConsumer, ...]:
-        """The clients to close at the end."""
-        return self._group, self._reader
-
-    def begin(self) -> None:
-        """Start a new wait for offsets, with a new client."""
-        self._asked, self._undecided_since = set(), math.inf
-        self._new_group("read_committed")
+        self.reader = self._connect()
 
     def read(
-        self, places: Iterable[TopicPartition], incarnation: str | None
+        self, places: set[TopicPartition], incarnation: str | None
     ) -> dict[int, Position] | None:
         """Return where each partition resumes.
 
         Parameters
         ----------
-        places : iterable of TopicPartition
+        places : set of TopicPartition
             Partitions of the data topic.
         incarnation : str or None
             Id of the data topic as it is now.
@@ -100,28 +85,48 @@ class Positions:
             When the brokers refuse to answer.
         Stopped
         """
-        if set(places) != self._asked:
-            self._asked, self._undecided_since = set(places), math.inf
-        try:
-            return {
-                place.partition: self._stop.until_stopped(
-                    partial(self._position, place, incarnation)
+        if places != self._asked:
+            self._asked, self._undecided_since = places, math.inf
+        committed_only = time.monotonic() - self._undecided_since <= SETTLE_SECONDS
+        # kafka-python 3.0.12 keeps an answer that comes after its timeout, and returns it to the
+        # next call with the same question, however old it is by then. So each read has a client of
+        # its own, and the member's client, which asks by itself, is never used for this.
+        with clients.closing(
+            self._connect(
+                group_id=self._settings.group_id,
+                isolation_level="read_committed" if committed_only else "read_uncommitted",
+            )
+        ) as group:
+            try:
+                found = {
+                    place.partition: self._stop.until_stopped(
+                        partial(self._position, group, place, incarnation, committed_only)
+                    )
+                    for place in sorted(places)
+                }
+            except KafkaError as error:
+                refusals.raise_if_refused(error, self._settings)
+                self._warnings.warn(
+                    "committed", f"reading the committed offsets: {error!r}; retrying"
                 )
-                for place in sorted(places)
-            }
-        except KafkaError as error:
-            refusals.raise_if_refused(error, self._settings)
-            self._warnings.warn("committed", f"reading the committed offsets: {error!r}; retrying")
-            now = self._clock()
-            undecided = isinstance(error, _UndecidedError)
-            self._undecided_since = min(self._undecided_since, now) if undecided else math.inf
-            overdue = now - self._undecided_since > SETTLE_SECONDS
-            self._new_group(_READ_UNCOMMITTED if overdue else "read_committed")
-            return None
+                undecided = isinstance(error, _UndecidedError)
+                since = min(self._undecided_since, time.monotonic())
+                self._undecided_since = since if undecided else math.inf
+                return None
+        self._undecided_since = math.inf
+        return found
 
-    def _position(self, place: TopicPartition, incarnation: str | None) -> Position:
-        bounds = reading.bounds(self._reader, place)  # first: fails if no broker answers
-        committed = self._committed(place)
+    def _position(
+        self,
+        group: KafkaConsumer,
+        place: TopicPartition,
+        incarnation: str | None,
+        committed_only: bool,
+    ) -> Position:
+        bounds = reading.bounds(self.reader, place)  # first: fails if no broker answers
+        committed = self._committed(group, place)
+        if not committed_only:
+            self._check_outputs_decided(place.partition)
         most = LOOK_BACK if isinstance(committed, Commit) else None
         settings, partition = self._settings, place.partition
         position = resume(
@@ -135,7 +140,7 @@ class Positions:
             self._log.warning("partition %d: %s", partition, position.remark)
         return position
 
-    def _committed(self, place: TopicPartition) -> Commit | str | None:
+    def _committed(self, group: KafkaConsumer, place: TopicPartition) -> Commit | str | None:
         """Return what the group has committed, or why it cannot be used.
 
         Raises
@@ -143,15 +148,13 @@ class Positions:
         _UndecidedError
         """
         try:
-            found = self._group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+            found = group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
         except KafkaTimeoutError:
             raise _UndecidedError(
                 f"partition {place.partition}: a transaction over its offset is open"
             ) from None
         except GroupAuthorizationFailedError:  # it does not always name the group
             raise GroupAuthorizationFailedError(self._settings.group_id) from None
-        if self._group.config["isolation_level"] == _READ_UNCOMMITTED:
-            self._check_outputs_decided(place.partition)
         if found is None or not found.metadata:
             return None
         try:
@@ -170,7 +173,7 @@ class Positions:
         for topic in (settings.prediction_topic, settings.rejected_topic):
             place = TopicPartition(topic, partition)
             end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
-            decided = reading.bounds(self._reader, place)[1]
+            decided = reading.bounds(self.reader, place)[1]
             if decided < end:
                 raise _UndecidedError(
                     f"{topic} partition {partition}: a transaction is open at offset {decided}"
@@ -185,21 +188,9 @@ class Positions:
     ) -> Output[T] | None:
         choose = partial(outputs.last_own, decode, self._settings.group_id)
         place = TopicPartition(topic, partition)
-        return reading.newest(self._reader, place, choose, self._stop, most)
+        return reading.newest(self.reader, place, choose, self._stop, most)
 
-    def _new_group(self, isolation_level: str) -> None:
-        """Make a client that reads the offsets of the group without being a member.
-
-        kafka-python 3.0.12 keeps an answer that comes after its timeout, and returns it to the
-        next call with the same question, however old it is by then. So a client whose call timed
-        out is replaced, and the member's client, which asks by itself, is never used for this.
-        """
-        clients.close(self._group)
-        self._group = self._consumer(
-            group_id=self._settings.group_id, isolation_level=isolation_level
-        )
-
-    def _consumer(self, **options: str) -> KafkaConsumer:
+    def _connect(self, **options: str) -> KafkaConsumer:
         make = partial(clients.consumer, self._settings, **options)
         return clients.connect(make, self._settings, self._stop, self._log)
 

@@ -1,10 +1,10 @@
-"""Starts counting anew: forgets what was consumed, counted and predicted, but no data or model.
+"""Starts counting over: deletes counts, predictions and rejected records, but no data or model.
 
-Committed offsets alone would not do: a predictor that finds none goes on from the last prediction.
-So the consumer group goes, and with it the tallies, then the records of the prediction topic and of
-the rejected topic. The next predictor begins at the first record that the data topic still has,
-with n = 0, and sets its log file aside. Records that its model was trained on are predicted again
-but not counted.
+The consumer group is deleted, and with it the committed offsets and tallies, then the records of
+the prediction topic and of the rejected topic. To delete the group alone is not enough: a predictor
+without committed offsets takes its counts from the last output. The next predictor begins at the
+first record that the data topic still has, with n = 0, and renames its old log files. Records that
+its model was trained on are predicted again but not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stream.topics import partition_counts
 _TO_THE_END = -1
 
 COORDINATOR_SECONDS = 15.0
-"""How long a cluster may take to name the broker that keeps a group."""
+"""How long a cluster may take to name the coordinator of a group."""
 
 
 def reset(
@@ -41,17 +41,17 @@ def reset(
     client : KafkaAdminClient
     settings : PredictorSettings
     confirm : callable
-        Given what will be deleted; tells whether to go on.
+        Given what will be deleted; returns whether to do it.
 
     Returns
     -------
     str
-        What was done.
+        What was done, in words.
 
     Raises
     ------
     Fatal
-        When the group has members, before or after, or cannot be deleted.
+        When the group has members, before or afterwards, or cannot be deleted.
     KafkaError
     """
     _refuse_members(client, settings.group_id, "nothing was deleted")
@@ -60,8 +60,8 @@ def reset(
     what = f"the counts of group {settings.group_id} and all records of {topics}"
     if not confirm(what):
         return "nothing was deleted"
-    # The group first: if deleting the records fails, counting goes on from the last prediction,
-    # and nothing is lost.
+    # The group first: if deleting the records fails, the counts are taken from the last output, and
+    # nothing is lost.
     outcome = client.delete_groups([settings.group_id])[settings.group_id]
     if outcome == GroupAuthorizationFailedError.__name__:
         raise GroupAuthorizationFailedError(settings.group_id, "Delete")
@@ -70,7 +70,7 @@ def reset(
     places = [TopicPartition(topic, p) for topic, count in outputs.items() for p in range(count)]
     if places:
         client.delete_records(dict.fromkeys(places, _TO_THE_END), clients.REQUEST_TIMEOUT_MS)
-    _refuse_members(client, settings.group_id, "it may have gone on counting: do this again")
+    _refuse_members(client, settings.group_id, "it may have counted meanwhile: repeat this")
     return f"deleted {what}; the next predictor begins at n=0"
 
 
@@ -92,7 +92,7 @@ def _members(client: KafkaAdminClient, group: str) -> list[dict[str, Any]]:
         except GroupAuthorizationFailedError:  # it does not name the group
             raise GroupAuthorizationFailedError(group, "Describe") from None
         except CoordinatorNotAvailableError:
-            # A cluster makes the topic of the groups when one is asked for first.
+            # A new cluster creates the topic of the groups at the first such question.
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)

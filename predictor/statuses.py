@@ -13,9 +13,8 @@ from kafka.errors import KafkaError
 from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
-from stream.deadlines import DeadlineExceeded
 from stream.records import Status, encode_status
-from stream.service import Fatal, Stop, Warnings
+from stream.service import Fatal, Stop
 from stream.topics import create_missing_topics
 
 TIMEOUT_SECONDS = 15.0
@@ -28,7 +27,6 @@ class Statuses:
         self._settings = settings
         self._stop = stop
         self._log = log
-        self._warnings = Warnings(log)
         self._producer: KafkaProducer | None = None
         self._serving = 0
         self._problem: str | None = None
@@ -71,20 +69,16 @@ class Statuses:
     def barred(self, version: int, reason: str) -> None:
         """Put on record that a model is out of service; wait until the broker has it."""
         self._log.error("barred model %d: %s", version, reason)
-        while True:
+
+        def publish() -> None:
+            create_missing_topics(self._settings, self._log)
             try:
-                self._stop.deadline(
-                    TIMEOUT_SECONDS,
-                    lambda: self._send(version, "barred", reason).get(TIMEOUT_SECONDS),
-                )
-            except (KafkaError, DeadlineExceeded) as error:
-                self._stop.check()
+                self._send(version, "barred", reason).get(TIMEOUT_SECONDS)
+            except KafkaError as error:
                 refusals.raise_if_refused(error, self._settings, "Write")
-                self._warnings.warn("status", f"{self._settings.status_topic}: {error!r}; retrying")
-                make = partial(create_missing_topics, self._settings, self._log)
-                clients.connect(make, self._settings, self._stop, self._log)
-            else:
-                return
+                raise
+
+        clients.connect(publish, self._settings, self._stop, self._log)
 
     def _send(
         self,

@@ -56,8 +56,6 @@ class Units:
     ----------
     recovered : callable
         Called after each recovery with n of each partition.
-    clock : callable
-        Monotonic seconds.
 
     Attributes
     ----------
@@ -71,18 +69,16 @@ class Units:
         stop: Stop,
         log: logging.Logger,
         recovered: Callable[[dict[int, int]], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tallies: dict[int, Tally] = {}
         self._settings = settings
         self._stop = stop
         self._log = log
         self._recovered = recovered
-        self._clock = clock
-        self._warnings = Warnings(log, clock)
+        self._warnings = Warnings(log)
         self._admin = clients.connect(partial(clients.admin, settings), settings, stop, log)
-        self._group = Group(settings, self._admin, stop, log, clock)
-        self._positions = Positions(settings, self._admin, stop, log, clock)
+        self._group = Group(settings, self._admin, stop, log)
+        self._positions = Positions(settings, self._admin, stop, log)
         self._committer = Committer(settings, self._group, stop, log)
         self._offsets: dict[int, int] = {}
         self._lost = True
@@ -94,8 +90,8 @@ class Units:
 
     def __exit__(self, *_: object) -> None:
         # An open transaction is aborted by the next producer of this name, or by its timeout.
-        group, positions = self._group.consumer, self._positions.clients
-        clients.close(self._committer.producer, group, *positions, self._admin)
+        consumers = self._group.consumer, self._positions.reader
+        clients.close(self._committer.producer, *consumers, self._admin)
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``.
@@ -120,9 +116,9 @@ class Units:
         self._hold(model, barred)
         consumer = self._group.consumer
         records: list[Consumed] = []
-        size, end = 0, self._clock() + self._settings.commit_interval_ms / 1000
+        size, end = 0, time.monotonic() + self._settings.commit_interval_ms / 1000
         while len(records) < MAX_RECORDS and size < MAX_BYTES and not self._stop:
-            left = end - self._clock()
+            left = end - time.monotonic()
             if left <= 0:
                 break
             try:
@@ -216,7 +212,7 @@ class Units:
                 )
 
     def _fenced(self) -> None:
-        now = self._clock()
+        now = time.monotonic()
         if now - self._fenced_at < FENCED_TWICE_SECONDS:
             raise Fatal(
                 f"another predictor runs under the name REPLICA={self._settings.replica}"
@@ -234,7 +230,6 @@ class Units:
         """Resume from what is committed, in the one order that is safe."""
         self._committer.renew()
         self.tallies = {}
-        self._positions.begin()
         while True:
             places = self._group.join()
             positions = self._positions.read(places, self._group.topic.id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -87,6 +88,7 @@ def nothing(member: Member) -> None:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     found = World()
+    monkeypatch.setattr(time, "monotonic", lambda: found.now)
     monkeypatch.setattr(clients, "consumer", found.member)
     monkeypatch.setattr(module, "ensure_topics", lambda *_: None)
     return found
@@ -94,7 +96,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def group(world: World) -> Group:
-    return Group(SETTINGS, world, Stop(), logging.getLogger("test"), lambda: world.now)
+    return Group(SETTINGS, world, Stop(), logging.getLogger("test"))
 
 
 @pytest.fixture
