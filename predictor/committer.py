@@ -64,14 +64,7 @@ class Committer:
         )
 
     def renew(self) -> None:
-        """Begin with a new producer, which ends the transaction that the last one left open.
-
-        Raises
-        ------
-        Fatal
-            When the brokers refuse it.
-        Stopped
-        """
+        """Begin with a new producer, which ends the transaction that the last one left open."""
         clients.close(self.producer)
         self.producer = clients.connect(self._initialized, self._settings, self._stop, self._log)
 
@@ -87,8 +80,6 @@ class Committer:
         Raises
         ------
         CommitError
-        Fatal
-            When the brokers refuse it.
         """
         try:
             self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, outcome))

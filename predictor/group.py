@@ -110,12 +110,6 @@ class Group:
         """Poll until the group has assigned partitions; return them.
 
         They are paused: nothing is read before they are given a position.
-
-        Raises
-        ------
-        Fatal
-            When the brokers refuse this service.
-        Stopped
         """
         end = time.monotonic() + JOIN_SECONDS
         group, self._recreated = self._settings.group_id, False

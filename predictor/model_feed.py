@@ -77,16 +77,10 @@ class ModelFeed:
         """Leave the thread alone: it ends when the service is told to end."""
 
     def check(self) -> None:
-        """Wait until the model topic was searched once, and check that the thread still runs.
+        """Wait until the model topic was searched once; raise `Fatal` if the thread has ended.
 
         A replica that joins the group before it has loaded its model would take partitions from
-        others that predict them meanwhile.
-
-        Raises
-        ------
-        Fatal
-            When the thread has ended.
-        Stopped
+        others that could predict them meanwhile.
         """
         while not (self._searched or self._failure):
             self._stop.wait(0.05)
@@ -149,35 +143,25 @@ class ModelFeed:
             for place, records in consumer.poll(timeout_ms=_POLL_MS).items():
                 for record in records:
                     readers[place](record)
-            found = [*topic.poll(_POLL_MS), *topic.index.torn()]
-            for model in sorted(found, key=lambda model: model.version):
+            for model in topic.poll(_POLL_MS):
                 self._offer(topic, model)
+            for model in topic.index.torn():
+                self._warn_torn(model)
             if current := self._shelf.serve()[0]:
                 topic.index.forget(current.version)
 
     def _search(self, topic: ModelTopic) -> None:
         """Serve the newest model on the topic that passes every check."""
-        unfit: dict[int, str] = {}
-
-        def fits(model: StoredModel) -> bool:
-            unfit.pop(model.version, None)
-            if not model.whole or not self._shelf.wanted(model.version):
-                return False
-            try:
-                self._check_fit(model)
-            except ModelError as error:
-                unfit[model.version] = str(error)
-            return model.version not in unfit
-
-        while (found := topic.newest(fits)) and not self._offer(topic, found):
-            pass  # the next newest
-        self._shelf.refuse(*unfit)
-        versions: dict[str, list[int]] = {}
-        for version, reason in unfit.items():
-            versions.setdefault(reason, []).append(version)
-        for reason, of_reason in versions.items():  # one line, however many there are
-            more = len(of_reason) - 1
-            self._refused(max(of_reason), reason, f" and {more} older ones" if more else "")
+        while (found := topic.newest(self._fits)) and not self._offer(topic, found):
+            pass  # it was refused: the next newest
+        unfit: dict[str, list[int]] = {}
+        for model in topic.index.models():
+            if model.whole and self._shelf.wanted(model.version):
+                unfit.setdefault(self._misfit(model), []).append(model.version)
+        for reason, versions in unfit.items():  # one line, however many there are
+            self._shelf.refuse(*versions)
+            more = len(versions) - 1
+            self._refused(versions[-1], reason, f" and {more} older ones" if more else "")
         if topic.index.end and not self._shelf.serve()[0]:
             self._log.warning(
                 "no model of %s can be served; waiting for one", self._settings.model_topic
@@ -188,11 +172,9 @@ class ModelFeed:
         version = model.version
         if not self._shelf.wanted(version):
             return False
-        if not model.whole:
-            self._warn_torn(model)
-            return False
         try:
-            self._check_fit(model)
+            if reason := self._misfit(model):
+                raise ModelError(reason)
             envelope, pickle = topic.get(version)
             loaded = classifier.load_within(self._settings, self._stop, envelope, pickle)
         except ModelError as error:
@@ -210,23 +192,26 @@ class ModelFeed:
         )
         return True
 
+    def _fits(self, model: StoredModel) -> bool:
+        wanted = model.whole and self._shelf.wanted(model.version)
+        return wanted and not self._misfit(model)
+
+    def _misfit(self, model: StoredModel) -> str:
+        """Return why a model does not fit the stream or this process, "" if it does."""
+        current = self._shelf.serve()[0]
+        try:
+            features = current.envelope.features if current else None
+            classifier.check(model.envelope, self._schema, features)
+        except ModelError as error:
+            return str(error)
+        return ""
+
     def _warn_torn(self, model: StoredModel) -> None:
         """Say once that a model is not whole; its missing part may yet come."""
-        if model.version not in self._torn:
+        if self._shelf.wanted(model.version) and model.version not in self._torn:
             self._torn.add(model.version)
             self._shelf.refused += 1
             self._refused(model.version, model.missing)
-
-    def _check_fit(self, model: StoredModel) -> None:
-        """Check that a model fits the stream and this process.
-
-        Raises
-        ------
-        ModelError
-        """
-        current = self._shelf.serve()[0]
-        features = current.envelope.features if current else None
-        classifier.check(model.envelope, self._schema, features)
 
     def _refused(self, version: int, reason: str, more: str = "") -> None:
         self._log.warning("refused model %d%s: %s", version, more, reason)

@@ -50,28 +50,13 @@ class Output(NamedTuple, Generic[T]):
 def messages(
     outcome: Outcome, settings: PredictorSettings, incarnation: str | None
 ) -> list[Message]:
-    """Return the records to be produced for an outcome.
-
-    Parameters
-    ----------
-    outcome : Outcome
-    settings : PredictorSettings
-    incarnation : str or None
-        Id of the data topic; ``None`` where the brokers give none.
-    """
+    """Return the records to be produced for an outcome of the data topic with this id."""
     found = [
-        Message(
-            settings.prediction_topic,
-            encode_prediction(prediction),
-            key,
-            None,
-            prediction.source[0],
-        )
-        for prediction, key in outcome.predictions
-    ]
-    found += [
-        Message(settings.rejected_topic, encode_rejected(rejected), None, None, rejected.source[0])
-        for rejected in outcome.rejected
+        Message(settings.prediction_topic, encode_prediction(p), key, None, p.source[0])
+        for p, key in outcome.predictions
+    ] + [
+        Message(settings.rejected_topic, encode_rejected(r), None, None, r.source[0])
+        for r in outcome.rejected
     ]
     headers = [(GROUP, settings.group_id.encode())]
     if incarnation:

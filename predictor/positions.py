@@ -78,12 +78,6 @@ class Positions:
         dict of int to Position, or None
             ``None`` where that is not known yet. Retry after a moment, and poll meanwhile: other
             members may join or leave.
-
-        Raises
-        ------
-        Fatal
-            When the brokers refuse to answer.
-        Stopped
         """
         if places != self._asked:
             self._asked, self._undecided_since = places, math.inf
@@ -141,12 +135,7 @@ class Positions:
         return position
 
     def _committed(self, group: KafkaConsumer, place: TopicPartition) -> Commit | str | None:
-        """Return what the group has committed, or why it cannot be used.
-
-        Raises
-        ------
-        _UndecidedError
-        """
+        """Return what the group has committed, or why it cannot be used."""
         try:
             found = group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
         except KafkaTimeoutError:
@@ -163,12 +152,7 @@ class Positions:
             return f"the committed metadata is no tally: {error}"
 
     def _check_outputs_decided(self, partition: int) -> None:
-        """Check that no transaction is open on a partition's outputs.
-
-        Raises
-        ------
-        _UndecidedError
-        """
+        """Raise `_UndecidedError` if a transaction is open on a partition's outputs."""
         settings = self._settings
         for topic in (settings.prediction_topic, settings.rejected_topic):
             place = TopicPartition(topic, partition)

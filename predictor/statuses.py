@@ -40,13 +40,7 @@ class Statuses:
         clients.close(self._producer)
 
     def check(self) -> None:
-        """Check that the brokers take statuses.
-
-        Raises
-        ------
-        Fatal
-            When they have refused one.
-        """
+        """Raise `Fatal` if the brokers have refused a status."""
         if self._problem:
             raise Fatal(self._problem)
 

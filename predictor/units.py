@@ -94,7 +94,7 @@ class Units:
         clients.close(self._committer.producer, *consumers, self._admin)
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
-        """Collect records for at most ``COMMIT_INTERVAL_MS``.
+        """Collect records for at most ``COMMIT_INTERVAL_MS``; return ``None`` if there were none.
 
         Partitions that were predicted with a newer model wait for one that is as new.
 
@@ -104,11 +104,6 @@ class Units:
             Version that will predict the unit; 0 while there is none.
         barred : set of int
             Versions taken out of service.
-
-        Returns
-        -------
-        Unit or None
-            ``None`` when there was nothing to read.
         """
         self._group.look()
         if self._lost or self._group.changed:
@@ -151,15 +146,7 @@ class Units:
     def commit(self, unit: Unit, outcome: Outcome) -> bool:
         """Commit an outcome and the offsets after it, all of it or nothing.
 
-        Returns
-        -------
-        bool
-            False when the commit failed; the unit will be read again.
-
-        Raises
-        ------
-        Fatal
-            When another predictor has this one's name.
+        Returns whether it was committed; if not, the unit will be read again.
         """
         try:
             self._committer.commit(unit.membership, outcome)
