@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -238,7 +239,7 @@ class Units:
         self._stop.until_stopped(partial(self._recovered, counts))
 
     def _seek(self, offsets: dict[int, int]) -> None:
-        for partition, offset in offsets.items():
-            if not self._group.changed:
+        with suppress(ValueError):  # unassigned meanwhile: the next poll recovers
+            for partition, offset in offsets.items():
                 place = TopicPartition(self._settings.data_topic, partition)
                 self._group.consumer.seek(place, offset)

@@ -36,6 +36,7 @@ from tests.unit.classifiers import (
     Malicious,
     Sign,
     Slow,
+    SlowCalls,
     envelope,
     pickled,
 )
@@ -319,6 +320,22 @@ def test_a_restart_finds_the_newest_good_model_behind_refused_ones(
     start("predictor")
     await_answered(topics, 20)
     assert {p["model"] for p in topics.predictions()} == {1}
+
+
+def test_records_that_a_slow_model_raises_on_one_by_one_take_several_units_and_bar_nothing(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1, SlowCalls(0.02, raises_above=100.0))
+    for _ in range(40):
+        topics.write(7)
+        topics.write(3, mean=1_000.0)
+    predictor = start("predictor", MODEL_PREDICT_SECONDS="2")
+    await_answered(topics)
+    assert len(topics.rejected()) == 120
+    assert predictor.log().count("the model raises on many records: ") == 1
+    assert "barred" not in predictor.log()
+    assert_exactly_once(topics)
+    topics.check()
 
 
 def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predicts_the_unit(

@@ -92,6 +92,19 @@ class Slow(Sign):
         return super().predict(matrix)
 
 
+class SlowCalls(Sign):
+    """Takes so many seconds for each call, however many records it is given."""
+
+    def __init__(self, seconds: float, raises_above: float) -> None:
+        super().__init__(raises_above)
+        self.seconds = seconds
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict, or raise, after a while."""
+        time.sleep(self.seconds)
+        return super().predict(matrix)
+
+
 class Hanging(Sign):
     """Is not unpickled within an hour."""
 
