@@ -156,8 +156,9 @@ class ModelFeed:
             pass  # it was refused: the next newest
         unfit: dict[str, list[int]] = {}
         for model in topic.index.models():
-            if model.whole and self._shelf.wanted(model.version):
-                unfit.setdefault(self._misfit(model), []).append(model.version)
+            wanted = model.whole and self._shelf.wanted(model.version)
+            if wanted and (reason := self._misfit(model)):
+                unfit.setdefault(reason, []).append(model.version)
         for reason, versions in unfit.items():  # one line, however many there are
             self._shelf.refuse(*versions)
             more = len(versions) - 1

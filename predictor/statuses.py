@@ -87,4 +87,4 @@ class Statuses:
         return future.add_errback(self._not_sent)
 
     def _not_sent(self, error: BaseException) -> None:
-        self._problem = refusals.refusal(error, self._settings, "Write")
+        self._problem = self._problem or refusals.refusal(error, self._settings, "Write")
