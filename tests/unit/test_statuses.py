@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
+
+from predictor import statuses as module
+from predictor.predictor import Outcome
+from predictor.settings import PredictorSettings
+from predictor.statuses import Statuses
+from stream import clients
+from stream.records import Prediction, Status, decode_status
+from stream.service import Fatal, Stop
+
+SETTINGS = PredictorSettings.model_validate({"model_topic": "m", "replica": "one"})
+
+
+class Producer:
+    """Stands for a producer; what it is sent fails with `errors`, one after the other."""
+
+    def __init__(self) -> None:
+        self.sent: list[Status] = []
+        self.errors: list[Exception] = []
+
+    def send(self, topic: str, value: bytes, partition: int) -> Future:
+        assert (topic, partition) == ("m.status", 0)
+        self.sent.append(decode_status(value))
+        return Future(self.errors.pop(0) if self.errors else None)
+
+    def close(self, **_: object) -> None:
+        pass
+
+
+class Future:
+    """What a producer returns, with its result known at once."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def add_errback(self, errback: Any) -> Future:
+        if self.error:
+            errback(self.error)
+        return self
+
+    def get(self, timeout: float) -> None:
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
+    found = Producer()
+    monkeypatch.setattr(clients, "producer", lambda _: found)
+    monkeypatch.setattr(module, "create_missing_topics", lambda *_: None)
+    return found
+
+
+@pytest.fixture
+def statuses(producer: Producer) -> Iterator[Statuses]:
+    with Statuses(SETTINGS, Stop(), logging.getLogger("test")) as found:
+        yield found
+
+
+def outcome(*sources: tuple[int, int]) -> Outcome:
+    return Outcome([(Prediction(0, 1, None, 1, 1, 1, 3, source), None) for source in sources])
+
+
+def test_a_model_is_said_to_serve_once_from_its_first_offset_of_each_partition(
+    statuses: Statuses, producer: Producer
+) -> None:
+    statuses.serving(3, outcome((0, 7), (0, 8), (1, 5)))
+    statuses.serving(3, outcome((0, 9), (2, 1)))
+    assert producer.sent == [Status(3, "serving", {"0": 7, "1": 5}, None, "one")]
+
+
+def test_a_model_that_has_predicted_nothing_yet_is_not_said_to_serve(
+    statuses: Statuses, producer: Producer
+) -> None:
+    statuses.serving(3, outcome())
+    assert producer.sent == []
+    statuses.serving(3, outcome((0, 7)))
+    assert len(producer.sent) == 1
+
+
+def test_a_refused_model_is_put_on_record_with_its_reason(
+    statuses: Statuses, producer: Producer
+) -> None:
+    statuses.refused(4, "too slow")
+    assert producer.sent == [Status(4, "refused", {}, "too slow", "one")]
+    statuses.check()
+
+
+def test_a_barred_model_is_put_on_record_until_the_broker_has_it(
+    statuses: Statuses, producer: Producer
+) -> None:
+    producer.errors = [KafkaTimeoutError(), KafkaTimeoutError()]
+    statuses.barred(4, "model error")
+    assert producer.sent == [Status(4, "barred", {}, "model error", "one")] * 3
+
+
+def test_a_status_that_the_brokers_refuse_ends_the_service(
+    statuses: Statuses, producer: Producer
+) -> None:
+    producer.errors = [TopicAuthorizationFailedError("m.status"), KafkaTimeoutError()]
+    statuses.refused(4, "too slow")
+    statuses.refused(5, "too slow")
+    with pytest.raises(Fatal, match=r"lacks the right to Write the topic m\.status"):
+        statuses.check()
