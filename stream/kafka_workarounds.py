@@ -1,7 +1,7 @@
 """Workarounds for bugs in kafka-python 3.0.12, applied on import.
 
-Each says its symptom. `tests/integration/test_kafka_python.py` has a test for each, which fails
-once the bug is gone and the workaround can go.
+Each has a test in `tests/integration/test_kafka_python.py` that fails once the bug is fixed, by
+calling what was patched here: the names that start with ``unpatched``.
 """
 
 from __future__ import annotations
@@ -30,41 +30,42 @@ LONGEST_WAIT_MS = 120_000
 _ADD_SECONDS = 5.0
 
 
-# A batch that cannot be decoded leaves `poll` spinning for ever, deaf to everything: the generator
-# that raised is asked again and again.
+# Symptom: a batch that cannot be decoded leaves `poll` spinning for ever: the generator that raised
+# is asked again and again.
 
+unpatched_unpack_records = Fetcher.PartitionRecords._unpack_records
 Fetcher.PartitionRecords._unpack_records = batches.unpack_records
 
 
-# A wait for the end of a transaction has no timeout. If the producer is closed meanwhile, the
-# thread waits for ever, and keeps the producer's memory.
+# Symptom: the wait for the end of a transaction has no timeout. If the producer is closed meanwhile
+# the thread waits for ever, and keeps the producer's memory.
 
 
 def _wait(result: Any, timeout_ms: float | None = None) -> bool:
-    done = _client_wait(result, LONGEST_WAIT_MS if timeout_ms is None else timeout_ms)
+    done = unpatched_wait(result, LONGEST_WAIT_MS if timeout_ms is None else timeout_ms)
     if timeout_ms is None and not done:
         raise KafkaTimeoutError(f"no answer within {LONGEST_WAIT_MS / 1_000:g} s")
     return bool(done)
 
 
-_client_wait = TransactionalRequestResult.wait
+unpatched_wait = TransactionalRequestResult.wait
 TransactionalRequestResult.wait = _wait
 
 
-# A transactional producer that the broker has fenced takes a new epoch by itself. That fences its
-# successor, and `commit_transaction` then reports as committed what the broker has aborted.
+# Symptom: a transactional producer that the broker has fenced requests a new epoch by itself. That
+# fences its successor, and `commit_transaction` reports as committed what the broker has aborted.
 # Without a new epoch it raises, as it should.
 
 
 def _supports_epoch_bump(manager: Any) -> bool:
-    return not manager.is_transactional() and bool(_client_supports_epoch_bump(manager))
+    return not manager.is_transactional() and bool(unpatched_supports_epoch_bump(manager))
 
 
-_client_supports_epoch_bump = TransactionManager._supports_epoch_bump
+unpatched_supports_epoch_bump = TransactionManager._supports_epoch_bump
 TransactionManager._supports_epoch_bump = _supports_epoch_bump
 
 
-# A client that finds no broker raises from its constructor, and leaves its thread and its
+# Symptom: the constructor of a client that finds no broker raises, and leaves its thread and its
 # connections behind.
 
 
@@ -81,27 +82,38 @@ def _close_if_it_raises(initialize: Callable[..., None]) -> Callable[..., None]:
     return initialize_or_close
 
 
-for _class in (KafkaConsumer, KafkaAdminClient):
-    _class.__init__ = _close_if_it_raises(_class.__init__)
+unpatched_init = {kind: kind.__init__ for kind in (KafkaConsumer, KafkaAdminClient)}
+for _kind, _init in unpatched_init.items():
+    _kind.__init__ = _close_if_it_raises(_init)
 
 
-# A wrong password is retried for ever. The broker's answer arrives together with the end of the
-# connection, and is dropped then; and only one class of errors ends the retries.
-
-_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+# Symptom: a wrong password is retried for ever. The broker's answer arrives together with the end
+# of the connection, and then it is dropped. So the data is handed on first, and the error at the
+# next call.
 
 
 def _data_first(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
     def receive_data_first(transport: Any) -> tuple[bytes, Any]:
         data, error = receive(transport)
-        return data, None if data else error  # the next call gets the error alone
+        return data, None if data else error
 
     return receive_data_first
 
 
+unpatched_receive = {kind: kind._sock_recv for kind in (KafkaTCPTransport, KafkaSSLTransport)}
+for _kind, _receive in unpatched_receive.items():
+    _kind._sock_recv = _data_first(_receive)
+
+
+# Symptom: the same, although the answer is read: `initialize` does not raise, and of the errors of
+# SASL only one class ends the retries.
+
+_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+
+
 async def _authenticate(connection: Any, timeout_at: float | None = None) -> None:
     try:
-        await _client_authenticate(connection, timeout_at)
+        await unpatched_authenticate(connection, timeout_at)
     except _REFUSALS as error:
         connection.refusal = error
         raise
@@ -109,25 +121,23 @@ async def _authenticate(connection: Any, timeout_at: float | None = None) -> Non
 
 async def _initialize(connection: Any, timeout_at: float | None = None) -> None:
     connection.refusal = None
-    await _client_initialize(connection, timeout_at)
+    await unpatched_initialize(connection, timeout_at)
     if connection.refusal:
         raise SaslAuthenticationFailedError(*connection.refusal.args or (connection.refusal,))
 
 
-_client_authenticate = KafkaConnection._sasl_authenticate
-_client_initialize = KafkaConnection.initialize
+unpatched_authenticate = KafkaConnection._sasl_authenticate
+unpatched_initialize = KafkaConnection.initialize
 KafkaConnection._sasl_authenticate = _authenticate
 KafkaConnection.initialize = _initialize
-for _transport in (KafkaTCPTransport, KafkaSSLTransport):
-    _transport._sock_recv = _data_first(_transport._sock_recv)
 
 
-# A producer whose flush times out in `close` stays half closed, and does the same again with a
-# stack trace when it is collected. Told to drop what is left, it closes.
+# Symptom: a producer whose flush times out in `close` stays half closed. Its thread goes on, and it
+# does the same again, with a stack trace, when it is garbage collected.
 
 
 def close_producer(producer: KafkaProducer) -> None:
-    """Close a producer within about a second, whatever it still holds."""
+    """Close a producer within about a second; drop the records that are not sent by then."""
     try:
         producer.close(timeout=1)
     except KafkaTimeoutError:
@@ -135,17 +145,17 @@ def close_producer(producer: KafkaProducer) -> None:
         producer.close(timeout=1)
 
 
-# A transaction can only be extended to a partition by sending a record to it, and a producer does
-# not tell its id. `stream/transactions.py` needs both to end what a broker left open.
+# Missing: a way to add a partition to a transaction without sending a record, and to ask a producer
+# for its id. `stream/transactions.py` needs both to end what a broker left open.
 
 
 def producer_id(producer: KafkaProducer) -> int:
-    """Return the id that the broker gave an initialized transactional producer."""
+    """Return the id that the broker gave to a transactional producer."""
     return int(producer._transaction_manager.producer_id_and_epoch.producer_id)
 
 
 def add_to_transaction(producer: KafkaProducer, places: Collection[TopicPartition]) -> None:
-    """Make partitions part of the open transaction, without a record.
+    """Add partitions to the open transaction without sending a record.
 
     Raises
     ------
