@@ -33,7 +33,6 @@ _ADD_SECONDS = 5.0
 # Symptom: a batch that cannot be decoded leaves `poll` spinning for ever: the generator that raised
 # is asked again and again.
 
-unpatched_unpack_records = Fetcher.PartitionRecords._unpack_records
 Fetcher.PartitionRecords._unpack_records = batches.unpack_records
 
 
@@ -53,8 +52,8 @@ TransactionalRequestResult.wait = _wait
 
 
 # Symptom: a transactional producer that the broker has fenced requests a new epoch by itself. That
-# fences its successor, and `commit_transaction` reports as committed what the broker has aborted.
-# Without a new epoch it raises, as it should.
+# fences its successor, and `commit_transaction` may report as committed what the broker has
+# aborted. Without a new epoch it raises, as it should.
 
 
 def _supports_epoch_bump(manager: Any) -> bool:

@@ -5,14 +5,19 @@ A test that fails here after an update of kafka-python says that a precaution ma
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
+import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import kafka.errors
 import pytest
@@ -22,8 +27,13 @@ from kafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     NoOffsetForPartitionError,
+    ProducerFencedError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
 )
-from kafka.producer.transaction_manager import TransactionalRequestResult
+from kafka.net.connection import KafkaConnection
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.producer.transaction_manager import TransactionManager
 from kafka.structs import OffsetAndMetadata
 
 from stream import clients, kafka_workarounds
@@ -48,20 +58,152 @@ def transactional(topics: Topics, name: str, **options: Any) -> KafkaProducer:
     return producer
 
 
-def test_a_wait_for_a_transaction_of_a_closed_producer_times_out(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture(params=[False, True], ids=["unpatched", "patched"])
+def patched(request: pytest.FixtureRequest) -> bool:
+    """Whether a test tries the workaround, or shows that it is still needed."""
+    return bool(request.param)
+
+
+def test_the_wait_for_a_transaction_of_a_closed_producer_times_out(
+    topics: Topics, patched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_workarounds, "LONGEST_WAIT_MS", 50)
-    with pytest.raises(KafkaTimeoutError, match=r"no answer within 0\.05 s"):
-        TransactionalRequestResult().wait()
+    producer = transactional(topics, uuid.uuid4().hex)
+    producer.begin_transaction()
+    producer.close(timeout=5)
+    end = producer._transaction_manager.begin_commit()
+    if patched:
+        with pytest.raises(KafkaTimeoutError, match=r"no answer within 0\.05 s"):
+            end.wait()
+    else:
+        with pytest.raises(DeadlineExceeded):
+            Stop().deadline(1, partial(kafka_workarounds.unpatched_wait, end))
+        end.done()  # or its thread would wait for ever
+
+
+def test_a_fenced_producer_does_not_fence_its_successor(
+    topics: Topics, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not patched:
+        original = kafka_workarounds.unpatched_supports_epoch_bump
+        monkeypatch.setattr(TransactionManager, "_supports_epoch_bump", original)
+    name, topic = uuid.uuid4().hex, topics.settings.model_topic
+    elder = transactional(topics, name, linger_ms=0)
+    elder.begin_transaction()
+    elder.send(topic, b"first", partition=0).get(10)
+    successor = transactional(topics, name, linger_ms=0)
+    successor.begin_transaction()
+    successor.send(topic, b"first", partition=0).get(10)
+    lost = elder.send(topic, b"second", partition=0)
+    for call in (elder.commit_transaction, partial(lost.get, 10)):
+        with pytest.raises(KafkaError, match=r"ProducerFenced|InvalidProducerEpoch"):
+            Stop().deadline(20, call)
+    if patched:
+        successor.commit_transaction()
+        topics.await_decided()
+        assert [record.value for record in topics.records(topic)] == [b"first"]
+    else:
+        with pytest.raises(ProducerFencedError):
+            successor.commit_transaction()
+    clients.close(elder, successor)
 
 
 @pytest.mark.parametrize("kind", [KafkaConsumer, KafkaAdminClient])
-def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any) -> None:
+def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any, patched: bool) -> None:
     before = set(threading.enumerate())
+    client = kind.__new__(kind)
+    initialize = kind.__init__ if patched else kafka_workarounds.unpatched_init[kind]
     with pytest.raises(KafkaTimeoutError):
-        kind(bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=300)
-    assert not set(threading.enumerate()) - before
+        initialize(client, bootstrap_servers="127.0.0.1:1", bootstrap_timeout_ms=300)
+    assert bool(set(threading.enumerate()) - before) == (not patched)
+    client._client.close()
+    client._net.close()
+
+
+@pytest.mark.parametrize("kind", [KafkaTCPTransport, KafkaSSLTransport])
+def test_what_a_broker_says_before_it_closes_the_connection_is_read(
+    kind: Any, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Net:
+        async def wait_read(self, _: object) -> None:
+            """There is always something to read."""
+
+        def unregister_event(self, *_: object) -> None:
+            """Nothing was registered."""
+
+    class Protocol:
+        _sensors = None
+        said: ClassVar[list[bytes]] = []
+        lost: ClassVar[list[object]] = []
+
+        def data_received(self, data: bytes) -> None:
+            self.said.append(data)
+
+        def connection_lost(self, error: object) -> None:
+            self.lost.append(error)
+
+    if not patched:
+        monkeypatch.setattr(kind, "_sock_recv", kafka_workarounds.unpatched_receive[kind])
+    ours, brokers = socket.socketpair()
+    transport = kind.__new__(kind)
+    KafkaTCPTransport.__init__(transport, Net(), ours)
+    transport.set_protocol(Protocol())
+    transport._read = True
+    brokers.sendall(b"wrong password")
+    brokers.close()
+    asyncio.run(transport._read_from_sock())
+    assert Protocol.said == ([b"wrong password"] if patched else [])
+    assert len(Protocol.lost) == 1
+
+
+@pytest.mark.parametrize("refusal", [SaslAuthenticationFailedError, UnsupportedSaslMechanismError])
+def test_a_refused_login_is_raised_as_the_error_that_ends_the_retries(
+    refusal: type[KafkaError], patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_: object) -> None:
+        raise refusal("wrong password")
+
+    async def no_versions(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(KafkaConnection, "_get_api_versions", no_versions)
+    monkeypatch.setattr(kafka_workarounds, "unpatched_authenticate", answer)
+    connection = KafkaConnection(None, security_protocol="SASL_PLAINTEXT")
+    if patched:
+        with pytest.raises(SaslAuthenticationFailedError, match="wrong password"):
+            asyncio.run(connection.initialize())
+    else:
+        asyncio.run(kafka_workarounds.unpatched_initialize(connection))
+
+
+def test_a_producer_whose_flush_times_out_is_closed(
+    topics: Topics, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = clients.producer(topics.settings)
+    producer.send(topics.settings.data_topic, b"sent", partition=0).get(30)
+    monkeypatch.setattr(producer._sender, "run_once", partial(time.sleep, 0.05))  # no broker
+    producer.send(topics.settings.data_topic, b"not sent", partition=0)
+    if not patched:
+        with pytest.raises(KafkaTimeoutError):
+            producer.close(timeout=1)
+        assert (producer._closed, producer._sender.is_alive()) == (False, True)
+    kafka_workarounds.close_producer(producer)
+    producer._sender.join(10)
+    assert (producer._closed, producer._sender.is_alive()) == (True, False)
+
+
+def test_a_transaction_is_extended_to_a_partition_without_a_record(
+    topics: Topics, place: TopicPartition
+) -> None:
+    assert not [name for name in dir(KafkaProducer) if re.search("add_|producer_id", name)]
+    name = uuid.uuid4().hex
+    producer = transactional(topics, name)
+    producer.begin_transaction()
+    kafka_workarounds.add_to_transaction(producer, [place])
+    found = topics.admin.describe_transactions([name])[name]
+    assert found.producer_id == kafka_workarounds.producer_id(producer)
+    producer.commit_transaction()
+    clients.close(producer)
 
 
 def test_a_plain_commit_wipes_the_metadata_of_the_offset(
@@ -176,17 +318,6 @@ def test_a_consumer_that_left_has_no_membership(topics: Topics, place: TopicPart
     reader.close()
     assert (reader.group_metadata().generation_id, reader.group_metadata().member_id) == (-1, "")
     assert snapshot.generation_id >= 0
-
-
-def test_of_two_producers_with_one_transactional_id_the_older_is_fenced(topics: Topics) -> None:
-    name = uuid.uuid4().hex
-    elder = transactional(topics, name)
-    transactional(topics, name).close()
-    elder.begin_transaction()
-    elder.send(topics.settings.data_topic, b"{}", partition=0)
-    with pytest.raises(KafkaError, match=r"ProducerFenced|InvalidProducerEpoch"):
-        elder.commit_transaction()
-    clients.close(elder)
 
 
 POLL_TWICE = """

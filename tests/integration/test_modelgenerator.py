@@ -5,18 +5,13 @@ import re
 import signal
 import threading
 import time
-from typing import Any
 
 import joblib
 import numpy as np
-import pytest
-from kafka.errors import KafkaError
 
 from modelgenerator.data_feed import LOOK_SECONDS
-from stream import clients
 from stream.models import Message, pack
 from stream.records import Record, Schema, Status, encode_record, encode_status
-from stream.service import Stop
 from tests.services import Services, assert_ends, await_line, eventually, last_error
 from tests.topics import Topics, regression
 from tests.unit.classifiers import STRANGER, envelope, pickled
@@ -141,29 +136,6 @@ def test_two_publishers_at_once_publish_every_version_once_and_whole(topics: Top
     assert len(topics.models()) == 20 * 3
     for name, told in versions.items():
         assert told == [e.version for e, _ in models if e.recipe == name]
-
-
-def test_a_fenced_publisher_gets_an_error_and_does_not_fence_its_successor(topics: Topics) -> None:
-    topic = topics.settings.model_topic
-
-    def publisher() -> Any:
-        made = clients.producer(topics.settings, transactional_id=f"{topic}-publisher", linger_ms=0)
-        made.init_transactions()
-        made.begin_transaction()
-        made.send(topic, b"first", partition=0).get(10)
-        return made
-
-    elder = publisher()
-    younger = publisher()
-    lost = elder.send(topic, b"second", partition=0)
-    with pytest.raises(KafkaError):
-        Stop().deadline(20, elder.commit_transaction)
-    with pytest.raises(KafkaError):
-        lost.get(10)
-    younger.commit_transaction()
-    clients.close(elder, younger)
-    topics.await_decided()
-    assert [record.value for record in topics.records(topic)] == [b"first"]
 
 
 def test_garbage_at_the_end_of_the_model_topic_does_not_matter(topics: Topics) -> None:
