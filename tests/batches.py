@@ -6,6 +6,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.errors import for_code
+from kafka.protocol.producer import ProduceRequest
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
@@ -69,3 +72,31 @@ def checked(raw: bytes) -> bytes:
     """Give a batch the checksum of what it holds."""
     checksum = struct.pack(">I", calc_crc32c(raw[ATTRIBUTES_AT:]))
     return raw[:CRC_AT] + checksum + raw[ATTRIBUTES_AT:]
+
+
+def produce(admin: KafkaAdminClient, place: TopicPartition, raw: bytes) -> int:
+    """Write a batch as it is to a partition of a single broker, and return its first offset.
+
+    Raises
+    ------
+    KafkaError
+        Where the broker refuses it.
+    """
+
+    async def send() -> Any:
+        topic = ProduceRequest.TopicProduceData
+        partition = topic.PartitionProduceData(index=place.partition, records=raw)
+        request = ProduceRequest(
+            transactional_id=None,
+            acks=-1,
+            timeout_ms=10_000,
+            topic_data=[topic(name=place.topic, partition_data=[partition])],
+            min_version=3,
+            max_version=9,
+        )
+        return await admin._manager.send(request)
+
+    answer = admin._manager.run(send).responses[0].partition_responses[0]
+    if answer.error_code:
+        raise for_code(answer.error_code)(answer.error_message)
+    return int(answer.base_offset)
