@@ -18,6 +18,7 @@ from stream.refusals import raise_if_refused
 from stream.service import Backoff, Fatal, Stop, Warnings
 from stream.settings import StreamSettings
 from stream.tls import tls
+from stream.watchdog import doing
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
     **options
         Options of `KafkaConsumer` that override the defaults here.
     """
-    return KafkaConsumer(
+    return _Consumer(
         **{
             **_common(settings),
             "isolation_level": "read_committed",
@@ -146,6 +147,26 @@ def _close(client: Any) -> None:
             client.close(autocommit=False, timeout_ms=1_000)
         else:
             client.close()
+
+
+class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python carries no types
+    """A consumer that says what it reads, in case a poll never returns."""
+
+    def poll(self, *args: Any, **options: Any) -> Any:
+        with doing(self._reading):
+            return super().poll(*args, **options)
+
+    def _reading(self) -> str:
+        part = self._fetcher._next_partition_records
+        if part:
+            places = {part.topic_partition: part.next_fetch_offset}
+        else:
+            assignment = dict(self._subscriptions.assignment)
+            places = {p: s.position.offset for p, s in assignment.items() if s.position}
+        return "reading " + ", ".join(
+            f"{place.topic} partition {place.partition} offset {offset}"
+            for place, offset in places.items()
+        )
 
 
 def _common(settings: StreamSettings) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from stream import watchdog
 from stream.arguments import argument_parser
 from stream.deadlines import DeadlineExceeded, Workers
 from stream.settings import SettingsError, StreamSettings, misspelt, read
@@ -85,6 +86,10 @@ class Stop:
         except OSError as error:
             raise Fatal(f"HEALTH_FILE: {error}") from None
         self._health_file = health_file
+
+    def await_request(self) -> None:
+        """Return once the service is told to stop."""
+        select.select([self._woken], [], [])
 
     def check(self) -> None:
         """Raise `Stopped` if the service was told to stop."""
@@ -229,6 +234,7 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     stop, status = Stop(), 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())
+    watchdog.watch(stop.await_request, log)
     try:
         found = read(settings)
         logging.getLogger().setLevel(found.log_level)
