@@ -183,7 +183,7 @@ class Demo:
                 self.figures.predicted(decode_prediction(record.value))
             else:
                 rejected = decode_rejected(record.value)
-                self.figures.reject(rejected.source, rejected.reason)
+                self.figures.reject((place.partition, rejected.last), rejected.reason)
         except RecordError as error:
             raise Failed(
                 f"{place.topic} partition {place.partition} offset {record.offset}: {error}"

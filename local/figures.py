@@ -43,7 +43,7 @@ class Figures:
         self.first_ids.setdefault(prediction.model, prediction.id)
 
     def reject(self, source: tuple[int, int], reason: str) -> None:
-        """Add a record of the rejected topic; `source` is the partition and offset it names."""
+        """Add a record of the rejected topic; `source` is its partition and last offset."""
         self._reasons[reason] += 1
         self._done(source)
 

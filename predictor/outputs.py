@@ -43,8 +43,9 @@ class Output(NamedTuple, Generic[T]):
 
     @property
     def offset(self) -> int:
-        """Offset of the record of the data topic that was answered."""
-        return self.content.source[1]
+        """The last offset of the data topic that this answers."""
+        content = self.content
+        return content.last if isinstance(content, Rejected) else content.source[1]
 
 
 def messages(

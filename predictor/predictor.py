@@ -26,12 +26,26 @@ _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
 
 
 class Consumed(NamedTuple):
-    """A record as it came from the data topic."""
+    """A record as it came from the data topic, or a batch of records that cannot be decoded.
+
+    Attributes
+    ----------
+    offset : int
+        The first offset of a batch.
+    batch : Rejected or None
+        How a batch is rejected.
+    """
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
+    batch: Rejected | None = None
+
+    @property
+    def last(self) -> int:
+        """The last offset that this is about."""
+        return self.batch.last if self.batch else self.offset
 
 
 @dataclass
@@ -109,14 +123,15 @@ def predict_unit(
         answer = next(answers, None) if isinstance(record, Record) else record
         if answer is None:
             break
-        partition, offset = source = (consumed.partition, consumed.offset)
+        source = (partition := consumed.partition, consumed.offset)
         if partition not in outcome.tallies:
             outcome.tallies[partition] = replace(tallies[partition])
         tally = outcome.tallies[partition]
-        outcome.offsets[partition] = offset + 1
+        outcome.offsets[partition] = consumed.last + 1
         if isinstance(record, str) or isinstance(answer, str):
             tally.rejected += 1
-            outcome.rejected.append(reject(source, consumed.value, str(answer)))
+            rejected = consumed.batch or reject(source, consumed.value, str(answer))
+            outcome.rejected.append(rejected)
             continue
         label, probability = answer
         seen = model.envelope.trained_on_record(*source)
@@ -141,6 +156,8 @@ def predict_unit(
 
 def _decode(consumed: Consumed, model: Model) -> Record | str:
     """Return the record, or the reason why it cannot be predicted."""
+    if consumed.batch is not None:
+        return consumed.batch.reason
     if consumed.key is not None and len(consumed.key) > KEY_LIMIT_BYTES:
         return f"key: at most {KEY_LIMIT_BYTES} bytes, got {len(consumed.key)}"
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -25,6 +25,8 @@ from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients, refusals
+from stream.batches import UndecodableBatch
+from stream.records import Rejected
 from stream.service import Fatal, Stop, Warnings
 
 MAX_RECORDS = 5_000
@@ -129,11 +131,7 @@ class Units:
                 self._stop.wait(0.2)
             if self._lost or self._group.changed:
                 return None
-            new = [
-                Consumed(place.partition, record.offset, record.key, record.value)
-                for place, found in polled.items()
-                for record in found
-            ]
+            new = [_consumed(record) for found in polled.values() for record in found]
             records += new
             size += sum(len(consumed.value or b"") for consumed in new)
         membership = consumer.group_metadata()
@@ -243,3 +241,11 @@ class Units:
             for partition, offset in offsets.items():
                 place = TopicPartition(self._settings.data_topic, partition)
                 self._group.consumer.seek(place, offset)
+
+
+def _consumed(record: Any) -> Consumed:
+    if isinstance(record, UndecodableBatch):
+        source = (record.partition, record.first)
+        rejected = Rejected(source, record.reason, record.size, "", until=record.offset)
+        return Consumed(*source, None, None, rejected)
+    return Consumed(record.partition, record.offset, record.key, record.value)

@@ -106,14 +106,33 @@ class Prediction(Struct, frozen=True):
         return self.correct / self.n if self.n else None
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """A record of the rejected topic: where it stood, why it was not predicted, how it began."""
+class Rejected(Struct, frozen=True, omit_defaults=True):
+    """A record of the rejected topic: where it stood, why it was not predicted, how it began.
+
+    Attributes
+    ----------
+    source : tuple of int
+        Partition and offset of the record on the data topic; of a batch that cannot be decoded, the
+        first offset.
+    reason : str
+    size : int
+        Bytes of the value, or of the batch.
+    value : str
+        How the value begins; empty for a batch.
+    until : int or None
+        The last offset of a batch that cannot be decoded: all from `source` on are rejected.
+    """
 
     source: Source
     reason: str
     size: Count
     value: str
+    until: Count | None = None
+
+    @property
+    def last(self) -> int:
+        """The last offset that is rejected."""
+        return self.source[1] if self.until is None else self.until
 
 
 @dataclass(frozen=True)
@@ -155,9 +174,7 @@ parse = reader(dict)
 
 _read_record = reader(Record)
 _read_prediction = reader(Prediction)
-
-decode_rejected = reader(Rejected)
-"""Read a record of the rejected topic."""
+_read_rejected = reader(Rejected)
 
 decode_schema = reader(Schema)
 """Read the record of the schema topic."""
@@ -218,6 +235,20 @@ def encode_prediction(prediction: Prediction) -> bytes:
     if prediction.seen:
         fields["seen"] = True
     return msgspec.json.encode(fields)
+
+
+def decode_rejected(value: bytes | None) -> Rejected:
+    """Read a record of the rejected topic.
+
+    Raises
+    ------
+    RecordError
+        When a field is missing, of another type or out of range.
+    """
+    rejected = _read_rejected(value)
+    if rejected.last < (first := rejected.source[1]):
+        raise RecordError(f"until: expected {first} or more, got {rejected.until}")
+    return rejected
 
 
 def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejected:

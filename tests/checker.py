@@ -227,16 +227,27 @@ def _check_once(
     """I1, for the records from `oldest` on."""
     end = committed[0] if committed else 0
     sources: Counter[int] = Counter()
-    for topic, offset, source in itertools.chain(
-        (("prediction", p.offset, p.fields["source"]) for p in predictions),
-        (("rejected", r.offset, json.loads(r.value or b"")["source"]) for r in rejected),
+    batches: dict[int, int] = {}
+    for topic, offset, fields in itertools.chain(
+        (("prediction", p.offset, p.fields) for p in predictions),
+        (("rejected", r.offset, json.loads(r.value or b"")) for r in rejected),
     ):
         where = f"I1 {topic} partition {partition} offset {offset}"
+        source, last = fields["source"], fields.get("until", fields["source"][1])
         assert source[0] == partition, f"{where}: source {source}"
-        assert source[1] < end, f"{where}: source {source}, committed is {end}"
-        sources[source[1]] += 1
-        assert sources[source[1]] == 1, f"{where}: source {source} twice"
+        assert last < end, f"{where}: source {source} until {last}, committed is {end}"
+        for each in range(source[1], last + 1):
+            sources[each] += 1
+            assert sources[each] == 1, f"{where}: source {each} twice"
+            if "until" in fields:
+                batches[each] = last
     for row in data:
+        if row.offset in batches:
+            # A batch that cannot be decoded is read as one row without a value, at its last offset.
+            where = f"I1 data partition {partition} offset {row.offset}"
+            assert (row.offset, row.value) == (batches[row.offset], None), f"{where}: can be read"
+            for each in [each for each, last in batches.items() if each < last == row.offset]:
+                del sources[each]
         if oldest <= row.offset < end:
             found = sources.pop(row.offset, 0)
             assert found == 1, f"I1 data partition {partition} offset {row.offset}: {found} outputs"

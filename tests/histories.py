@@ -44,7 +44,7 @@ def classifier(version: int) -> Any:
 class Made:
     """A history; `log` is what a correct predictor would have written."""
 
-    data: dict[int, bytes] = field(default_factory=dict)
+    data: dict[int, bytes | None] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     models: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -220,7 +220,7 @@ def _unlabelled_counted(made: Made) -> None:
 
 
 def _other_label(made: Made) -> None:
-    record = json.loads(made.data[40])
+    record = json.loads(made.data[40] or b"")
     made.data[40] = json.dumps(record | {"label": 1 - record["label"]}).encode()
 
 
@@ -326,3 +326,49 @@ BROKEN_LOGS: list[tuple[str, int, Callable[[Made], object]]] = [
     ("a_line_at_an_n_that_is_not_logged", 1, _between),
 ]
 """Name, number of the line found, and what to do."""
+
+
+BATCH_FROM, BATCH_TO = RECORDS, RECORDS + 4
+
+
+def history_with_a_batch() -> Made:
+    """Make a correct history at whose end five records are a batch that cannot be decoded.
+
+    A reader gets one record for it, without a value, at the last of its offsets.
+    """
+    made = correct_history()
+    reason = "batch: cannot be decoded: wrong checksum"
+    made.rejected.append(
+        {"source": [0, BATCH_FROM], "reason": reason, "size": 99, "value": "", "until": BATCH_TO}
+    )
+    made.data[BATCH_TO] = None
+    made.committed = BATCH_TO + 1
+    made.tally["rejected"] += 1
+    return made
+
+
+def _batch_from(made: Made, first: int) -> None:
+    made.rejected[-1]["source"] = [0, first]
+
+
+def _batch_until(made: Made, last: int) -> None:
+    made.rejected[-1]["until"] = last
+
+
+def _readable(made: Made) -> None:
+    made.data[BATCH_FROM + 1] = made.data[0]
+
+
+def _not_told(made: Made) -> None:
+    made.rejected.pop()
+    made.tally["rejected"] -= 1
+
+
+BROKEN_BATCHES: list[tuple[str, Callable[[Made], object]]] = [
+    ("it_begins_in_a_record_that_was_predicted", lambda made: _batch_from(made, RECORDS - 1)),
+    ("it_ends_before_the_batch_does", lambda made: _batch_until(made, BATCH_TO - 1)),
+    ("it_holds_a_record_that_can_be_read", _readable),
+    ("it_is_told_by_one_offset", lambda made: made.rejected[-1].pop("until")),
+    ("it_is_not_told", _not_told),
+]
+"""Each violates I1."""

@@ -90,6 +90,11 @@ class Output(NamedTuple):
     source: int
     current: bool
 
+    @property
+    def until(self) -> int:
+        """The last offset that this answers: that of the source, but for a rejected batch."""
+        return self.content.last if isinstance(self.content, Rejected) else self.source
+
     def violation(self, invariant: str, expected: str, found: str) -> Violation:
         """Return a violation at this output."""
         return Violation(invariant, self.topic, self.partition, self.offset, expected, found)

@@ -71,20 +71,20 @@ def _walk(
             if output.content.source[0] != partition.number:
                 expected = f"a source in partition {partition.number}"
                 raise output.violation("I1", expected, f"{output.content.source}")
-            if output.source >= partition.committed:
-                beyond = output.source
+            if output.until >= partition.committed:
+                beyond = output.until
                 break
             if output.source <= last:
                 raise output.violation("I1", f"a source above {last}", f"{output.source}")
-            last = output.source
-            first.setdefault(output.topic, last)
+            last = output.until
+            first.setdefault(output.topic, output.source)
         counts.add(output)
         if not output.current:
             findings.not_checked["I1, I6, I7: from before the data topic was recreated"] += 1
             continue
         if isinstance(output.content, Prediction):
             recompute.check_seen(output, output.content)
-        if output.source < partition.data.start:
+        if output.until < partition.data.start:
             findings.not_checked["I1, I6: retention has deleted the record"] += 1
             continue
         row: Row = (-1, None)
@@ -92,10 +92,10 @@ def _walk(
             if row[0] >= output.source:
                 break
             check_deleted(row[0])
-        if row[0] != output.source:
+        if row[0] != output.until:  # a batch that cannot be decoded is one row, at its last offset
             found = f"{output.source}, where no record is"
             raise output.violation("I1", "the source of a record", found)
-        findings.checked["I1"] += 1
+        findings.checked["I1"] += output.until - output.source + 1
         if isinstance(output.content, Prediction):
             recompute.add(output, output.content, row[1])
     for offset, _ in data:

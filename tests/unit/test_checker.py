@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from stream.keys import signing_key
 from tests.checker import Report, Row, Snapshot, check_snapshot
 from tests.histories import (
     BROKEN,
+    BROKEN_BATCHES,
     BROKEN_LOGS,
     RECORDS,
     Broken,
     Made,
     correct_history,
+    history_with_a_batch,
     model_record,
 )
 
@@ -55,6 +58,21 @@ def test_a_correct_history_holds(tmp_path: Path) -> None:
     assert (report.models, report.swaps) == ({1, 2, 3}, 3)
     assert report.unlabelled == 1
     assert report.seen == 6
+
+
+def test_a_batch_that_cannot_be_decoded_is_rejected_as_one(tmp_path: Path) -> None:
+    report = checked(history_with_a_batch(), tmp_path)
+    assert (report.predictions, report.rejected) == (RECORDS - 1, 2)
+
+
+@pytest.mark.parametrize(("name", "breaks"), BROKEN_BATCHES)
+def test_a_batch_that_is_rejected_wrongly_is_found(
+    tmp_path: Path, name: str, breaks: Callable[[Made], object]
+) -> None:
+    made = history_with_a_batch()
+    breaks(made)
+    with pytest.raises(AssertionError, match=r"^I1 "):
+        checked(made, tmp_path)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)

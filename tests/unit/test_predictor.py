@@ -19,7 +19,7 @@ from predictor.predictor import (
 )
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
-from stream.records import Record, encode_record
+from stream.records import Record, Rejected, encode_record
 from stream.service import Stop, Stopped
 from tests.unit.classifiers import Sign, model
 
@@ -65,6 +65,17 @@ def test_the_tally_given_is_left_as_it_was_so_that_an_abort_changes_nothing() ->
 def test_partitions_are_counted_apart() -> None:
     outcome = outcome_of(consumed(5, partition=0), consumed(5, partition=1))
     assert [p.n for p, _ in outcome.predictions] == [1, 1]
+
+
+def test_a_batch_that_cannot_be_decoded_is_rejected_whole_and_predicting_goes_on_behind_it() -> (
+    None
+):
+    batch = Rejected((0, 5), "batch: cannot be decoded: wrong checksum", 99, "", until=9)
+    outcome = outcome_of(consumed(4), Consumed(0, 5, None, None, batch), consumed(10))
+    assert [p.source for p, _ in outcome.predictions] == [(0, 4), (0, 10)]
+    assert outcome.rejected == [batch]
+    assert outcome.tallies[0] == Tally(tp=2, rejected=1, model=7)
+    assert outcome_of(Consumed(0, 5, None, None, batch)).offsets == {0: 10}
 
 
 def test_a_record_without_a_label_is_predicted_but_not_counted() -> None:

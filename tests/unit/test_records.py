@@ -164,6 +164,14 @@ def test_any_bytes_can_be_rejected_and_read_again(
     assert decode_rejected(encode_rejected(rejected)) == rejected
 
 
+def test_a_rejected_batch_ends_where_it_begins_or_later() -> None:
+    batch = Rejected((0, 5), "reason", 99, "", until=7)
+    assert (batch.last, decode_rejected(encode_rejected(batch))) == (7, batch)
+    assert reject((0, 5), b"", "reason").last == 5
+    with pytest.raises(RecordError, match="until: expected 8 or more, got 7"):
+        decode_rejected(encode_rejected(Rejected((0, 8), "reason", 99, "", until=7)))
+
+
 def test_a_rejected_record_keeps_the_first_1000_bytes() -> None:
     rejected = reject((0, 1), b"x" * 900_000, "too wide")
     assert (rejected.size, rejected.value) == (900_000, "x" * REJECTED_VALUE_BYTES)

@@ -128,6 +128,12 @@ def test_with_the_committed_tally_lost_counts_and_position_come_from_the_newest_
     )
 
 
+def test_a_rejected_batch_is_answered_to_its_last_offset() -> None:
+    batch = Output(Rejected((0, 90), "batch: cannot be decoded", 99, "", until=119), "this")
+    assert resume((0, 500), Commit(100, COUNTED), None, batch, "this").offset == 120
+    assert resume((0, 500), None, prediction(99), batch, "this").offset == 120
+
+
 def test_with_rejected_records_alone_nothing_is_counted() -> None:
     position = resume((0, 500), None, None, rejected(41), "this")
     assert (position.offset, position.tally.n, position.tally.model) == (42, 0, 0)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,16 @@ from predictor.verify.walk import check_partition
 from stream.classifier import Model
 from stream.models import Envelope
 from tests.histories import (
+    BATCH_TO,
     BROKEN,
+    BROKEN_BATCHES,
     BROKEN_LOGS,
     RECORDS,
     Broken,
     Made,
     classifier,
     correct_history,
+    history_with_a_batch,
 )
 
 
@@ -91,6 +94,29 @@ def test_a_correct_history_is_checked_whole_and_holds() -> None:
     assert not findings.not_checked
     assert (findings.predictions, findings.rejected) == (RECORDS - 1, 1)
     assert (findings.models, findings.swapped_to) == ({1, 2, 3}, {2, 3})
+
+
+def test_each_offset_of_a_batch_that_cannot_be_decoded_counts_in_I1() -> None:  # noqa: N802 - the invariant's name
+    findings = verified(history_with_a_batch())
+    assert findings.checked["I1"] == BATCH_TO + 1
+    assert findings.rejected == 2
+
+
+@pytest.mark.parametrize(("name", "breaks"), BROKEN_BATCHES)
+def test_a_batch_that_is_rejected_wrongly_violates_I1(  # noqa: N802 - as above
+    name: str, breaks: Callable[[Made], object]
+) -> None:
+    made = history_with_a_batch()
+    breaks(made)
+    with pytest.raises(Violation, match=r"^I1 "):
+        verified(made)
+
+
+def test_a_batch_of_which_retention_left_the_end_is_checked() -> None:
+    made = history_with_a_batch()
+    partition = partition_of(made)
+    findings = verified(made, replace(partition, data=cut(partition.data, BATCH_TO - 1)))
+    assert findings.checked["I1"] == 5
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
