@@ -241,7 +241,8 @@ def _old_records(place: TopicPartition, batch: Any) -> Iterator[Any]:
 def _undecodable(
     place: TopicPartition, raw: memoryview, first: int, last: int, error: BaseException
 ) -> UndecodableBatch:
-    batch = UndecodableBatch(*place, None, last, -1, 0, None, None, [], None, -1, -1, -1)
+    time_ms = -1 if raw[_MAGIC_AT] < 2 else max(-1, DefaultRecordBatch(raw).first_timestamp)
+    batch = UndecodableBatch(*place, None, last, time_ms, 0, None, None, [], None, -1, -1, -1)
     batch.first, batch.size = first, len(raw)
     known = isinstance(error, BatchError | CodecError)
     text = str(error) if known else f"{type(error).__name__}: {error}".rstrip(": ")

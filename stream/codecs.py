@@ -17,6 +17,7 @@ UNPACKED_LIMIT = 128 * 2**20
 """Most bytes that a batch may decompress to."""
 
 _PIECE_BYTES = 2**20
+_GZIP = b"\x1f\x8b"
 _XERIAL = b"\x82SNAPPY\0"
 _XERIAL_HEADER_BYTES = 16
 
@@ -56,7 +57,10 @@ def _none(data: bytes) -> Iterable[bytes]:
 
 
 def _gzip(data: bytes) -> Iterator[bytes]:
-    while data:
+    """Decompress the members of gzip data; what follows them is ignored, as Java does."""
+    first = True
+    while first or data.startswith(_GZIP):
+        first = False
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             piece = member.decompress(data, _PIECE_BYTES)

@@ -15,6 +15,10 @@ MAX_DEPTH = 500
 """Deepest nesting that is read. msgspec's own limit depends on Python's stack, so the same record
 could be read by one service and refused by another."""
 
+MAX_BYTES = 16 * 2**20
+"""Longest value that is read. Compressed, a long one passes the brokers' limits, and a list of numbers
+takes ten times its size in memory."""
+
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _WORDS = {
@@ -63,6 +67,8 @@ def reader(kind: type[T]) -> Callable[[bytes | None], T]:
     def read(value: bytes | None) -> T:
         if value is None:
             raise RecordError("value: expected a JSON object, got null")
+        if len(value) > MAX_BYTES:
+            raise RecordError(f"value: at most {MAX_BYTES} bytes, got {len(value)}")
         if len(value) > MAX_DEPTH and _too_deep(value):
             raise RecordError(f"value: not JSON: nested deeper than {MAX_DEPTH} levels")
         try:

@@ -184,10 +184,10 @@ def test_a_snappy_block_that_claims_gigabytes_allocates_none() -> None:
 
 
 COMPRESSED = [
-    (GZIP, lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:])),
+    (GZIP, lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:]) + b"behind the data"),
     (SNAPPY, snappy.compress),
     (LZ4, lambda data: lz4.frame.compress(data, store_size=False, content_checksum=True)),
-    (LZ4, lambda data: lz4.frame.compress(data, block_linked=False) + b"behind the frame"),
+    (LZ4, lambda data: lz4.frame.compress(data, block_linked=False) + b"behind the data"),
     (ZSTD, lambda data: zstandard.ZstdCompressor(write_content_size=False).compress(data)),
     (ZSTD, lambda data: b"".join(map(zstandard.compress, (data[:9], data[9:])))),
 ]
@@ -207,7 +207,7 @@ def test_compressed_data_that_ends_early_is_not_decoded(
     codec: int, compress: Callable[[bytes], bytes]
 ) -> None:
     raw = batch(THREE)
-    data = compress(raw[HEADER_BYTES:]).removesuffix(b"behind the frame")
+    data = compress(raw[HEADER_BYTES:]).removesuffix(b"behind the data")
     cut = with_attributes(with_payload(raw, data[: len(data) // 2]), codec)
     assert summary(read(cut, batch([b"behind"], base=3))) == [(0, 2), b"behind"]
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.decoding import MAX_BYTES
 from stream.keys import SigningKey, TrustedKeys, signing_key
 from stream.models import Assembler, ModelError, pack, unpack, verify
 from stream.records import (
@@ -260,6 +261,13 @@ def test_json_is_read_up_to_a_depth_that_does_not_depend_on_the_stack(depth: int
     else:
         with pytest.raises(RecordError, match="nested deeper than 500 levels"):
             decode_record(value)
+
+
+def test_a_value_of_more_than_16_mib_is_refused_before_it_is_read() -> None:
+    largest = b'{"id":1,"features":[1]}'.ljust(MAX_BYTES)
+    assert decode_record(largest).id == 1
+    with pytest.raises(RecordError, match="value: at most 16777216 bytes, got 16777217"):
+        decode_record(largest + b" ")
 
 
 def test_a_number_too_large_for_a_double_is_no_feature() -> None:
