@@ -16,8 +16,8 @@ MAX_DEPTH = 500
 could be read by one service and refused by another."""
 
 MAX_BYTES = 16 * 2**20
-"""Longest value that is read. Compressed, a long one passes the brokers' limits, and a list of numbers
-takes ten times its size in memory."""
+"""Longest value that is read. A compressed batch may hold longer ones than the brokers' limits say,
+and a list of numbers takes ten times its size in memory."""
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
