@@ -51,7 +51,8 @@ def run(path: Path, argument: str, monkeypatch: pytest.MonkeyPatch) -> int:
     for way in ("fork", "_exit", "execvp"):
         monkeypatch.setattr(os, way, never)
     module = ".".join(path.with_suffix("").parts).removesuffix(".__main__")
-    monkeypatch.delitem(sys.modules, module, raising=False)  # another test may have imported it
+    for name in (module, f"{module}.__main__"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported it
     is_module = (ROOT / path).parent.joinpath("__init__.py").exists()
     execute = partial(runpy.run_module, alter_sys=True) if is_module else runpy.run_path
     with pytest.raises(SystemExit) as ended:
