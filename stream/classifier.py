@@ -99,7 +99,6 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
 
     Parameters
     ----------
-    envelope : Envelope
     schema : Schema or None
         The stream's, if it has one.
     features : int or None
@@ -200,8 +199,6 @@ def load(
 
     Parameters
     ----------
-    envelope : Envelope
-    pickle : bytes
     max_bytes : int
         Largest size that it may unpack to.
     max_microseconds : float

@@ -75,7 +75,6 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
 
     Parameters
     ----------
-    settings : StreamSettings
     **options
         Options of `KafkaConsumer` that override the defaults here.
     """
@@ -98,7 +97,6 @@ def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
 
     Parameters
     ----------
-    settings : StreamSettings
     **options
         Options of `KafkaProducer` that override the defaults here.
     """

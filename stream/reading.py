@@ -73,12 +73,9 @@ def newest(
 
     Parameters
     ----------
-    client : KafkaConsumer
-    partition : TopicPartition
     choose : callable
         Takes the records of a range, oldest first; returns what it looked for, or ``None`` to go
         on with a longer range.
-    stop : Stop
     most : int, optional
         Longest range, in offsets.
 

@@ -34,10 +34,8 @@ class Transactions:
 
     Parameters
     ----------
-    settings : StreamSettings
     name : str
         The transactional id.
-    log : logging.Logger
     group : str, optional
         The consumer group whose offsets the transactions commit.
     """
