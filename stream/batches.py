@@ -36,12 +36,19 @@ _OLD_HEADER_BYTES = MemoryRecords.MIN_SLICE
 _MAGIC_AT = MemoryRecords.MAGIC_OFFSET
 _LAST_OFFSET_DELTA_AT = 23
 
+_suspects: set[tuple[TopicPartition, int]] = set()
+"""Batches whose checksum was wrong once, which may have happened on the way from the broker."""
+
 _warnings = Warnings(logging.getLogger("stream"))
 _client_unpack_records = Fetcher.PartitionRecords._unpack_records
 
 
 class BatchError(ValueError):
     """A batch that cannot be decoded."""
+
+
+class ChecksumError(BatchError):
+    """A batch that is not what its producer sent."""
 
 
 class UndecodableBatch(ConsumerRecord):  # type: ignore[misc] # kafka-python carries no types
@@ -103,6 +110,8 @@ def unpack_records(
                 except (MemoryError, KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as error:  # noqa: BLE001 - compiled codecs raise what they like
+                    if isinstance(error, ChecksumError) and _is_new_suspect(place, raw):
+                        return  # fetched once more, from here on
                     last = _certain_last_offset(raw, batches._next_slice, first)
                     found = [_undecodable(place, raw, first, last, error)] if last >= first else []
                 for record in found:
@@ -136,7 +145,7 @@ def _records(part: Any, place: TopicPartition, raw: memoryview) -> Iterator[Any]
     batch = DefaultRecordBatch(raw) if magic == 2 else LegacyRecordBatch(raw, magic)
     skipped = magic == 2 and _is_skipped(part, batch)
     if part.check_crcs and not batch.validate_crc():
-        raise BatchError("wrong checksum")
+        raise ChecksumError("wrong checksum")
     part.bytes_read += len(raw)
     if magic < 2:
         return _old_records(place, batch)
@@ -155,6 +164,15 @@ def _is_skipped(part: Any, batch: Any) -> bool:
             part.aborted_producer_ids.discard(batch.producer_id)
         aborted = part._is_batch_aborted(batch)
     return batch.is_control_batch or aborted
+
+
+def _is_new_suspect(place: TopicPartition, raw: memoryview) -> bool:
+    suspect = (place, _base_offset(raw))
+    if suspect in _suspects:
+        _suspects.discard(suspect)
+        return False
+    _suspects.add(suspect)
+    return True
 
 
 def _decode(place: TopicPartition, batch: Any, data: bytes) -> Iterator[Any]:

@@ -39,6 +39,7 @@ THREE = [b"a", b"b", b"c"]
 
 @pytest.fixture(autouse=True)
 def applied() -> None:
+    batches._suspects.clear()
     assert Fetcher.PartitionRecords._unpack_records is unpack_records, kafka_workarounds
 
 
@@ -63,8 +64,23 @@ def take_all(fetched: Any) -> list[Any]:
     return found
 
 
-def read(*raw: bytes, **options: Any) -> list[Any]:
-    return take_all(part(b"".join(raw), **options))
+def read(*raw: bytes, start: int = 0, **options: Any) -> list[Any]:
+    """Read to the end, in more than one fetch where the first ends early."""
+    found, fetched = [], part(b"".join(raw), start, **options)
+    found += take_all(fetched)
+    if rest := batches_from(b"".join(raw), fetched.next_fetch_offset):
+        found += take_all(part(rest, fetched.next_fetch_offset, **options))
+    return found
+
+
+def batches_from(raw: bytes, offset: int) -> bytes:
+    """Leave out the batches before an offset, as a broker does."""
+    while raw:
+        base, length = struct.unpack_from(">qi", raw)
+        if base + struct.unpack_from(">i", raw, 23)[0] >= offset or raw[16] < 2:
+            return raw
+        raw = raw[12 + length :]
+    return raw
 
 
 def summary(records: list[Any]) -> list[tuple[int, int] | bytes]:
@@ -151,6 +167,15 @@ def test_a_batch_that_cannot_be_decoded_is_one_item_between_its_neighbours(
     assert found[1].size == len(damage(raw))
     # The last of a fetch too.
     assert summary(read(batch([b"before"]), damage(raw))) == [b"before", (1, 3)]
+
+
+def test_a_batch_with_a_wrong_checksum_is_fetched_once_more() -> None:
+    sound, behind = batch(THREE), batch([b"behind"], base=3)
+    damaged = sound[:-1] + b"x" + behind
+    fetched = part(damaged)
+    assert (fetched.take(10), fetched.next_fetch_offset, bool(fetched)) == ([], 0, False)
+    assert summary(part(sound + behind).take(10)) == [*THREE, b"behind"]
+    assert summary(part(damaged).take(10)) == [(0, 2), b"behind"]
 
 
 def test_a_header_key_that_is_no_text_is_named_in_the_reason() -> None:
