@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE_SECONDS = 4.5
+PATIENCE_SECONDS = 4.4
 """Time from the order to stop to the end of the process; an orderly end takes less."""
 
+_STEP_SECONDS = 0.1
 _SAYING_SECONDS = 0.25
 
 _doing: list[Callable[[], str]] = []
@@ -55,7 +56,9 @@ def watch(await_stop: Callable[[], object], log: logging.Logger) -> None:
 
     def wait_and_end() -> None:
         await_stop()
-        time.sleep(PATIENCE_SECONDS)
+        # In steps, each of which takes longer on a busy machine, or while the process is suspended.
+        for _ in range(round(PATIENCE_SECONDS / _STEP_SECONDS)):
+            time.sleep(_STEP_SECONDS)
         saying = threading.Thread(target=say, daemon=True)
         saying.start()
         saying.join(_SAYING_SECONDS)  # the log itself may be what hangs

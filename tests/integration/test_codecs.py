@@ -61,7 +61,7 @@ def write_foreign(
             topics.settings.data_topic,
             encode_record(Record(first_id + n, [1.0 - n % 3, n / 7], n % 2)),
             key=b"key %d" % n if headers else None,
-            headers=[("ü", b"\xff"), ("", None)] if headers else None,
+            headers=[("ü", b"\xff"), ("x", None)] if headers else None,
             partition=0,
         )
     if transactional:
@@ -87,7 +87,7 @@ def test_what_librdkafka_writes_with_any_codec_is_predicted(
         written += way[1]
     await_answered(topics, written, 180)
     assert [p["id"] for p in topics.predictions()] == list(range(written))
-    assert "WARNING" not in predictor.log()
+    assert "cannot be decoded" not in predictor.log()
     topics.check()
 
 
@@ -115,7 +115,7 @@ def test_topics_that_the_broker_compresses_are_read_by_every_service(
     await_line(generator, "done")
     start("datagenerator", COUNT="2000", RATE="0")
     topics.write_values([b"not json"])
-    await_answered(topics, 2_001)
+    await_answered(topics, 2_001, 180)
     assert [r["reason"].partition(":")[0] for r in topics.rejected()] == ["value"]
     verified = start.python("-m", "predictor.verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
@@ -135,9 +135,9 @@ UNDECODABLE: list[tuple[str, Callable[[], bytes], str]] = [
         "contentChecksum",
     ),
     (
-        "300 MB in 10 KB",
+        "150 MB in few bytes",
         lambda: with_attributes(
-            with_payload(batch([b""]), zstandard.compress(large_record(300 * 2**20))), ZSTD
+            with_payload(batch([b""]), zstandard.compress(large_record(150 * 2**20))), ZSTD
         ),
         "decompresses to more than",
     ),
@@ -189,10 +189,9 @@ def test_batches_that_cannot_be_decoded_are_rejected_and_each_other_record_is_pr
         assert reason in rejected["reason"]
         assert rejected["value"] == ""
     assert [p["id"] for p in topics.predictions()] == list(range(topics.written()))
-    await_line(predictor, f"rejected={len(expected)}")
-    assert predictor.log().count("cannot be decoded") == 1
-    topics.check(topics.log)
-    verified = start.python("-m", "predictor.verify", "--json")
+    await_line(predictor, f"{place(topics).topic} partition 0 offsets {expected[0][0]} to")
+    topics.check()
+    verified = start.python("-m", "predictor.verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
@@ -223,11 +222,11 @@ def test_on_no_topic_does_a_batch_that_cannot_be_decoded_stop_a_service(
     await_line(generator, "done")
     modelgenerator = start("modelgenerator", RETRAIN_EVERY="100")
     predictor = start("predictor")
-    eventually(lambda: topics.predictions(), 60)
+    eventually(topics.predictions, 120)
     produce(topics.admin, TopicPartition(topic, 0), broken)
     newest = topics.predictions()[-1]["model"]
     start("datagenerator", COUNT="3000", RATE="300")
-    eventually(lambda: topics.predictions()[-1]["model"] > newest, 60)
+    eventually(lambda: topics.predictions()[-1]["model"] > newest, 120)
     if name in ("data", "model", "status"):
         await_line(predictor, f"{topic} partition 0 offsets")
     for process in (modelgenerator, predictor):
@@ -285,7 +284,7 @@ def test_what_a_disk_has_damaged_is_rejected_and_the_stream_goes_on_behind_it(
         found = [(r["source"], r["until"]) for r in topics.rejected()]
         assert found == [([0, offset], offset + 2) for offset in first]
         assert [p["id"] for p in topics.predictions()] == list(range(topics.written()))
-        topics.check(topics.log)
+        topics.check()
         assert start.python("-m", "predictor.verify").returncode == 0
         undecodable = [r for r in topics.records(topic) if isinstance(r, UndecodableBatch)]
         assert len(undecodable) == len(damages)
@@ -333,6 +332,6 @@ def test_a_client_that_spins_is_ended_on_sigterm_with_a_line_that_says_where(
     running = start(service, PYTHONPATH=str(folder))
     await_line(running, "spins")
     assert running.stop(30) == 1
-    last = running.log().splitlines()[-1]
-    assert f"reading {topics.settings.data_topic} partition 0 offset 3" in last
-    assert "in spin" in last
+    [line] = [line for line in running.log().splitlines() if "did not stop within" in line]
+    assert f"reading {topics.settings.data_topic} partition 0 offset 3" in line
+    assert "in spin" in line
