@@ -12,7 +12,7 @@ import threading
 from functools import partial
 from itertools import islice
 
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError
 
 from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
@@ -22,7 +22,7 @@ from datagenerator.topics import prepare
 from stream.clients import admin, close, closing, connect, producer
 from stream.records import Record, encode_record
 from stream.refusals import raise_if_refused
-from stream.service import Backoff, Fatal, Stop, Warnings, run
+from stream.service import Backoff, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
 
@@ -40,8 +40,6 @@ def main(settings: Settings, stop: Stop) -> None:
                 outbox = Outbox(client, stop, LOG, partial(check_refused, settings, stop))
                 send(settings, source, outbox, stop)
                 stop.wait(threading.TIMEOUT_MAX)
-            except MessageSizeTooLargeError as error:
-                raise Fatal(f"{settings.data_topic}: the broker refuses records: {error}") from None
             except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
                 raise_if_refused(error, settings, "Write")
                 warnings.warn("send", f"{settings.data_topic}: {error!r}; resuming at its end")

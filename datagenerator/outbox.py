@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from stream.refusals import TopicError
 from stream.service import WARN_EVERY_SECONDS, Stop, Warnings
 
 MAX_UNACKNOWLEDGED = 10_000
@@ -43,7 +44,7 @@ class Outbox:
         self._on_stalled = on_stalled
         self._warnings = Warnings(log, clock)
         self._clock = clock
-        self._futures: deque[Any] = deque()
+        self._sent: deque[tuple[Any, str, int]] = deque()  # future, topic, bytes of the value
         self._last_progress = clock()
         self._next_warning = -math.inf
         self._next_offsets: dict[tuple[str, int], int] = {}
@@ -55,12 +56,13 @@ class Outbox:
         Raises
         ------
         KafkaError
-            When this record, or an earlier one, cannot be delivered.
+            When this record, or an earlier one, cannot be delivered; a `TopicError` names it.
         Stopped
         """
-        if len(self._futures) >= MAX_UNACKNOWLEDGED:
+        if len(self._sent) >= MAX_UNACKNOWLEDGED:
             self.flush(MAX_UNACKNOWLEDGED // 2)
-        self._futures.append(self._producer.send(topic, value, key=key, partition=partition))
+        future = self._producer.send(topic, value, key=key, partition=partition)
+        self._sent.append((future, topic, len(value)))
 
     def flush(self, remaining: int = 0) -> None:
         """Wait until at most `remaining` records are unacknowledged.
@@ -72,7 +74,7 @@ class Outbox:
         Stopped
         """
         self.poll()
-        while len(self._futures) > remaining:
+        while len(self._sent) > remaining:
             self._stop.wait(0.005)
             self.poll()
 
@@ -84,20 +86,22 @@ class Outbox:
         KafkaError
             When a record cannot be delivered.
         """
-        futures, before = self._futures, len(self._futures)
-        while futures and futures[0].is_done:
-            if futures[0].exception is not None:
-                raise futures[0].exception
-            self._check_offset(futures.popleft().value)
-        self.acknowledged += before - len(futures)
+        sent, before = self._sent, len(self._sent)
+        while sent and sent[0][0].is_done:
+            future, topic, size = sent[0]
+            if future.exception is not None:
+                raise TopicError(topic, future.exception, size)
+            self._check_offset(future.value)
+            sent.popleft()
+        self.acknowledged += before - len(sent)
         now = self._clock()
-        if not futures or len(futures) < before:
+        if not sent or len(sent) < before:
             self._last_progress = now
         elif now - self._last_progress > STALLED_SECONDS and now >= self._next_warning:
             self._next_warning = now + WARN_EVERY_SECONDS
             self._log.warning(
                 "no record acknowledged for %.0f s; %d wait, and keep their order",
-                *(now - self._last_progress, len(futures)),
+                *(now - self._last_progress, len(sent)),
             )
             self._on_stalled()
 

@@ -15,7 +15,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,19 +23,25 @@ from typing import Any
 import sklearn
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
+from kafka.errors import (
+    InvalidProducerEpochError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFencedError,
+)
 
 from modelgenerator.envelope import check, describe, pickled
 from modelgenerator.settings import Settings
 from modelgenerator.status_feed import FALLEN, latest_statuses
 from modelgenerator.trainer import Publication
-from stream import clients, reading, refusals
+from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
 from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
 from stream.model_topic import ModelTopic, StoredModel
-from stream.models import Envelope, ModelError, now, pack
+from stream.models import PART_BYTES, Envelope, Message, ModelError, now, pack
 from stream.reading import newest_schema
 from stream.records import LARGEST_VERSION, Schema
+from stream.refusals import PERMANENT, TopicError, causes, explained, raise_if_refused
 from stream.service import Fatal, Stop, Warnings
 from stream.topics import create_missing_topics
 from stream.transactions import Transactions
@@ -51,13 +57,14 @@ HIDDEN_SECONDS = 3.0
 """How long to wait for another producer's open transaction, which may hide newer records."""
 
 OUTSTANDING_PARTS = 4
+SMALLEST_PART_BYTES = 1_000
 
 Allowed = Callable[[Envelope | None], None]
 """Given the newest model on the topic; raises `NotPublished` if publishing is not allowed."""
 
 
 class NotPublished(Exception):
-    """The newest model on the topic does not allow a publication; the message says why."""
+    """A publication that is not allowed: a model is pinned, or the brokers never take it."""
 
 
 def unless_pinned(newest: Envelope | None) -> None:
@@ -150,7 +157,8 @@ def publish_trained(
     Returns
     -------
     int or None
-        The version; ``None`` while a model is pinned, with a warning once a minute.
+        The version; ``None`` while a model is pinned or the brokers do not take the model, with a
+        warning once a minute.
 
     Raises
     ------
@@ -182,7 +190,7 @@ def publish_trained(
             publisher = Publisher(settings, key, stop, consumer)
             version = publisher.publish(envelope, pickle, unless_pinned)
         except NotPublished as reason:
-            _warnings.warn("pinned", str(reason))
+            _warnings.warn("not published", str(reason))
             return None
         except ModelError as error:
             _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
@@ -232,6 +240,7 @@ class Publisher:
         self._models = models or ModelTopic(
             settings, consumer, stop, TrustedKeys(settings.trusted_keys)
         )
+        self._part_bytes = PART_BYTES
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"
         self._transactions = Transactions(settings, self._name, log)
@@ -258,7 +267,7 @@ class Publisher:
         ModelError
             When predictors would refuse the model.
         NotPublished
-            When `allowed` raises it.
+            When `allowed` raises it, or the brokers would refuse the records again and again.
         Stopped
         Fatal
             When the brokers refuse the credentials, a right is missing, or the key is not trusted.
@@ -275,7 +284,9 @@ class Publisher:
                 return self._transaction(producer, envelope, pickle, allowed, tried)
             except (KafkaError, DeadlineExceeded, OSError) as error:
                 stop.check()
-                refusals.raise_if_refused(error, settings, "Write", self._name)
+                if line := explained(error, settings, PERMANENT):
+                    raise NotPublished(line) from None
+                raise_if_refused(error, settings, "Write", self._name)
                 if _fenced(error):
                     _warnings.warn("fenced", "fenced by another publisher; publishing again")
                 else:
@@ -321,12 +332,15 @@ class Publisher:
         """
         held = self._models.newest()
         if held is None or not held.envelope.pinned:
-            raise NotPublished("the newest model is not pinned")
+            raise NotPublished(f"{self._settings.model_topic}: the newest model is not pinned")
         served = serving(self._models, self._consumer, self._settings, self._stop) or held
 
         def still_pinned(newest: Envelope | None) -> None:
             if newest is None or newest.version != held.version:
-                raise NotPublished("another model was published meanwhile; look at it, try again")
+                raise NotPublished(
+                    f"{self._settings.model_topic}: another model was published meanwhile; look at"
+                    " it, try again"
+                )
 
         return self._again(served.version, "unpin", pinned=False, allowed=still_pinned)
 
@@ -372,17 +386,36 @@ class Publisher:
         return version
 
     def _write(self, producer: KafkaProducer, envelope: Envelope, pickle: bytes) -> None:
-        producer.begin_transaction()
-        outstanding: deque[Any] = deque()  # the producer itself would buffer any number of parts
-        for message in pack(envelope, pickle, self._key):
+        """Write a model in one transaction; its parts become smaller until the topic takes them."""
+        while True:
+            part_bytes = min(self._part_bytes, len(pickle))
+            producer.begin_transaction()
+            try:
+                self._send(producer, pack(envelope, pickle, self._key, part_bytes))
+            except KafkaError as error:
+                if part_bytes < 2 * SMALLEST_PART_BYTES or not _too_large(error):
+                    raise
+                producer.abort_transaction()
+                self._part_bytes = part_bytes // 2
+            else:
+                producer.commit_transaction()
+                return
+
+    def _send(self, producer: KafkaProducer, parts: Iterable[Message]) -> None:
+        topic = self._settings.model_topic
+        outstanding: deque[tuple[Any, int]] = deque()  # a producer buffers any number of parts
+        for part in parts:
             self._stop.check()
             if len(outstanding) == OUTSTANDING_PARTS:
-                outstanding.popleft().get(timeout=TRANSACTION_SECONDS)
-            topic, value, headers = self._place.topic, message.value, message.headers
-            outstanding.append(producer.send(topic, value, headers=headers, partition=0))
-        for future in outstanding:
-            future.get(timeout=TRANSACTION_SECONDS)
-        producer.commit_transaction()
+                _delivered(topic, *outstanding.popleft())
+            size = len(part.value)
+            try:
+                future = producer.send(topic, part.value, headers=part.headers, partition=0)
+            except KafkaError as error:  # also where an earlier part was refused
+                raise TopicError(topic, error, size) from None
+            outstanding.append((future, size))
+        while outstanding:
+            _delivered(topic, *outstanding.popleft())
 
     def _settled_end(self) -> int:
         """Return the end of the model topic, once no open transaction hides anything before it.
@@ -411,10 +444,19 @@ class Publisher:
         return max((version for version in versions if version < LARGEST_VERSION), default=0)
 
 
-def _fenced(error: BaseException) -> bool:
-    """Tell whether another publisher fenced this one.
+def _delivered(topic: str, future: Any, size: int) -> None:
+    """Wait until the brokers have a record; an error names its topic and size."""
+    try:
+        future.get(timeout=TRANSACTION_SECONDS)
+    except KafkaError as error:
+        raise TopicError(topic, error, size) from None
 
-    The client raises what went wrong, or a KafkaError that carries it.
-    """
+
+def _fenced(error: BaseException) -> bool:
+    """Tell whether another publisher fenced this one."""
     fenced = (ProducerFencedError, InvalidProducerEpochError)
-    return any(isinstance(each, fenced) for each in (error, *error.args))
+    return any(isinstance(each, fenced) for each in causes(error))
+
+
+def _too_large(error: BaseException) -> bool:
+    return any(isinstance(each, MessageSizeTooLargeError) for each in causes(error))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import (
@@ -15,7 +17,7 @@ from kafka.errors import (
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from predictor.group import Group
-from predictor.outputs import messages
+from predictor.outputs import Message, messages
 from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
@@ -85,8 +87,7 @@ class Committer:
             self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, outcome))
         except (KafkaError, DeadlineExceeded, ValueError) as error:
             refusals.raise_if_refused(error, self._settings, "Write", self.transactional_id)
-            # The client raises the broker's answer itself, or as the argument of its own error.
-            for found in (error, *error.args):
+            for found in refusals.causes(error):
                 if isinstance(found, ProducerFencedError | InvalidProducerEpochError):
                     raise FencedError(repr(error)) from None
             raise CommitError(repr(error)) from None
@@ -95,20 +96,22 @@ class Committer:
         producer, topic, settings = self.producer, self._group.topic, self._settings
         assert producer is not None
         producer.begin_transaction()
-        sent = [producer.send(*message) for message in messages(outcome, settings, topic.id)]
-        producer.send_offsets_to_transaction(
-            {
-                TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
-                    offset, outcome.tallies[partition].to_metadata(), -1
-                )
-                for partition, offset in outcome.offsets.items()
-            },
-            membership,
-        )
-        producer.flush()
-        for future in sent:
-            if future.failed():
-                raise future.exception
+        outputs = messages(outcome, settings, topic.id)
+        sent: list[Any] = []
+        try:
+            sent.extend(producer.send(*output) for output in outputs)
+            producer.send_offsets_to_transaction(
+                {
+                    TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
+                        offset, outcome.tallies[partition].to_metadata(), -1
+                    )
+                    for partition, offset in outcome.offsets.items()
+                },
+                membership,
+            )
+            producer.flush()
+        finally:  # a record that was refused says more than what failed because of it
+            _check(sent, outputs)
         # Asked after the records were read: an id never comes back, so they are this topic's.
         if self._group.describe().id != topic.id:
             raise UnknownTopicOrPartitionError(f"{settings.data_topic} was recreated")
@@ -139,3 +142,11 @@ class Committer:
             refusals.raise_if_refused(error, settings, transaction=self.transactional_id)
             raise
         return producer
+
+
+def _check(sent: Sequence[Any], outputs: Sequence[Message]) -> None:
+    """Raise the error of the first record that the brokers did not take, with its topic."""
+    for future, output in zip(sent, outputs, strict=False):  # fewer are sent where a send raises
+        if future.failed():
+            size = len(output.value) + len(output.key or b"")
+            raise refusals.TopicError(output.topic, future.exception, size)

@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaConfigurationError, KafkaError, RetriableError
 
-from stream import kafka_workarounds
-from stream.refusals import raise_if_refused
+from stream import addresses, kafka_workarounds
+from stream.refusals import TEMPORARY, causes, explained, raise_if_refused
 from stream.service import Backoff, Fatal, Stop, Warnings
 from stream.settings import StreamSettings
 from stream.tls import tls
@@ -25,6 +25,9 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_MS = 10_000
 CLOSE_SECONDS = 1.5
 BOOTSTRAP_TIMEOUT_MS = 5_000
+LARGEST_RECORD_BYTES = 4 * 2**20
+"""More than any record of the services has, so that the topic's own limit decides."""
+
 _FOREVER_MS = 2**31 - 1
 
 
@@ -47,16 +50,55 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
             raise Fatal(str(error)) from None
         except (KafkaError, OSError) as error:
             raise_if_refused(error, settings)
-            if isinstance(error, RetriableError | OSError):
-                warnings.warn(
-                    "broker",
-                    f"no broker answers at {settings.kafka_bootstrap_servers} with"
-                    f" KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}"
-                    f" ({type(error).__name__}); retrying",
-                )
-            else:  # for instance fewer brokers than REPLICATION_FACTOR so far
-                warnings.warn("kafka", f"{settings.kafka_bootstrap_servers}: {error!r}; retrying")
+            look = partial(trouble, error, settings)
+            line = stop.until_stopped(look) if warnings.due("broker") else ""
+            warnings.warn("broker", f"{line}; retrying")
         stop.wait(next(pauses))
+
+
+def trouble(error: BaseException, settings: StreamSettings) -> str:
+    """Say in one line why the brokers do not do what they were asked, as far as one can see here.
+
+    It looks up the addresses and connects to them, so it takes some seconds.
+    """
+    if line := explained(error, settings, TEMPORARY):
+        return line
+    if any(isinstance(cause, RetriableError | OSError) for cause in causes(error)):
+        return _unreachable(settings) or f"{settings.kafka_bootstrap_servers}: {error!r}"
+    return f"{settings.kafka_bootstrap_servers}: {error!r}"
+
+
+def _unreachable(settings: StreamSettings) -> str | None:
+    """Say which broker cannot be reached; ``None`` where all can."""
+    servers = settings.kafka_bootstrap_servers
+    given = {address: addresses.problem(address) for address in addresses.parse(servers)}
+    reason = "it takes connections, but does not answer as a broker with this protocol does"
+    if all(given.values()):
+        reason = ", ".join(map(str, given.values()))
+        if len(given) > 1:
+            reason = ", ".join(f"{address}: {problem}" for address, problem in given.items())
+    else:
+        with suppress(KafkaError, OSError), closing(admin(settings)) as client:
+            return _misled(settings, kafka_workarounds.advertised(client))
+    return (
+        f"no broker answers at {servers} with"
+        f" KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol} ({reason})"
+    )
+
+
+def _misled(settings: StreamSettings, brokers: list[kafka_workarounds.Broker]) -> str | None:
+    """Say which brokers cannot be reached where they tell clients to connect."""
+    lost = []
+    for broker in brokers:
+        address = addresses.Address(broker.host, broker.port)
+        if problem := addresses.problem(address):
+            lost.append(f"broker {broker.id} advertises {address} ({problem})")
+    if not lost:
+        return None
+    return (
+        f"{settings.kafka_bootstrap_servers} answers, but clients cannot go where it sends them:"
+        f" {', '.join(lost)}; look at advertised.listeners of the broker"
+    )
 
 
 @cache
@@ -108,6 +150,7 @@ def producer(settings: StreamSettings, **options: Any) -> KafkaProducer:
             "linger_ms": 20,
             "batch_size": 256 * 1024,
             "max_block_ms": 5_000,
+            "max_request_size": LARGEST_RECORD_BYTES,
             "delivery_timeout_ms": _FOREVER_MS,
             **options,
         }

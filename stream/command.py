@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 
+from stream.clients import trouble
 from stream.refusals import refusal
 from stream.service import Fatal
 from stream.settings import SettingsError, StreamSettings, misspelt, read
@@ -46,9 +47,9 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
         return work(found)
     except (Fatal, KafkaError, OSError) as error:
         line = str(error) or repr(error)
-        if isinstance(error, KafkaTimeoutError):
-            line = f"no broker answers at {found.kafka_bootstrap_servers}"
-        print(refusal(error, found) or line, file=sys.stderr)
+        if isinstance(error, KafkaError):
+            line = refusal(error, found) or trouble(error, found)
+        print(line, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1

@@ -6,17 +6,22 @@ calling what was patched here: the names that start with ``unpatched``.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     IllegalSaslStateError,
+    KafkaError,
     KafkaTimeoutError,
+    NotControllerError,
     SaslAuthenticationFailedError,
+    UnknownError,
     UnsupportedSaslMechanismError,
+    for_code,
 )
 from kafka.net.connection import KafkaConnection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -144,6 +149,25 @@ def close_producer(producer: KafkaProducer) -> None:
         producer.close(timeout=1)
 
 
+# Symptom: a flush raises `UnknownError` when a batch that was too large for its topic is split
+# meanwhile.
+
+
+def _flush(producer: KafkaProducer, timeout: float | None = None) -> None:
+    while True:
+        try:
+            unpatched_flush(producer, timeout)
+        except UnknownError as error:
+            if error.args == ("Future not done",):
+                continue  # the halves of the batch are waited for now
+            raise
+        return
+
+
+unpatched_flush = KafkaProducer.flush
+KafkaProducer.flush = _flush
+
+
 # Missing: a way to add a partition to a transaction without sending a record, and to ask a producer
 # for its id. `stream/transactions.py` needs both to end what a broker left open.
 
@@ -171,3 +195,48 @@ def add_to_transaction(producer: KafkaProducer, places: Collection[TopicPartitio
         if time.monotonic() > end:
             raise KafkaTimeoutError("partitions were not added to the transaction")
         time.sleep(0.005)
+
+
+# Symptom: a transactional producer tells some answers of the broker only in the text of a plain
+# `KafkaError`.
+
+_CODE = re.compile(r"\[Error (\d+)\]")
+
+
+def errors_in_text(error: BaseException) -> Iterator[KafkaError]:
+    """Yield the broker's answers that a plain `KafkaError` has in its text."""
+    if type(error) is KafkaError:
+        for code in _CODE.findall(" ".join(part for part in error.args if isinstance(part, str))):
+            yield for_code(int(code))()
+
+
+# Symptom: where the controller moves twice, the admin client raises an error that is no
+# `KafkaError`.
+
+
+async def _send_to_controller(client: Any, *request: Any, **options: Any) -> Any:
+    try:
+        return await unpatched_send_to_controller(client, *request, **options)
+    except RuntimeError as error:
+        raise NotControllerError(str(error)) from None
+
+
+unpatched_send_to_controller = KafkaAdminClient._send_request_to_controller
+KafkaAdminClient._send_request_to_controller = _send_to_controller
+
+
+# Missing: a way to ask a client for the addresses that the brokers advertise.
+
+
+class Broker(NamedTuple):
+    """A broker as the cluster advertises it."""
+
+    id: int
+    host: str
+    port: int
+
+
+def advertised(client: KafkaAdminClient) -> list[Broker]:
+    """Return the brokers under the addresses by which clients are to reach them."""
+    brokers = client._manager.cluster.brokers()
+    return sorted(Broker(broker.node_id, broker.host, broker.port) for broker in brokers)

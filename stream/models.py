@@ -148,7 +148,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[Message]:
+def pack(
+    envelope: Envelope, pickle: bytes, key: SigningKey | None, part_bytes: int | None = None
+) -> Iterator[Message]:
     """Split a model into signed records.
 
     Parameters
@@ -159,6 +161,8 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
         The model, pickled.
     key : SigningKey or None
         ``None`` leaves the records unsigned.
+    part_bytes : int, optional
+        Most bytes of the pickle in one record; `PART_BYTES` if not given.
 
     Yields
     ------
@@ -166,7 +170,8 @@ def pack(envelope: Envelope, pickle: bytes, key: SigningKey | None) -> Iterator[
         The parts in order.
     """
     envelope = replace(envelope, sha256=hashlib.sha256(pickle).hexdigest())
-    shares = [pickle[i : i + PART_BYTES] for i in range(0, len(pickle), PART_BYTES)] or [b""]
+    step = part_bytes or PART_BYTES
+    shares = [pickle[i : i + step] for i in range(0, len(pickle), step)] or [b""]
     for number, share in enumerate(shares, start=1):
         numbered = {"part": number, "parts": len(shares), "pickle": share}
         value = msgspec.json.encode(asdict(envelope) | numbered)

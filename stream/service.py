@@ -184,10 +184,14 @@ class Warnings:
         self._last: dict[str, float] = {}
         self._held: dict[str, int] = {}
 
+    def due(self, kind: str) -> bool:
+        """Tell whether a warning of this `kind` would be logged now."""
+        return self._clock() - self._last.get(kind, -WARN_EVERY_SECONDS) >= WARN_EVERY_SECONDS
+
     def warn(self, kind: str, message: str) -> None:
         """Log `message`, unless a warning of this `kind` was logged within the last minute."""
         now = self._clock()
-        if now - self._last.get(kind, -WARN_EVERY_SECONDS) < WARN_EVERY_SECONDS:
+        if not self.due(kind):
             self._held[kind] = self._held.get(kind, 0) + 1
             return
         self._last = {k: t for k, t in self._last.items() if now - t < WARN_EVERY_SECONDS}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import (
     InvalidPartitionsError,
     KafkaTimeoutError,
+    NoError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
 )
 
 from stream import clients
+from stream.refusals import TopicError
 from stream.settings import StreamSettings
 
 
@@ -62,13 +63,28 @@ def _create(
     """Create a topic, or add the partitions that it lacks."""
     count = options["num_partitions"]
     if have is None:
-        with suppress(TopicAlreadyExistsError), _denied("Create", topic):
-            client.create_topics({topic: options}, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        with suppress(TopicAlreadyExistsError):
+            created = client.create_topics(
+                {topic: options}, timeout_ms=clients.REQUEST_TIMEOUT_MS, raise_errors=False
+            )
+            _check(topic, "Create", created["topics"][0])
             log.info("created topic %s, partitions=%d", topic, count)
     else:
-        with suppress(InvalidPartitionsError), _denied("Alter", topic):
-            client.create_partitions({topic: count})
+        with suppress(InvalidPartitionsError):
+            added = client.create_partitions({topic: count}, raise_errors=False).to_dict()
+            _check(topic, "Alter", added["results"][0])
             log.info("added partitions to topic %s, from %d to %d", topic, have, count)
+
+
+def _check(topic: str, right: str, answer: dict[str, Any]) -> None:
+    """Raise the error of an answer, with the topic and the broker's own explanation."""
+    kind, told = for_code(answer["error_code"]), answer.get("error_message")
+    if kind is TopicAuthorizationFailedError:
+        raise kind(topic, right)
+    if kind in (TopicAlreadyExistsError, InvalidPartitionsError):  # somebody else was faster
+        raise kind(topic)
+    if kind is not NoError:
+        raise TopicError(topic, kind(*([told] if told else [])))
 
 
 def create_missing_topics(settings: StreamSettings, log: logging.Logger) -> None:
@@ -93,14 +109,6 @@ def partition_counts(client: KafkaAdminClient, topics: list[str]) -> dict[str, i
         elif for_code(error) is TopicAuthorizationFailedError:
             raise TopicAuthorizationFailedError(topic["name"], "Describe")
     return counts
-
-
-@contextmanager
-def _denied(right: str, topic: str) -> Iterator[None]:
-    try:
-        yield
-    except TopicAuthorizationFailedError:  # its own message is the whole request and response
-        raise TopicAuthorizationFailedError(topic, right) from None
 
 
 def _options(settings: StreamSettings) -> dict[str, dict[str, Any]]:

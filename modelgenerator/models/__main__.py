@@ -165,7 +165,7 @@ def _published(
     try:
         return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
     except NotPublished as error:
-        raise Fatal(f"{settings.model_topic}: {error}") from None
+        raise Fatal(str(error)) from None
     except ModelError as error:
         raise Fatal(f"{settings.model_topic}: not published: {error}") from None
     except DeadlineExceeded as error:

@@ -70,6 +70,8 @@ def publish(
     ------
     ModelError
         When predictors would refuse the model; nothing is published then.
+    NotPublished
+        When the brokers do not take it, for instance because it is larger than the topic allows.
     Fatal
         When there is no trusted key to sign with, or a topic is missing.
     KafkaError

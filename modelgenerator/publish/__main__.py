@@ -20,7 +20,7 @@ import msgspec
 from modelgenerator.envelope import check
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import load, prepared, read_stream
-from modelgenerator.publisher import Publisher, own_key
+from modelgenerator.publisher import NotPublished, Publisher, own_key
 from modelgenerator.settings import Settings
 from stream import clients
 from stream.arguments import argument_parser
@@ -72,7 +72,7 @@ def _place(text: str) -> tuple[str, int]:
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     try:
         _publish(options, settings)
-    except ModelError as error:
+    except (ModelError, NotPublished) as error:
         raise Fatal(f"{options.model}: not published: {error}") from None
     return 0
 

@@ -22,13 +22,16 @@ from typing import Any, ClassVar
 import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
+    InvalidTransactionTimeoutError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     NoOffsetForPartitionError,
     ProducerFencedError,
     SaslAuthenticationFailedError,
+    UnknownError,
     UnsupportedSaslMechanismError,
 )
 from kafka.net.connection import KafkaConnection
@@ -353,11 +356,56 @@ def test_after_an_exception_in_a_deserializer_poll_never_returns(topics: Topics)
         process.kill()
 
 
-def test_a_record_over_a_megabyte_is_refused_by_the_producer_before_it_is_sent(
+def test_a_record_over_a_megabyte_is_refused_by_a_producer_unless_that_is_overridden(
+    topics: Topics, place: TopicPartition
+) -> None:
+    broker = topics.settings.kafka_bootstrap_servers
+    plain = KafkaProducer(bootstrap_servers=broker)
+    with pytest.raises(MessageSizeTooLargeError, match="max_request_size"):
+        plain.send(place.topic, bytes(1_048_577), partition=0)
+    clients.close(plain)
+    with pytest.raises(MessageSizeTooLargeError):  # the broker's answer
+        topics.producer.send(place.topic, bytes(1_048_577), partition=0).get(30)
+
+
+def test_a_flush_raises_when_a_batch_is_split_meanwhile_unless_it_is_repeated(
+    topics: Topics, place: TopicPartition
+) -> None:
+    limit = ConfigResource(ConfigResourceType.TOPIC, place.topic, {"max.message.bytes": "1000"})
+    topics.admin.alter_configs([limit])
+
+    def send() -> list[Any]:
+        return [topics.producer.send(place.topic, bytes(200), partition=0) for _ in range(50)]
+
+    def raises() -> bool:
+        send()
+        try:
+            kafka_workarounds.unpatched_flush(topics.producer, 30)
+        except UnknownError as error:
+            return bool(error.args == ("Future not done",))
+        return False  # a batch may be split before the flush looks at it
+
+    eventually(raises)
+    sent = send()
+    topics.producer.flush(30)
+    assert all(future.succeeded() for future in sent)
+
+
+def test_some_answers_to_a_transactional_producer_are_told_in_a_text_alone(
     topics: Topics,
 ) -> None:
-    with pytest.raises(MessageSizeTooLargeError):
-        topics.producer.send(topics.settings.data_topic, bytes(1_048_577), partition=0)
+    with pytest.raises(KafkaError) as raised:  # the broker allows 15 minutes
+        transactional(topics, uuid.uuid4().hex, transaction_timeout_ms=1_000_000)
+    assert raised.type is KafkaError
+    assert not isinstance(raised.value.args[0], KafkaError)
+    (answer,) = kafka_workarounds.errors_in_text(raised.value)
+    assert isinstance(answer, InvalidTransactionTimeoutError)
+
+
+def test_the_brokers_of_a_cluster_are_known_before_they_are_reached(topics: Topics) -> None:
+    host, port = topics.settings.kafka_bootstrap_servers.split(":")
+    (broker,) = kafka_workarounds.advertised(topics.admin)
+    assert (broker.host, broker.port) == (host, int(port))
 
 
 def _joined(reader: KafkaConsumer) -> bool:

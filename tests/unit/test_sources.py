@@ -21,6 +21,7 @@ from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
 from examples.make_example import write
 from stream.records import FEATURE_LIMIT, Record, Schema, decode_record, encode_record
+from stream.refusals import TopicError
 from stream.service import Stop, Stopped
 from stream.settings import SettingsError, read
 from tests.services import ROOT
@@ -434,9 +435,9 @@ def test_no_more_than_the_bound_is_unacknowledged() -> None:
 def test_a_record_that_cannot_be_delivered_is_raised() -> None:
     broker = Broker()
     outbox = Outbox(broker, Stop(), logging.getLogger("test"))
-    outbox.send("t", b"", 0)
+    outbox.send("t", b"abc", 0)
     broker.futures[0].failure(MessageSizeTooLargeError("too large"))
-    with pytest.raises(MessageSizeTooLargeError):
+    with pytest.raises(TopicError, match="t: a record of 3 bytes: MessageSizeTooLargeError"):
         outbox.flush()
 
 
