@@ -107,7 +107,7 @@ def own_key(settings: Settings, *, make: bool) -> SigningKey:
             shared = key.share(settings.trusted_keys)
             log.info("signing with key %s, shared as %s", key.fingerprint, shared)
     except (KeyFileError, OSError) as error:
-        raise Fatal(f"TRUSTED_KEYS={error}") from None
+        raise Fatal(f"TRUSTED_KEYS: {error}") from None
     _check_trusted(key, settings)
     return key
 
