@@ -9,10 +9,12 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
-from modelgenerator.data_feed import DataFeed, TopicRemade
+from modelgenerator.data_feed import DataFeed, TopicRecreated
+from modelgenerator.intake import Intake
 from modelgenerator.publisher import own_key, publish_trained, trained_already
 from modelgenerator.settings import Settings
 from modelgenerator.status_feed import StatusFeed
@@ -20,6 +22,7 @@ from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import SigningKey
 from stream.models import ModelError
+from stream.parallel import use_threads
 from stream.reading import newest_schema
 from stream.records import Schema
 from stream.service import Stop, run
@@ -30,49 +33,56 @@ T = TypeVar("T")
 
 
 def main(settings: Settings, stop: Stop) -> None:
-    """Train and publish until told to end; start afresh when the data topic was made again."""
+    """Train and publish until told to stop; start over when the data topic was recreated.
+
+    The signing key is read once, so that its file may be taken away after the start. Whether it is
+    trusted is checked at each publication.
+    """
+    use_threads()
     key = own_key(settings, make=True)
     while True:
         try:
-            follow(settings, key, stop)
-        except TopicRemade:
-            log.warning("%s was made again: its records are others", settings.data_topic)
+            train(settings, key, stop)
+        except TopicRecreated:
+            log.warning("%s was deleted and recreated; training starts over", settings.data_topic)
 
 
-def follow(settings: Settings, key: SigningKey, stop: Stop) -> None:
-    """Read, train, publish; raises `Stopped` or `TopicRemade`."""
-    schema, done = asked(settings, stop, look_up)
+def train(settings: Settings, key: SigningKey, stop: Stop) -> None:
+    """Read records, train on them, publish models; raises `Stopped` or `TopicRecreated`."""
+    schema, trained_to = asked(settings, stop, look_up)
     width = len(schema.feature_names) if schema else None
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
-    feed, statuses = DataFeed(settings, stop), StatusFeed(settings, stop)
-    try:
+    with (
+        Intake(trainer, has_model=trained_to is not None) as intake,
+        closing(DataFeed(settings, intake, stop)) as data,
+        closing(StatusFeed(settings, stop)) as statuses,
+    ):
         while True:
             stop.check()
-            heed(statuses, trainer)
-            found = trainer.observe(feed.poll())
-            while publication := stop.until_stopped(partial(next, found, None)):
-                if any(offset > done.get(p, -1) for p, offset in publication.trained_to.items()):
-                    schema = schema or asked(settings, stop, look_up)[0]
+            suspend_failed(statuses, trainer)
+            publications = trainer.observe(data.poll())
+            while found := stop.until_stopped(partial(next, publications, None)):
+                if found.adds_to(trained_to):
+                    schema = asked(settings, stop, look_up)[0]  # a newer one counts at once
                     try:
-                        version = publish_trained(settings, key, publication, schema, stop)
+                        version = publish_trained(settings, key, found, schema, stop)
                     except ModelError:
-                        trainer.sit_out(publication.recipe)
+                        trainer.suspend(found.recipe)
                     else:
                         if version:
-                            statuses.watch(version, publication.recipe)
-                heed(statuses, trainer)  # many models may come of what was read at once
-    finally:
-        feed.close()
-        statuses.close()
+                            statuses.watch(version, found.recipe)
+                            trained_to, intake.has_model = found.trained_to, True
+                suspend_failed(statuses, trainer)  # what was read at once may give many models
+            intake.say_why_no_model()
 
 
-def heed(statuses: StatusFeed, trainer: Trainer) -> None:
-    """Have recipes sit out whose models predictors refused or barred."""
+def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
+    """Suspend recipes whose models predictors refused or barred."""
     for recipe in statuses.poll():
-        trainer.sit_out(recipe)
+        trainer.suspend(recipe)
 
 
-def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int]]:
+def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int] | None]:
     """Return the schema, and what the newest model on the topic was trained to."""
     create_missing_topics(settings, log)
     with clients.closing(clients.consumer(settings)) as consumer:

@@ -8,36 +8,32 @@ import time
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
+from modelgenerator.intake import Intake
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Labelled
 from stream import clients, refusals
+from stream.batches import UndecodableBatch
 from stream.deadlines import DeadlineExceeded
-from stream.records import RecordError, decode_record
 from stream.service import Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
 
 LOOK_SECONDS = 5.0
-"""How often new partitions and the ends of the partitions are looked for."""
+"""How often the partitions of the topic and their ends are read."""
 
 LOOK_TIMEOUT_SECONDS = 20.0
 
 
-class TopicRemade(Exception):
-    """The data topic is not the one that was read so far: its records are other records."""
+class TopicRecreated(Exception):
+    """The data topic was deleted and recreated: it holds other records."""
 
 
 class DataFeed:
-    """Reads the data topic from `WINDOW` records before its end on, in no consumer group.
+    """Reads the data topic, from `WINDOW` records before its end on, without a consumer group."""
 
-    Parameters
-    ----------
-    settings : Settings
-    stop : Stop
-    """
-
-    def __init__(self, settings: Settings, stop: Stop) -> None:
+    def __init__(self, settings: Settings, intake: Intake, stop: Stop) -> None:
         self._settings = settings
+        self._intake = intake
         self._stop = stop
         self._warnings = Warnings(log)
         self._client: KafkaConsumer | None = None
@@ -46,14 +42,14 @@ class DataFeed:
         self._skipped = 0
 
     def poll(self) -> list[Labelled]:
-        """Return the next labelled records, none after half a second without.
+        """Return the next labelled records; an empty list after half a second without any.
 
-        Records that have no label or do not keep the contract are left out: the predictor
-        answers for them. A client that fails is replaced.
+        Unlabelled and invalid records are left out; the predictor rejects the invalid ones. A
+        client that fails is replaced.
 
         Raises
         ------
-        TopicRemade
+        TopicRecreated
             When the topic ends before a record that was read.
         Stopped
         """
@@ -77,18 +73,16 @@ class DataFeed:
             if (client.highwater(partition) or 0) - position > self._settings.window:
                 self._next_look = 0.0
             for message in messages:
-                try:
-                    record = decode_record(message.value)
-                except RecordError:
-                    continue
-                if record.label is not None:
-                    found.append(
-                        Labelled(partition.partition, message.offset, record.features, record.label)
-                    )
+                if isinstance(message, UndecodableBatch):
+                    self._intake.reject(partition.partition, message.first, message.reason)
+                elif record := self._intake.sort(
+                    partition.partition, message.offset, message.value
+                ):
+                    found.append(record)
         return found
 
     def close(self) -> None:
-        """Disconnect; the next poll connects again and goes on where this one was."""
+        """Disconnect; the next poll connects again and resumes where this one was."""
         clients.close(self._client)
         self._client, self._next_look = None, 0.0
 
@@ -107,14 +101,14 @@ class DataFeed:
         return self._client
 
     def _look(self, client: KafkaConsumer) -> None:
-        """Take in new partitions, and go on nearer to the end of those that are too far behind."""
+        """Assign new partitions too, and skip records where more than a window of them waits."""
         topic, window = self._settings.data_topic, self._settings.window
         partitions = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic)]
         starts = client.beginning_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
         ends = client.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
         if any(ends[p] < position for p, position in self._positions.items() if p in ends):
             self._positions.clear()
-            raise TopicRemade
+            raise TopicRecreated
         moved = client.assignment() != set(partitions)
         if moved:
             client.assign(partitions)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
 from difflib import SequenceMatcher
+from typing import Self
 
-from modelgenerator.trainer import Labelled
+from modelgenerator.trainer import Labelled, Trainer
 from stream.reasons import Reasons
 from stream.records import RecordError, decode_record
 
-FIRST_SECONDS = 10.0
-"""How long there may be no model before the first line says why; after that a line a minute."""
+log = logging.getLogger("modelgenerator")
 
+FIRST_SECONDS = 10.0
 EVERY_SECONDS = 60.0
 
 SAMPLED = 100
@@ -26,20 +29,32 @@ _FIELDS = {"id", "features", "label"}
 class Intake:
     """Sorts records into labelled, unlabelled and invalid ones, and counts each kind.
 
+    A line in the log says why there is no model: after 10 seconds, then once a minute, and at the
+    end.
+
     Parameters
     ----------
+    trainer : Trainer
+        Says what the first model still needs.
+    has_model : bool
+        Whether a model was published for the stream. It may be set later.
     clock : callable
         Monotonic seconds.
 
     Examples
     --------
-    >>> intake = Intake()
+    >>> from modelgenerator.trainer import recipes
+    >>> intake = Intake(Trainer(recipes(200), 200, 100), has_model=False)
     >>> intake.sort(0, 7, b'{"id":1,"features":[0.5],"lable":1}')
     >>> str(intake)
     '1 records read: 0 labelled 0, 0 labelled 1, 1 without a label; unknown fields: lable'
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, trainer: Trainer, has_model: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.has_model = has_model
+        self._trainer = trainer
         self._read = 0
         self._labels: Counter[int | None] = Counter()
         self._invalid = Reasons()
@@ -47,6 +62,13 @@ class Intake:
         self._unknown: Counter[str] = Counter()
         self._clock = clock
         self._next_line = clock() + FIRST_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._next_line = -math.inf
+        self.say_why_no_model()
 
     def sort(self, partition: int, offset: int, value: bytes | None) -> Labelled | None:
         """Count a record, and return it to be trained on if it is valid and has a label."""
@@ -69,18 +91,11 @@ class Intake:
         self._read += 1
         self._invalid.add(reason, f"partition {partition} offset {offset}")
 
-    def line(self, needs: str) -> str | None:
-        """Return a line that says why there is no model; ``None`` until it is due.
-
-        Parameters
-        ----------
-        needs : str
-            What the first model still needs.
-        """
-        if self._clock() < self._next_line:
-            return None
-        self._next_line = self._clock() + EVERY_SECONDS
-        return f"no model yet: {self}; {needs}"
+    def say_why_no_model(self) -> None:
+        """Say why there is no model, if there is none and a line is due."""
+        if not self.has_model and self._clock() >= self._next_line:
+            self._next_line = self._clock() + EVERY_SECONDS
+            log.info("no model yet: %s; %s", self, self._trainer.needs)
 
     def __str__(self) -> str:
         kinds = [f"{self._labels[label]:,} labelled {label}" for label in (0, 1)]

@@ -127,16 +127,18 @@ def serving(
     return models.newest(lambda model: model.whole and model.version not in fallen)
 
 
-def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> dict[str, int]:
+def trained_already(
+    consumer: KafkaConsumer, settings: Settings, stop: Stop
+) -> dict[str, int] | None:
     """Return what the newest published model was trained to, by partition.
 
-    Empty if any new model is better than it: it was trained on another data topic, it was made
+    ``None`` if any new model is better than it: it was trained on another data topic, it was made
     with another scikit-learn, or there is none.
     """
     models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
     newest = models.newest(lambda model: model.whole)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
-        return {}
+        return None
     topic, trained_to = settings.data_topic, newest.envelope.trained_to
     partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
     ends = {
@@ -146,7 +148,7 @@ def trained_already(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> 
         ).items()
     }
     of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
-    return trained_to if of_this_topic else {}
+    return trained_to if of_this_topic else None
 
 
 def publish_trained(

@@ -152,6 +152,14 @@ class Publication:
         """Prequential accuracy of the recipe that made the model."""
         return self.accuracies[self.recipe]
 
+    def adds_to(self, trained_to: Mapping[str, int] | None) -> bool:
+        """Return whether the model was trained on records beyond these offsets.
+
+        ``None``, for no model that can be served, is less than any model.
+        """
+        before = trained_to or {}
+        return trained_to is None or any(o > before.get(p, -1) for p, o in self.trained_to.items())
+
 
 class Trainer:
     """Retrains each recipe on the latest labelled records, and yields the models to publish.
@@ -217,7 +225,7 @@ class Trainer:
             if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
                 yield found
 
-    def sit_out(self, recipe: str) -> None:
+    def suspend(self, recipe: str) -> None:
         """Suspend a recipe whose model was refused or barred.
 
         It is not the champion for the next ten times `retrain_every` labelled records, and a

@@ -5,9 +5,12 @@ import re
 import signal
 import threading
 import time
+from typing import Any
 
 import joblib
 import numpy as np
+import orjson
+import pytest
 
 from modelgenerator.data_feed import LOOK_SECONDS
 from stream.models import Message, pack
@@ -105,6 +108,50 @@ def test_a_schema_that_does_not_fit_the_records_ends_the_start_with_one_line(
     assert topics.assembled() == []
 
 
+def test_a_corrected_schema_counts_for_the_next_model_without_a_restart(
+    topics: Topics, start: Services
+) -> None:
+    topics.describe(Schema(["a", "wrong"], "label", "1"))
+    topics.write(250)
+    start("modelgenerator")
+    eventually(topics.assembled)
+    topics.describe(Schema(["a", "b"], "label", "1"))
+    topics.write(100)
+    corrected, _ = eventually(lambda: topics.assembled()[1:])[0]
+    assert corrected.feature_names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"label": "1"},
+            "1,500 records read: 0 labelled 0, 0 labelled 1, invalid 1,500, most often label:"
+            " expected 0 or 1, got '1' (1,500 of them, first at partition 0 offset 0); the first"
+            " model needs 200 labelled records of both labels: 200 more",
+        ),
+        (
+            {"lable": 1},
+            "1,500 records read: 0 labelled 0, 0 labelled 1, 1,500 without a label; unknown fields:"
+            " lable; the first model needs 200 labelled records of both labels: 200 more",
+        ),
+        (
+            {"label": 1},
+            "1,500 records read: 0 labelled 0, 1,500 labelled 1; the first model needs 200 labelled"
+            " records of both labels: one labelled 0",
+        ),
+    ],
+)
+def test_a_line_says_why_no_model_comes(
+    topics: Topics, start: Services, change: dict[str, Any], line: str
+) -> None:
+    topics.write_values([orjson.dumps({"id": 1, "features": [0.5, 1.0], **change})] * 1_500)
+    process = start("modelgenerator")
+    await_line(process, f"no model yet: {line}")
+    assert_ends(process)
+    assert topics.assembled() == []
+
+
 def test_new_partitions_are_read_too(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
@@ -176,7 +223,7 @@ def test_training_starts_over_when_the_data_topic_is_recreated(
     fresh, pickle = topics.assembled()[-1]
     assert (fresh.version, fresh.reason, fresh.trained_to) == (4, "first", {"0": 199})
     assert joblib.load(io.BytesIO(pickle)).predict([[1.0, 0.5]]).tolist() == [0]
-    assert "was made again" in process.log()
+    assert "was deleted and recreated; training starts over" in process.log()
     assert_ends(process)
 
 

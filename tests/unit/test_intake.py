@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from modelgenerator.intake import Intake
-from modelgenerator.trainer import Labelled
+from modelgenerator.trainer import Labelled, Trainer, recipes
 from stream.reasons import KINDS, Reasons
 
 
@@ -16,16 +20,20 @@ class Clock:
         return self.now
 
 
+def new(clock: Callable[[], float] = lambda: 0.0, has_model: bool = False) -> Intake:
+    return Intake(Trainer(recipes(2000), 2000, 1000), has_model, clock)
+
+
 def value(**fields: Any) -> bytes:
     return json.dumps({"id": 1, "features": [1.0], **fields}).encode()
 
 
 def test_a_valid_labelled_record_is_returned_with_its_place() -> None:
-    assert Intake().sort(2, 5, value(label=1)) == Labelled(2, 5, [1.0], 1)
+    assert new().sort(2, 5, value(label=1)) == Labelled(2, 5, [1.0], 1)
 
 
 def test_labels_as_strings_are_one_kind_of_invalid_records_with_an_example_place() -> None:
-    intake = Intake()
+    intake = new()
     for offset in range(1_500):
         assert intake.sort(0, offset + 7, value(label=str(offset % 2))) is None
     assert str(intake) == (
@@ -35,7 +43,7 @@ def test_labels_as_strings_are_one_kind_of_invalid_records_with_an_example_place
 
 
 def test_a_misspelt_label_is_named_before_other_unknown_fields() -> None:
-    intake = Intake()
+    intake = new()
     for offset in range(300):
         assert intake.sort(0, offset, value(time=offset, lable=1, zone=2, city=3)) is None
     assert str(intake).startswith(
@@ -44,7 +52,7 @@ def test_a_misspelt_label_is_named_before_other_unknown_fields() -> None:
 
 
 def test_misspelt_features_are_named() -> None:
-    intake = Intake()
+    intake = new()
     intake.sort(0, 0, b'{"id":1,"feature":[1.0],"label":1}')
     assert str(intake).endswith(
         "most often features: missing (1 of them, first at partition 0 offset 0);"
@@ -53,24 +61,42 @@ def test_misspelt_features_are_named() -> None:
 
 
 def test_each_label_is_counted() -> None:
-    intake = Intake()
+    intake = new()
     for offset in range(30):
         intake.sort(0, offset, value(label=int(offset < 10)))
     intake.sort(0, 30, value(label=None))
     assert str(intake) == "31 records read: 20 labelled 0, 10 labelled 1, 1 without a label"
 
 
-def test_the_line_comes_after_10_seconds_and_then_once_a_minute() -> None:
-    clock = Clock()
-    intake, due = Intake(clock), {}
-    for second in range(200):
-        clock.now = second
-        if line := intake.line("200 more are needed"):
-            due[second] = line
-    assert list(due) == [10, 70, 130, 190]
-    assert due[10] == (
-        "no model yet: 0 records read: 0 labelled 0, 0 labelled 1; 200 more are needed"
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+def test_a_line_says_why_there_is_no_model_after_10_seconds_once_a_minute_and_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, due = Clock(), []
+    with caplog.at_level(logging.INFO), new(clock) as intake:
+        for second in range(200):
+            clock.now = second
+            before = len(caplog.records)
+            intake.say_why_no_model()
+            due += [second] * (len(caplog.records) - before)
+    assert due == [10, 70, 130, 190]
+    assert len(caplog.records) == 5
+    assert said(caplog)[4] == (
+        "no model yet: 0 records read: 0 labelled 0, 0 labelled 1; the first model needs 200"
+        " labelled records of both labels: 200 more, one labelled 0, one labelled 1"
     )
+
+
+def test_with_a_model_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    with caplog.at_level(logging.INFO), new(clock) as intake:
+        intake.has_model = True
+        clock.now = 100
+        intake.say_why_no_model()
+    assert not said(caplog)
 
 
 def test_the_commonest_of_several_reasons_is_named() -> None:

@@ -272,10 +272,12 @@ def test_a_stray_first_record_does_not_decide_the_width() -> None:
     assert found.model.n_features_in_ == 3
 
 
-def test_a_recipe_that_sits_out_is_replaced_at_the_next_look_and_comes_back_as_challenger() -> None:
+def test_a_suspended_recipe_is_replaced_at_the_next_comparison_and_comes_back_as_challenger() -> (
+    None
+):
     records, one = stream(linear), trainer(window=500, retrain_every=200)
     assert {p.recipe for p in observe(one, records, 1_000)} == {"linear_500"}
-    one.sit_out("linear_500")
+    one.suspend("linear_500")
     found = observe(one, records, 100)
     assert [(p.recipe, p.reason) for p in found] == [("hgb_500", "champion")]
     later = observe(one, records, 1_800)
@@ -287,11 +289,11 @@ def test_a_recipe_that_sits_out_is_replaced_at_the_next_look_and_comes_back_as_c
     ]
 
 
-def test_where_every_recipe_sits_out_the_first_is_published_at_the_usual_pace() -> None:
+def test_if_every_recipe_is_suspended_the_first_is_published_at_the_usual_pace() -> None:
     records, one = stream(linear), trainer(window=500, retrain_every=200)
     observe(one, records, 1_000)
-    one.sit_out("linear_500")
-    one.sit_out("hgb_500")
+    one.suspend("linear_500")
+    one.suspend("hgb_500")
     found = observe(one, records, 1_000)
     assert {(p.recipe, p.reason) for p in found} == {("linear_500", "cadence")}
     assert len(found) == 5
