@@ -10,7 +10,7 @@ Nothing here unpickles.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -233,69 +233,3 @@ class _Share(Struct):
 
 _read_share = reader(_Share)
 _read_envelope = reader(Envelope)
-
-
-class Assembler:
-    """Puts consecutive parts together again, holding at most one model of a bounded size.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Largest pickle, in bytes, that is put together.
-    given_up : callable, optional
-        Told of each model whose rest did not come before something else did: its envelope, and
-        which part is missing. A model that begins again is not given up.
-    """
-
-    def __init__(
-        self, max_bytes: int, given_up: Callable[[Envelope, str], None] = lambda *_: None
-    ) -> None:
-        self._max_bytes = max_bytes
-        self._given_up = given_up
-        self._last: Part | None = None
-        self._shares: list[bytes] = []
-        self._size = 0
-
-    def add(self, part: Part) -> tuple[Envelope, bytes] | None:
-        """Take the next part in the order of the topic.
-
-        Returns
-        -------
-        tuple of Envelope and bytes, or None
-            The model, once its last part is here.
-
-        Raises
-        ------
-        ModelError
-            When this part's model is larger than allowed, or its digest is wrong. The next part 1
-            starts afresh.
-        """
-        last = self._last
-        if last and (part.envelope, part.parts, part.part) != (
-            last.envelope,
-            last.parts,
-            last.part + 1,
-        ):
-            self._start_again()
-            if (part.part, part.envelope) != (1, last.envelope):
-                missing = f"part {last.part + 1} of {last.parts} of model {last.envelope.version}"
-                self._given_up(last.envelope, f"{missing} is missing")
-        if part.part > 1 and not self._last:
-            return None  # the rest of a model whose beginning was not read or not accepted
-        self._size += len(part.pickle)
-        if max(self._size, part.parts) > self._max_bytes:
-            size = max(self._size, part.parts)  # a part has a byte at least
-            self._start_again()
-            raise ModelError(f"larger than {self._max_bytes} bytes (at least {size})")
-        self._shares.append(part.pickle)
-        self._last = replace(part, pickle=b"")
-        if part.part < part.parts:
-            return None
-        pickle = b"".join(self._shares)
-        self._start_again()
-        if hashlib.sha256(pickle).hexdigest() != part.envelope.sha256:
-            raise ModelError("sha256: not the digest of the pickle")
-        return part.envelope, pickle
-
-    def _start_again(self) -> None:
-        self._last, self._shares, self._size = None, [], 0

@@ -20,7 +20,7 @@ from predictor.accuracy_log import AccuracyLog
 from predictor.predictor import Consumed, predict_unit
 from predictor.tally import Tally
 from stream.classifier import check
-from stream.models import Assembler, Envelope, ModelError, Part, pack, unpack
+from stream.models import Envelope, ModelError, Part, unpack
 from stream.records import (
     Prediction,
     Record,
@@ -230,50 +230,6 @@ def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_coun
         assert len(encode_rejected(rejected)) < 10_000
     for prediction, _ in outcome.predictions:
         assert decode_prediction(encode_prediction(prediction)) == prediction
-
-
-@settings(max_examples=20)
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.binary(max_size=30)),
-        max_size=30,
-    )
-)
-def test_parts_in_any_order_never_make_a_model_that_was_not_sent_and_hold_a_bounded_size(
-    sent: list[tuple[int, int, int, bytes]],
-) -> None:
-    assembler = Assembler(max_bytes=60)
-    for version, number, total, share in sent:
-        try:
-            whole = assembler.add(Part(envelope(version), number, total, share))
-        except ModelError:
-            continue
-        # Its digest is that of no model here.
-        assert whole is None
-        assert sum(map(len, assembler._shares)) <= 60
-
-
-@settings(max_examples=30)
-@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), st.data())
-def test_models_whose_parts_are_lost_or_repeated_come_out_whole_or_not_at_all(
-    pickles: list[bytes], data: st.DataObject
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.models.PART_BYTES", 8)
-        messages = [
-            message.value
-            for version, pickle in enumerate(pickles, start=1)
-            for message in pack(envelope(version), pickle, None)
-        ]
-    kept = data.draw(st.lists(st.sampled_from(range(len(messages))), max_size=20).map(sorted))
-    assembler = Assembler(max_bytes=1_000)
-    for index in kept:
-        try:
-            whole = assembler.add(unpack(messages[index]))
-        except ModelError:
-            continue
-        if whole is not None:
-            assert whole[1] == pickles[whole[0].version - 1]
 
 
 @settings(max_examples=20)

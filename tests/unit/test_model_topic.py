@@ -6,22 +6,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from stream.keys import SigningKey, TrustedKeys, revoke
 from stream.model_topic import LONGEST, ModelIndex, ModelTopic, StoredModel
-from stream.models import PART_BYTES, Message, ModelError, pack, unpack
+from stream.models import Message, ModelError, pack, unpack
 from stream.service import Stop
 from stream.settings import ModelLimits
-from tests.unit.classifiers import envelope
+from tests.unit.classifiers import LARGE, STRANGER, envelope, new_key
 
-KEY = SigningKey(Ed25519PrivateKey.generate())
+KEY = new_key()
 SETTINGS = ModelLimits.model_validate({})
-STRANGER = SigningKey(Ed25519PrivateKey.generate())
-LARGE = bytes(range(256)) * (PART_BYTES // 100)  # three parts
 GARBAGE = Message(b"garbage", [("signature", bytes(64))])
 
 
@@ -271,12 +271,15 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
     value = model(4, b"good")[0].value.replace(b"Z29vZA==", b"ZXZpbA==")
     assert unpack(value).pickle == evil.pickle
     log.messages.append(Message(value, [("signature", KEY.sign(value))]))
+    claim = orjson.dumps(orjson.loads(model(6)[0].value) | {"parts": 10**9})
+    log.messages.append(Message(claim, [("signature", KEY.sign(claim))]))
     for version, reason in {
         1: "larger than 1000 bytes",
         2: "larger than 1000 bytes",
         3: "not on the topic, or not signed by a trusted key",
         4: "sha256: not the digest of the pickle",
         5: "not on the topic",
+        6: r"larger than 1000 bytes \(at least 1000000000\)",
     }.items():
         with pytest.raises(ModelError, match=reason):
             topic.get(version)
@@ -284,6 +287,21 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
     with pytest.raises(ModelError, match="part 2 of 3 is missing"):
         roomy.get(1)
     assert roomy.get(2)[1] == LARGE
+
+
+@settings(max_examples=30)
+@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4), st.data())
+def test_models_whose_parts_are_lost_repeated_or_mixed_come_out_whole_or_not_at_all(
+    pickles: list[bytes], data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream.models.PART_BYTES", 8)
+        sent = [m for version, pickle in enumerate(pickles, 1) for m in model(version, pickle)]
+    kept = data.draw(st.lists(st.sampled_from(sent), max_size=20))
+    topic = ModelTopic(SETTINGS, Log(list(kept)), Stop(), None)
+    for version, pickle in enumerate(pickles, 1):
+        with suppress(ModelError):
+            assert topic.get(version)[1] == pickle
 
 
 # What comes

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.decoding import MAX_BYTES
-from stream.keys import SigningKey, TrustedKeys, signing_key
-from stream.models import Assembler, ModelError, pack, unpack, verify
+from stream.models import pack, unpack
 from stream.records import (
     FEATURE_LIMIT,
     ID_LIMIT_BYTES,
@@ -279,49 +277,3 @@ def test_a_number_too_large_for_a_double_is_no_feature() -> None:
 def test_an_object_is_read_whole_or_not_at_all() -> None:
     with pytest.raises(RecordError, match="not JSON"):
         parse(b'{"id": 1} {"id": 2}')
-
-
-@given(
-    st.dictionaries(st.integers(0, 99).map(str), counts),
-    st.binary(max_size=3_000),
-    st.integers(1, 1_000),
-)
-def test_a_model_in_parts_comes_back_as_it_went(
-    trained_to: dict[str, int], pickle: bytes, part_bytes: int
-) -> None:
-    example = unpack(_example("model"))
-    envelope = replace(example.envelope, trained_to=trained_to)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.models.PART_BYTES", part_bytes)
-        parts = [unpack(message.value) for message in pack(envelope, pickle, None)]
-    assembler = Assembler(max_bytes=3_000)
-    *none, found = [assembler.add(part) for part in parts]
-    assert not any(none)
-    assert found is not None
-    assert found[1] == pickle
-    assert replace(found[0], sha256="") == replace(envelope, sha256="")
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> tuple[SigningKey, TrustedKeys]:
-    key = signing_key(tmp_path / "key.pem")
-    key.share(tmp_path / "trusted")
-    return key, TrustedKeys(tmp_path / "trusted")
-
-
-def test_a_signature_covers_every_byte_of_the_value(
-    signer: tuple[SigningKey, TrustedKeys],
-) -> None:
-    key, trusted = signer
-    part = unpack(_example("model"))
-    (message,) = pack(part.envelope, part.pickle, key)
-    assert verify(message.value, message.headers, trusted) == key.fingerprint
-    for position in range(0, len(message.value), 7):
-        changed = bytearray(message.value)
-        changed[position] ^= 1
-        with pytest.raises(ModelError, match="not signed by a trusted key"):
-            verify(bytes(changed), message.headers, trusted)
-
-
-def _example(topic: str) -> bytes:
-    return next(path for path in EXAMPLES if path.stem == topic).read_bytes().rstrip(b"\n")

@@ -13,7 +13,8 @@ import pytest
 from predictor.outputs import last_own
 from predictor.tally import Tally
 from stream.keys import TrustedKeys
-from stream.models import SIGNATURE, Assembler, Envelope, unpack, verify
+from stream.model_topic import ModelIndex
+from stream.models import SIGNATURE, Envelope, unpack, verify
 from stream.records import (
     Prediction,
     Record,
@@ -122,14 +123,14 @@ def test_predictions_of_the_version_before_are_found_by_their_group_with_the_id_
 def test_a_model_in_parts_of_the_version_before_is_verified_and_assembled(
     trusted: TrustedKeys,
 ) -> None:
-    assembler = Assembler(max_bytes=1_000)
-    found = []
-    for part in WRITTEN["model"]:
+    index, parts, found = ModelIndex(), [], []
+    for offset, part in enumerate(WRITTEN["model"]):
         value = part["value"].encode()
-        verify(value, [(SIGNATURE, bytes.fromhex(part["signature"]))], trusted)
-        found.append(assembler.add(unpack(value)))
+        signer = verify(value, [(SIGNATURE, bytes.fromhex(part["signature"]))], trusted)
+        parts.append(unpack(value))
+        found.append(index.add(offset, parts[-1], signer))
     assert found[:2] == [None, None]
     assert found[2] is not None
-    envelope, model = found[2]
-    assert envelope == ENVELOPE
+    assert found[2].envelope == ENVELOPE
+    model = b"".join(part.pickle for part in parts)
     assert pickle.loads(model) == {"coef": [0.5, -1.5], "classes": [0, 1]}
