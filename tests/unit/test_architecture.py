@@ -1,4 +1,4 @@
-"""The ways of a record and of a model in docs/architecture.md are those of the code."""
+"""The paths of a record and of a model in docs/architecture.md are those of the code."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
-WAYS = [
-    "The way of a record, from poll to commit",
-    "The way of a model, from message to swap",
+PATHS = [
+    "The path of a record, from poll to commit",
+    "The path of a model, from message to swap",
 ]
 
 Step = tuple[str, str]
 """File and function, class, or method of a class."""
 
 
-def steps(way: str) -> list[Step]:
-    """Return the steps of a way in their order."""
-    _, found = DOCUMENT.split(f"## {way}\n")
+def steps(path: str) -> list[Step]:
+    """Return the steps of a path in their order."""
+    _, found = DOCUMENT.split(f"## {path}\n")
     return re.findall(r"^\d\. `([\w/]+\.py)` `([\w.]+)`:", found.partition("\n## ")[0], re.M)
 
 
@@ -44,16 +44,16 @@ def definitions(file: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_way_has_at_most_eight_steps_and_each_is_a_function_of_its_file(way: str) -> None:
-    found = steps(way)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_has_at_most_eight_steps_and_each_is_a_function_of_its_file(path: str) -> None:
+    found = steps(path)
     assert 4 <= len(found) <= 8
     assert [step for step in found if step[1] not in definitions(step[0])] == []
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_step_is_called_in_the_file_of_a_step_before_it(way: str) -> None:
-    found = steps(way)
+@pytest.mark.parametrize("path", PATHS)
+def test_each_step_is_called_in_the_file_of_a_step_before_it(path: str) -> None:
+    found = steps(path)
     for number, (file, name) in enumerate(found[1:], start=1):
         before = {earlier for earlier, _ in found[:number]}
         used = set().union(*(names for each in before for names in definitions(each).values()))
