@@ -31,7 +31,7 @@ def main(settings: Settings, stop: Stop) -> None:
     """Send until told to stop; after a failed send, resume at the end of the topic."""
     source, pauses, warnings = open_source(settings), Backoff(), Warnings(LOG)
     if settings.repeat and source.size:
-        LOG.info("REPEAT=1: records from id %d on are repeats, that is, seen data", source.size)
+        LOG.info("REPEAT=1: records from id %d on repeat earlier ones", source.size)
     while True:
         # `max_block_ms`: a send to a topic that vanished waits, and SIGTERM must not wait with it.
         make = partial(producer, settings, max_block_ms=1_000)

@@ -100,7 +100,7 @@ class Outbox:
         elif now - self._last_progress > STALLED_SECONDS and now >= self._next_warning:
             self._next_warning = now + WARN_EVERY_SECONDS
             self._log.warning(
-                "no record acknowledged for %.0f s; %d wait, and keep their order",
+                "no record acknowledged for %.0f s; %d wait, in order",
                 *(now - self._last_progress, len(sent)),
             )
             self._on_stalled()

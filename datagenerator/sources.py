@@ -206,7 +206,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise SourceError(f"{path}, line {line}: not UTF-8, which is what is allowed") from None
+        raise SourceError(f"{path}, line {line}: not UTF-8") from None
     reader = csv.reader(StringIO(text, newline=""), strict=True)
     line = 1
     try:

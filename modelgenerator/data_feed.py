@@ -116,13 +116,14 @@ class DataFeed:
             nearest = max(starts[partition], ends[partition] - window)
             position = self._positions.get(partition)
             if position is None:
-                log.info("%s: partition=%d from offset=%d on", topic, partition.partition, nearest)
+                where = (topic, partition.partition, nearest)
+                log.info("reading %s partition=%d from offset=%d", *where)
             elif nearest > position:
                 self._skipped += nearest - position
                 self._warnings.warn(
                     "behind",
                     f"{topic}: partition={partition.partition} was more than WINDOW={window}"
-                    f" records behind, goes on from offset={nearest};"
+                    f" records behind, skipped to offset={nearest};"
                     f" {self._skipped} records were not trained on so far",
                 )
             goal = max(nearest, position or 0)

@@ -115,7 +115,7 @@ def own_key(settings: Settings, *, make: bool) -> SigningKey:
 def _check_trusted(key: SigningKey, settings: Settings) -> None:
     trusted = TrustedKeys(settings.trusted_keys).read()
     if key.fingerprint not in trusted.fingerprints():
-        raise Fatal(f"key {key.fingerprint} signs, but is not {trusted}")
+        raise Fatal(f"signing key {key.fingerprint} is not trusted; {trusted}")
 
 
 def serving(

@@ -78,7 +78,7 @@ class StatusFeed:
                         recipe = self._recipes.pop(status.version)
                         fallen.append(recipe)
                         log.warning(
-                            "model %d was %s by %s: %s; its recipe %s is not the champion for now",
+                            "model %d was %s by %s: %s; its recipe %s is suspended",
                             status.version,
                             status.status,
                             status.replica,

@@ -185,7 +185,7 @@ class ModelFeed:
         if not self._shelf.put(replace(loaded, signer=model.signer)):
             return False
         self._log.info(
-            "model %d (%s) is next, trained on %d records, signed by %s",
+            "model %d (%s) serves from the next unit, trained on %d records, signed by %s",
             version,
             envelope.recipe,
             envelope.trained_on,
@@ -242,7 +242,7 @@ class ModelFeed:
             self._warnings.warn(
                 "revoked",
                 f"model {model.version} goes on serving until a newer one comes, though key"
-                f" {model.signer} is no longer {found}",
+                f" {model.signer} is no longer trusted; {found}",
             )
 
     def _read_schema(self, record: Any) -> None:

@@ -149,7 +149,7 @@ class Positions:
         try:
             return Commit(found.offset, Tally.from_metadata(found.metadata))
         except RecordError as error:
-            return f"the committed metadata is no tally: {error}"
+            return f"the committed metadata is not a tally: {error}"
 
     def _check_outputs_decided(self, partition: int) -> None:
         """Raise `_UndecidedError` if a transaction is open on a partition's outputs."""

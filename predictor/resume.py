@@ -101,6 +101,6 @@ def _on_the_topic(
     elif offset < beginning:
         why = f"offset {offset} is out of range: the topic begins at {beginning}"
         offset, never_seen = beginning, beginning - offset
-    where = f"resuming at offset {offset}, {never_seen} records never seen"
+    where = f"resuming at offset {offset}, {never_seen} records lost unpredicted"
     remark = "; ".join(part for part in (reason, why, where) if part) if reason or why else ""
     return Position(offset, replace(tally, incarnation=incarnation), never_seen, remark)

@@ -92,7 +92,8 @@ def _address(part: str) -> Address:
         raise ValueError(f"{_shown(scheme)}:// is not a scheme of Kafka's; {_ALLOWED}")
     if "@" in rest:
         raise ValueError(
-            "a user stands in KAFKA_SASL_PLAIN_USERNAME, a password in KAFKA_SASL_PLAIN_PASSWORD;"
+            "the user belongs in KAFKA_SASL_PLAIN_USERNAME, the password in"
+            " KAFKA_SASL_PLAIN_PASSWORD;"
             f" {_ALLOWED}"
         )
     host, port = _split(rest.removesuffix("/") if mark else rest)

@@ -141,11 +141,11 @@ def _records(part: Any, place: TopicPartition, raw: memoryview) -> Iterator[Any]
     """
     magic = raw[_MAGIC_AT]
     if magic > 2:
-        raise BatchError(f"unknown format {magic}")
+        raise BatchError(f"unknown magic {magic}")
     batch = DefaultRecordBatch(raw) if magic == 2 else LegacyRecordBatch(raw, magic)
     skipped = magic == 2 and _is_skipped(part, batch)
     if part.check_crcs and not batch.validate_crc():
-        raise ChecksumError("wrong checksum")
+        raise ChecksumError("CRC mismatch")
     part.bytes_read += len(raw)
     if magic < 2:
         return _old_records(place, batch)
@@ -197,7 +197,7 @@ def _decode(place: TopicPartition, batch: Any, data: bytes) -> Iterator[Any]:
             headers.append((_text(name), content))
         offset += base
         if at != end or not least <= offset <= most:
-            raise BatchError("damaged records")
+            raise BatchError("corrupt records")
         least = offset + 1
         yield ConsumerRecord(
             topic,
@@ -217,7 +217,7 @@ def _decode(place: TopicPartition, batch: Any, data: bytes) -> Iterator[Any]:
             else -1,
         )
     if at != len(data):
-        raise BatchError("damaged records")
+        raise BatchError("corrupt records")
 
 
 def _bytes(data: bytes, at: int) -> tuple[bytes | None, int]:

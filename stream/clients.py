@@ -96,8 +96,8 @@ def _misled(settings: StreamSettings, brokers: list[kafka_workarounds.Broker]) -
     if not lost:
         return None
     return (
-        f"{settings.kafka_bootstrap_servers} answers, but clients cannot go where it sends them:"
-        f" {', '.join(lost)}; look at advertised.listeners of the broker"
+        f"{settings.kafka_bootstrap_servers} answers, but its advertised listeners are not"
+        f" reachable: {', '.join(lost)}; look at advertised.listeners of the broker"
     )
 
 

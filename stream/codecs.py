@@ -66,7 +66,7 @@ def _gzip(data: bytes) -> Iterator[bytes]:
             piece = member.decompress(data, _PIECE_BYTES)
             data = member.unconsumed_tail
             if not piece and not member.eof:
-                raise CodecError("gzip data ends early")
+                raise CodecError("gzip data is truncated")
             yield piece
         data = member.unused_data
 
@@ -100,7 +100,7 @@ def _lz4(data: bytes) -> Iterator[bytes]:
     yield frame.decompress(data, _PIECE_BYTES)
     while not frame.eof:
         if frame.needs_input:
-            raise CodecError("LZ4 data ends early")
+            raise CodecError("LZ4 data is truncated")
         yield frame.decompress(b"", _PIECE_BYTES)
 
 

@@ -286,7 +286,7 @@ class ModelTopic:
         shares = {r.offset: unpack(r.value).pickle for r in records if r.offset in offsets}
         pickle = b"".join(shares.get(offset, b"") for _, offset in sorted(model.offsets.items()))
         if hashlib.sha256(pickle).hexdigest() != model.envelope.sha256:
-            raise ModelError("sha256: not the digest of the pickle")
+            raise ModelError("sha256: does not match the pickle")
         return model.envelope, pickle
 
     def read_all(self) -> ModelIndex:

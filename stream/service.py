@@ -197,7 +197,9 @@ class Warnings:
         self._last = {k: t for k, t in self._last.items() if now - t < WARN_EVERY_SECONDS}
         held = self._held.pop(kind, 0)
         self._last[kind] = now
-        self._log.warning("%s%s", message, f" ({held} more in the last minute)" if held else "")
+        self._log.warning(
+            "%s%s", message, f" ({held} more since the last such line)" if held else ""
+        )
 
 
 class Backoff:

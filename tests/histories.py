@@ -337,7 +337,7 @@ def history_with_a_batch() -> Made:
     A reader gets one record for it, without a value, at the last of its offsets.
     """
     made = correct_history()
-    reason = "batch: cannot be decoded: wrong checksum"
+    reason = "batch: cannot be decoded: CRC mismatch"
     made.rejected.append(
         {"source": [0, BATCH_FROM], "reason": reason, "size": 99, "value": "", "until": BATCH_TO}
     )

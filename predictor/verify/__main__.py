@@ -71,7 +71,7 @@ def _check(topics: Topics, logs: Sequence[LogFile], findings: Findings) -> None:
         # Beside a running predictor, outputs go on to be written, and are committed by now.
         commit = topics.commit(number)
         if commit is None or commit.offset <= beyond:
-            expected = f"no output yet, as {partition.committed} is committed"
+            expected = f"no output beyond the committed offset {partition.committed}"
             raise Violation("I3", partition.data.topic, number, beyond, expected, "one")
 
 

@@ -80,7 +80,7 @@ def test_records_deleted_by_retention_before_they_were_predicted_are_named_and_c
     place = TopicPartition(topics.settings.data_topic, 0)
     end = reading.bounds(topics.consumer, place)[1]
     eventually(lambda: topics.predictions()[-1]["source"][1] == end - 1, PATIENCE_SECONDS)
-    found = re.findall(r"resuming at offset (\d+), (\d+) records never seen", predictor.log())
+    found = re.findall(r"resuming at offset (\d+), (\d+) records lost unpredicted", predictor.log())
     sources = [prediction["source"][1] for prediction in topics.predictions()]
     gaps = [(to, to - last - 1) for last, to in pairwise(sources) if to != last + 1]
     named = [(int(offset), int(never_seen)) for offset, never_seen in found]

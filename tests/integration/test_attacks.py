@@ -170,19 +170,23 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_over_a_restar
     topics.publish_next()
     predictor = start("predictor")
     await_line(
-        predictor, f"model 1 (test) is next, trained on 200 records, signed by {old.fingerprint}"
+        predictor,
+        f"model 1 (test) serves from the next unit, trained on 200 records,"
+        f" signed by {old.fingerprint}",
     )
     new.share(folder)
     both = ", ".join(sorted([old.fingerprint, new.fingerprint]))
     await_line(predictor, f"trusted in {folder}: {both}")
     assert topics.publish_next(key=new) == 2
     await_line(
-        predictor, f"model 2 (test) is next, trained on 200 records, signed by {new.fingerprint}"
+        predictor,
+        f"model 2 (test) serves from the next unit, trained on 200 records,"
+        f" signed by {new.fingerprint}",
     )
 
     revoke(old.fingerprint, folder)
     await_line(predictor, f"trusted in {folder}: {new.fingerprint}\n")
-    with pytest.raises(Fatal, match=f"key {old.fingerprint} signs, but is not trusted in"):
+    with pytest.raises(Fatal, match=f"signing key {old.fingerprint} is not trusted; trusted in"):
         topics.publish_next()
     topics.send(pack(envelope(3), pickled(regression()), old))
     await_line(predictor, "not signed by a trusted key")
@@ -191,7 +195,7 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_over_a_restar
     await_line(
         predictor,
         "model 2 goes on serving until a newer one comes, though key"
-        f" {new.fingerprint} is no longer trusted in {folder}: none",
+        f" {new.fingerprint} is no longer trusted; trusted in {folder}: none",
     )
     topics.write(10)
     eventually(lambda: topics.answered() == 10, 60)

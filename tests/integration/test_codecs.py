@@ -144,7 +144,7 @@ UNDECODABLE: list[tuple[str, Callable[[], bytes], str]] = [
     (
         "an offset outside the batch",
         lambda: with_payload(batch([b"a"]), batch([b"", b"a"])[HEADER_BYTES + 7 :]),
-        "damaged records",
+        "corrupt records",
     ),
 ]
 """What Kafka 4.3 takes, the batch, and a part of the reason."""

@@ -161,7 +161,7 @@ def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
 def test_repeats_are_sent_when_asked_for_and_named_as_seen_data(start: Services) -> None:
     process = start("datagenerator", STREAM="breast_cancer", REPEAT="1", RATE="0", COUNT="600")
     await_line(process, "ends with id 599")
-    assert "records from id 569 on are repeats, that is, seen data" in process.log()
+    assert "records from id 569 on repeat earlier ones" in process.log()
 
 
 def test_records_come_at_the_rate_asked_for(start: Services, settings_env: Env) -> None:

@@ -214,7 +214,7 @@ def refused_models(marker: Path, trusted: SigningKey) -> dict[str, list[Message]
             pack(envelope(6, feature_names=["a", "c"]), sound, trusted)
         ),
         "cannot be unpickled": list(pack(envelope(7), b"garbage", trusted)),
-        "sha256: not the digest": [
+        "sha256: does not match": [
             replace(message, value=value, headers=[("signature", trusted.sign(value))])
             for message in pack(envelope(8), malicious, trusted)
             for value in [message.value.replace(b'"sha256":"', b'"sha256":"0')]

@@ -305,7 +305,7 @@ def test_without_a_trusted_key_nothing_is_published(
     assert not (tmp_path / "none.pem").exists()
     monkeypatch.setenv("SIGNING_KEY", str(topics_key(tmp_path)))
     assert main([str(path)]) == 1
-    assert "signs, but is not trusted in" in capsys.readouterr().err
+    assert "is not trusted; trusted in" in capsys.readouterr().err
     assert topics.models() == []
 
 

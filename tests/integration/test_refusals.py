@@ -106,7 +106,7 @@ def test_a_broker_that_advertises_a_name_without_an_address_is_named_with_it(
     process = start(service, KAFKA_BOOTSTRAP_SERVERS=listeners.misnamed)
     await_line(
         process,
-        f"{listeners.misnamed} answers, but clients cannot go where it sends them: broker 1"
+        f"{listeners.misnamed} answers, but its advertised listeners are not reachable: broker 1"
         f" advertises {NO_HOST}:{listeners.misnamed_port} ({NO_HOST} does not resolve); look at"
         " advertised.listeners of the broker; retrying",
     )

@@ -141,17 +141,17 @@ def test_the_formats_before_kafka_0_11_are_read(magic: int, codec: int) -> None:
 
 
 WRONG: list[tuple[Callable[[bytes], bytes], str]] = [
-    (lambda raw: raw[:-1] + b"x", "wrong checksum"),
+    (lambda raw: raw[:-1] + b"x", "CRC mismatch"),
     (lambda raw: with_attributes(raw, 6), "unknown codec 6"),
     (lambda raw: with_attributes(raw, GZIP), "error: Error -3 while decompressing data"),
     (lambda raw: with_attributes(raw, SNAPPY), "UncompressError"),
     (lambda raw: with_attributes(raw, LZ4), "RuntimeError: LZ4F"),
     (lambda raw: with_attributes(raw, ZSTD), "ZstdError: "),
-    (lambda raw: with_payload(raw, raw[HEADER_BYTES:] + b"x"), "damaged records"),
+    (lambda raw: with_payload(raw, raw[HEADER_BYTES:] + b"x"), "corrupt records"),
     (lambda raw: with_payload(raw, raw[HEADER_BYTES:-1]), ""),
     (lambda raw: with_payload(raw, b""), "IndexError: index out of range"),
     (lambda raw: with_payload(raw, b"\xff" * 40), "ValueError: Out of int64 range"),
-    (lambda raw: raw[:16] + b"\3" + raw[17:], "unknown format 3"),
+    (lambda raw: raw[:16] + b"\3" + raw[17:], "unknown magic 3"),
 ]
 
 

@@ -277,7 +277,7 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
         1: "larger than 1000 bytes",
         2: "larger than 1000 bytes",
         3: "not on the topic, or not signed by a trusted key",
-        4: "sha256: not the digest of the pickle",
+        4: "sha256: does not match the pickle",
         5: "not on the topic",
         6: r"larger than 1000 bytes \(at least 1000000000\)",
     }.items():

@@ -70,7 +70,7 @@ def test_partitions_are_counted_apart() -> None:
 def test_a_batch_that_cannot_be_decoded_is_rejected_whole_and_predicting_goes_on_behind_it() -> (
     None
 ):
-    batch = Rejected((0, 5), "batch: cannot be decoded: wrong checksum", 99, "", until=9)
+    batch = Rejected((0, 5), "batch: cannot be decoded: CRC mismatch", 99, "", until=9)
     outcome = outcome_of(consumed(4), Consumed(0, 5, None, None, batch), consumed(10))
     assert [p.source for p, _ in outcome.predictions] == [(0, 4), (0, 10)]
     assert outcome.rejected == [batch]

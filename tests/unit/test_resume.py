@@ -50,11 +50,11 @@ def test_at_the_committed_offset_there_is_nothing_to_remark() -> None:
 def test_a_committed_offset_out_of_range_is_remarked_with_where_it_resumes() -> None:
     assert from_commit((130, 150), 100, COUNTED, "this").remark == (
         "offset 100 is out of range: the topic begins at 130;"
-        " resuming at offset 130, 30 records never seen"
+        " resuming at offset 130, 30 records lost unpredicted"
     )
     assert from_commit((0, 90), 100, COUNTED, "this").remark == (
         "offset 100 is out of range: the broker lost records, the topic ends at 90;"
-        " resuming at offset 90, 0 records never seen"
+        " resuming at offset 90, 0 records lost unpredicted"
     )
 
 
@@ -83,9 +83,9 @@ def test_where_nothing_was_ever_committed_or_answered_it_begins_with_the_first_r
 
 
 def test_metadata_that_is_no_tally_is_remarked_even_if_there_are_no_outputs() -> None:
-    position = resume((0, 500), "the committed metadata is no tally: n", None, None, "this")
+    position = resume((0, 500), "the committed metadata is not a tally: n", None, None, "this")
     assert (position.offset, position.tally.n) == (0, 0)
-    assert position.remark == "the committed metadata is no tally: n"
+    assert position.remark == "the committed metadata is not a tally: n"
 
 
 def test_outputs_before_the_committed_offset_change_nothing() -> None:
@@ -124,7 +124,7 @@ def test_with_the_committed_tally_lost_counts_and_position_come_from_the_newest_
     assert position.tally == Tally(carried=(100, 99), model=3, incarnation="this")
     assert position.remark == (
         "no tally is committed; counts are taken from the last output, n=100 correct=99 model=3;"
-        " resuming at offset 101, 0 records never seen"
+        " resuming at offset 101, 0 records lost unpredicted"
     )
 
 
