@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,6 +190,33 @@ class ModelIndex:
         return found[-1]
 
 
+def put_together(
+    model: StoredModel, parts: Iterable[tuple[int, Part]], max_bytes: int
+) -> tuple[Envelope, bytes]:
+    """Return a model and its pickle, which is not unpickled.
+
+    Parameters
+    ----------
+    parts : iterable of tuple of int and Part
+        Offset and content of its parts, in any order; others are ignored. Nothing is taken from
+        it for a model that is too large or not whole, so an iterator need not read them.
+    max_bytes : int
+        Largest pickle, in bytes, that is put together.
+
+    Raises
+    ------
+    ModelError
+        When a part is missing, the model is larger than allowed, or its digest is wrong.
+    """
+    if problem := model.problem(max_bytes):
+        raise ModelError(problem)
+    shares = {offset: part.pickle for offset, part in parts}
+    pickle = b"".join(shares.get(offset, b"") for _, offset in sorted(model.offsets.items()))
+    if hashlib.sha256(pickle).hexdigest() != model.envelope.sha256:
+        raise ModelError("sha256: does not match the pickle")
+    return model.envelope, pickle
+
+
 class ModelTopic:
     """Reads the model topic: the newest model, the bytes of one, what came since.
 
@@ -277,17 +304,7 @@ class ModelTopic:
             model = self._search(lambda: self.index.find(version))
         if model is None:
             raise ModelError("not on the topic, or not signed by a trusted key")
-        if problem := model.problem(self._settings.model_max_bytes):
-            raise ModelError(problem)
-        offsets = set(model.offsets.values())
-        records: Iterable[Any] = self._fetched.values()
-        if not offsets <= self._fetched.keys():
-            records = self._records(min(offsets), max(offsets) + 1)
-        shares = {r.offset: unpack(r.value).pickle for r in records if r.offset in offsets}
-        pickle = b"".join(shares.get(offset, b"") for _, offset in sorted(model.offsets.items()))
-        if hashlib.sha256(pickle).hexdigest() != model.envelope.sha256:
-            raise ModelError("sha256: does not match the pickle")
-        return model.envelope, pickle
+        return put_together(model, self._parts(model), self._settings.model_max_bytes)
 
     def read_all(self) -> ModelIndex:
         """Read the whole topic from its beginning, and return what stands there."""
@@ -336,6 +353,15 @@ class ModelTopic:
     def _read(self, start: int, end: int) -> None:
         if start < end:
             self._take(self._records(start, end))
+
+    def _parts(self, model: StoredModel) -> Iterator[tuple[int, Part]]:
+        offsets = set(model.offsets.values())
+        records: Iterable[Any] = self._fetched.values()
+        if not offsets <= self._fetched.keys():
+            records = self._records(min(offsets), max(offsets) + 1)
+        for record in records:
+            if record.offset in offsets:
+                yield record.offset, unpack(record.value)
 
     def _records(self, start: int, end: int) -> Iterable[Any]:
         self._following = False

@@ -125,15 +125,6 @@ class Part:
     parts: int
     pickle: bytes
 
-    def stood_at(self, offset: int) -> int:
-        """Return the least offset at which this record, now at `offset`, may have been first.
-
-        Versions rise along the topic. So a reader that has read everything from there on has seen
-        all later versions, even if everything it read was replayed.
-        """
-        after = self.envelope.after
-        return offset if after is None else min(offset, after + self.part - 1)
-
 
 @dataclass(frozen=True)
 class Message:

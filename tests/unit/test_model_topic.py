@@ -1,21 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from stream.keys import SigningKey, TrustedKeys, revoke
-from stream.model_topic import LONGEST, ModelIndex, ModelTopic, StoredModel
-from stream.models import Message, ModelError, pack, unpack
+from stream.model_topic import LONGEST, ModelIndex, ModelTopic, StoredModel, put_together
+from stream.models import Message, ModelError, Part, pack, unpack
 from stream.service import Stop
 from stream.settings import ModelLimits
 from tests.unit.classifiers import LARGE, STRANGER, envelope, new_key
@@ -95,6 +96,29 @@ def index_of(messages: Iterable[Message]) -> ModelIndex:
     for offset, message in enumerate(messages):
         index.add(offset, unpack(message.value), "a key")
     return index
+
+
+def parts_of(messages: Iterable[Message]) -> dict[int, Part]:
+    return {offset: unpack(message.value) for offset, message in enumerate(messages)}
+
+
+def taking(parts: dict[int, Part], taken: list[Part]) -> Iterator[tuple[int, Part]]:
+    """Yield parts with their offsets, and note those that were taken."""
+    for offset, part in parts.items():
+        taken.append(part)
+        yield offset, part
+
+
+def all_put_together(messages: Sequence[Message], max_bytes: int = 10**9) -> dict[int, bytes | str]:
+    """Return for each version its pickle, or why it cannot be had."""
+    parts = parts_of(messages)
+    found: dict[int, bytes | str] = {}
+    for stored in index_of(messages).models():
+        try:
+            found[stored.version] = put_together(stored, parts.items(), max_bytes)[1]
+        except ModelError as error:
+            found[stored.version] = str(error)
+    return found
 
 
 # Which models stand there
@@ -245,6 +269,136 @@ def test_only_the_records_of_trusted_keys_count_and_others_are_told_of(
 # The bytes of one
 
 
+@given(
+    st.dictionaries(st.integers(0, 99).map(str), st.integers(0, 2**53)),
+    st.binary(max_size=3_000),
+    st.integers(1, 1_000),
+    st.randoms(use_true_random=False),
+)
+@example({}, b"", 8, Random(0))
+@example({}, bytes(8), 8, Random(0))
+@example({}, bytes(9), 8, Random(0))
+def test_a_model_in_parts_in_any_order_comes_back_as_it_went(
+    trained_to: dict[str, int], pickle: bytes, part_bytes: int, random: Random
+) -> None:
+    sent = envelope(7, trained_to=trained_to)
+    parts = [unpack(message.value) for message in pack(sent, pickle, None, part_bytes)]
+    assert len(parts) == max(1, -(-len(pickle) // part_bytes))
+    random.shuffle(parts)
+    index = ModelIndex()
+    *none, found = [index.add(offset, part, "a key") for offset, part in enumerate(parts)]
+    assert not any(none)
+    assert found
+    came, content = put_together(found, enumerate(parts), max_bytes=3_000)
+    assert (replace(came, sha256=""), content) == (sent, pickle)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_model_without_one_of_its_parts_names_it_and_the_next_is_whole(number: int) -> None:
+    torn, next_ = model(1, LARGE), model(2, LARGE)
+    del torn[number - 1]
+    missing = f"part {number} of 3 is missing"
+    assert all_put_together([*torn, *next_]) == {1: missing, 2: LARGE}
+    assert all_put_together([*torn, torn[0], *next_, torn[1]]) == {1: missing, 2: LARGE}
+
+
+def test_parts_of_two_versions_do_not_mix() -> None:
+    one, two = model(1, LARGE), model(2, LARGE[::-1])
+    assert all_put_together([one[0], two[1], one[2]]) == {
+        1: "part 2 of 3 is missing",
+        2: "part 1 of 3 is missing",
+    }
+    mixed = [one[0], two[0], one[1], two[1], one[2], two[2]]
+    assert all_put_together(mixed) == {1: LARGE, 2: LARGE[::-1]}
+
+
+def test_parts_of_two_contents_of_a_version_do_not_mix() -> None:
+    one, two = model(1, LARGE), model(1, LARGE[::-1])
+    assert all_put_together([one[0], one[1], two[2]]) == {1: "part 3 of 3 is missing"}
+    assert all_put_together([one[0], two[1], one[2], two[0], two[2]]) == {1: LARGE[::-1]}
+
+
+def test_parts_of_a_model_that_was_split_in_two_ways_do_not_mix() -> None:
+    threes, fives = (list(pack(envelope(1), bytes(15), KEY, share)) for share in (5, 3))
+    assert all_put_together([*threes[:2], *fives[2:]]) == {1: "part 3 of 3 is missing"}
+    assert all_put_together([threes[0], *fives]) == {1: bytes(15)}
+
+
+def test_a_model_that_begins_again_is_whole() -> None:
+    one = model(1, LARGE)
+    assert all_put_together([one[0], one[1], *one]) == {1: LARGE}
+
+
+def test_a_model_of_the_largest_size_is_put_together_and_nothing_is_read_of_a_larger_one() -> None:
+    messages = [*model(1, LARGE), *model(2, b"small")]
+    assert all_put_together(messages, len(LARGE)) == {1: LARGE, 2: b"small"}
+    larger = f"larger than {len(LARGE) - 1} bytes (at least {len(LARGE)})"
+    assert all_put_together(messages, len(LARGE) - 1) == {1: larger, 2: b"small"}
+    stored = index_of(messages).find(1)
+    assert stored
+    taken: list[Part] = []
+    with pytest.raises(ModelError, match="larger than"):
+        put_together(stored, taking(parts_of(messages), taken), len(LARGE) - 1)
+    assert taken == []
+
+
+def test_nothing_is_read_of_a_model_that_is_not_whole() -> None:
+    messages = model(1, LARGE)[:2]
+    stored = index_of(messages).find(1)
+    assert stored
+    taken: list[Part] = []
+    with pytest.raises(ModelError, match="part 3 of 3 is missing"):
+        put_together(stored, taking(parts_of(messages), taken), 10**9)
+    assert taken == []
+
+
+def test_a_part_that_is_gone_or_replaced_since_it_was_read_makes_no_model() -> None:
+    messages = model(1, LARGE)
+    stored = index_of(messages).find(1)
+    assert stored
+    parts = list(parts_of(messages).items())
+    other = [(offset, replace(part, pickle=b"other")) for offset, part in parts]
+    for come in ([], parts[:2], parts[1:], [*parts[:2], other[2]]):
+        with pytest.raises(ModelError, match="sha256: does not match the pickle"):
+            put_together(stored, come, 10**9)
+
+
+def test_the_digest_decides_over_a_pickle_that_is_given_twice() -> None:
+    (message,) = model(1, b"x")
+    evil = Message(message.value[:-1] + b',"pickle":"eQ=="}', [])
+    assert all_put_together([message]) == {1: b"x"}
+    assert all_put_together([evil]) == {1: "sha256: does not match the pickle"}
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(
+        st.integers(1, 5).flatmap(
+            lambda parts: st.builds(
+                Part,
+                st.integers(1, 3).map(envelope),
+                st.integers(1, parts),
+                st.just(parts),
+                st.binary(min_size=1, max_size=30),
+            )
+        ),
+        max_size=30,
+    )
+)
+def test_parts_in_any_order_never_make_a_model_that_was_not_sent_and_take_a_bounded_size(
+    sent: list[Part],
+) -> None:
+    index = ModelIndex()
+    for offset, part in enumerate(sent):
+        index.add(offset, part, "a key")
+    for stored in index.models():
+        taken: list[Part] = []
+        parts = {offset: sent[offset] for offset in stored.offsets.values()}
+        with pytest.raises(ModelError):  # its digest is that of no model here
+            put_together(stored, taking(parts, taken), max_bytes=60)
+        assert sum(len(part.pickle) for part in taken) <= 60
+
+
 def test_the_bytes_of_a_model_are_found_between_strangers_and_copies(
     log: Log, topic: ModelTopic
 ) -> None:
@@ -283,6 +437,10 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
     }.items():
         with pytest.raises(ModelError, match=reason):
             topic.get(version)
+    read = list(log.read)
+    with pytest.raises(ModelError, match="larger than 1000 bytes"):
+        topic.get(2)
+    assert log.read == read, "nothing is read of a model that is too large"
     roomy = ModelTopic(SETTINGS, log, Stop(), TrustedKeys(tmp_path))
     with pytest.raises(ModelError, match="part 2 of 3 is missing"):
         roomy.get(1)
@@ -294,14 +452,19 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
 def test_models_whose_parts_are_lost_repeated_or_mixed_come_out_whole_or_not_at_all(
     pickles: list[bytes], data: st.DataObject
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream.models.PART_BYTES", 8)
-        sent = [m for version, pickle in enumerate(pickles, 1) for m in model(version, pickle)]
-    kept = data.draw(st.lists(st.sampled_from(sent), max_size=20))
+    sent = {
+        version: list(pack(envelope(version), pickle, None, 8))
+        for version, pickle in enumerate(pickles, 1)
+    }
+    messages = [message for parts in sent.values() for message in parts]
+    kept = data.draw(st.lists(st.sampled_from(messages), max_size=20))
     topic = ModelTopic(SETTINGS, Log(list(kept)), Stop(), None)
-    for version, pickle in enumerate(pickles, 1):
-        with suppress(ModelError):
-            assert topic.get(version)[1] == pickle
+    for version, parts in sent.items():
+        if all(part in kept for part in parts):
+            assert topic.get(version)[1] == pickles[version - 1]
+        else:
+            with pytest.raises(ModelError, match=r"is missing|not on the topic"):
+                topic.get(version)
 
 
 # What comes

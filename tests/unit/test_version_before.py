@@ -13,7 +13,7 @@ import pytest
 from predictor.outputs import last_own
 from predictor.tally import Tally
 from stream.keys import TrustedKeys
-from stream.model_topic import ModelIndex
+from stream.model_topic import ModelIndex, put_together
 from stream.models import SIGNATURE, Envelope, unpack, verify
 from stream.records import (
     Prediction,
@@ -120,17 +120,18 @@ def test_predictions_of_the_version_before_are_found_by_their_group_with_the_id_
     assert last_own(decode_prediction, "others", records) is None
 
 
-def test_a_model_in_parts_of_the_version_before_is_verified_and_assembled(
+def test_a_model_in_parts_of_the_version_before_is_verified_and_put_together(
     trusted: TrustedKeys,
 ) -> None:
-    index, parts, found = ModelIndex(), [], []
-    for offset, part in enumerate(WRITTEN["model"]):
-        value = part["value"].encode()
-        signer = verify(value, [(SIGNATURE, bytes.fromhex(part["signature"]))], trusted)
-        parts.append(unpack(value))
-        found.append(index.add(offset, parts[-1], signer))
-    assert found[:2] == [None, None]
-    assert found[2] is not None
-    assert found[2].envelope == ENVELOPE
-    model = b"".join(part.pickle for part in parts)
+    index = ModelIndex()
+    parts = []
+    for offset, record in enumerate(WRITTEN["model"]):
+        value = record["value"].encode()
+        signer = verify(value, [(SIGNATURE, bytes.fromhex(record["signature"]))], trusted)
+        parts.append((offset, unpack(value)))
+        found = index.add(*parts[-1], signer)
+        assert (found is not None) == (offset == 2)
+    assert found is not None
+    envelope, model = put_together(found, parts, max_bytes=1_000)
+    assert envelope == ENVELOPE
     assert pickle.loads(model) == {"coef": [0.5, -1.5], "classes": [0, 1]}
