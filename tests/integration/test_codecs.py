@@ -231,7 +231,7 @@ def test_on_no_topic_does_a_batch_that_cannot_be_decoded_stop_a_service(
         await_line(predictor, f"{topic} partition 0 offsets")
     for process in (modelgenerator, predictor):
         assert process.stop() == 0
-    assert generator.status == 0
+    assert generator.stop() == 0
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ take = Fetcher.PartitionRecords.take
 
 def spin(part, n=None):
     if part.topic_partition.topic == os.environ["DATA_TOPIC"] and part.next_fetch_offset >= 3:
-        print("spins", flush=True)
+        print("NOW IT TURNS", flush=True)
         while True:
             pass
     return take(part, 3)
@@ -330,7 +330,7 @@ def test_a_client_that_spins_is_ended_on_sigterm_with_a_line_that_says_where(
     topics.publish(1)
     topics.write(10)
     running = start(service, PYTHONPATH=str(folder))
-    await_line(running, "spins")
+    await_line(running, "NOW IT TURNS")
     assert running.stop(30) == 1
     [line] = [line for line in running.log().splitlines() if "did not stop within" in line]
     assert f"reading {topics.settings.data_topic} partition 0 offset 3" in line
