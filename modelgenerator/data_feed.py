@@ -83,7 +83,8 @@ class DataFeed:
 
     def close(self) -> None:
         """Disconnect; the next poll connects again and resumes where this one was."""
-        clients.close(self._client)
+        if not self._stop:  # the end of the process closes it too, without waiting for a broker
+            clients.close(self._client)
         self._client, self._next_look = None, 0.0
 
     def _connected(self) -> KafkaConsumer:

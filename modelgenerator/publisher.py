@@ -275,7 +275,8 @@ class Publisher:
             When the brokers refuse the credentials, a right is missing, or the key is not trusted.
         """
         settings, stop = self._settings, self._stop
-        schema = newest_schema(self._consumer, settings, stop)
+        ask = partial(newest_schema, self._consumer, settings, stop)
+        schema = clients.connect(ask, settings, stop, log)
         check(settings, envelope, pickle, schema, stop)
         digest = hashlib.sha256(pickle).hexdigest()
         envelope = replace(envelope, version=0, after=None, sha256=digest)

@@ -93,7 +93,8 @@ class StatusFeed:
 
     def close(self) -> None:
         """Disconnect; the next poll connects again and goes on where this one was."""
-        clients.close(self._client)
+        if not self._stop:  # the end of the process closes it too, without waiting for a broker
+            clients.close(self._client)
         self._client = None
 
     def _connected(self) -> KafkaConsumer:

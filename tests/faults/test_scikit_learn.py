@@ -87,7 +87,7 @@ def test_the_modelgenerator_is_upgraded_first_and_the_predictors_after_it(
     generator = start("modelgenerator", python=older)
     predictor = start("predictor", python=older)
     topics.write(300)
-    await_line(predictor, ") is next")
+    await_line(predictor, ") serves from the next unit")
     generator = replaced(generator, start, "modelgenerator")
     await_line(predictor, f"made with scikit-learn {OURS}, installed is {OLDER}.")
     assert answered_by(topics, 50) <= models_of(topics, OLDER)
@@ -116,7 +116,7 @@ def test_a_predictor_upgraded_first_says_that_it_finds_no_model_and_waits_and_go
     )
     assert topics.answered() == 0
     generator = replaced(generator, start, "modelgenerator")
-    await_line(predictor, ") is next")
+    await_line(predictor, ") serves from the next unit")
     assert answered_by(topics, 50) <= models_of(topics, ours)
     # And back again, in the same order.
     before = newest_of(topics, OLDER)

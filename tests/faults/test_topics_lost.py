@@ -108,7 +108,7 @@ def test_with_the_status_and_schema_topics_deleted_models_are_still_served_and_b
         load.recovery(PATIENCE_SECONDS)
         three.delete(settings.status_topic, settings.schema_topic)
         publisher.publish(2)
-        await_line(predictor, "model 2 (test) is next")
+        await_line(predictor, "model 2 (test) serves from the next unit")
         publisher.publish(3, Once())
         await_line(predictor, "barred model 3")
         load.recovery(PATIENCE_SECONDS)

@@ -199,7 +199,7 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     topics.write(100)
     eventually(held.exists, WAIT_SECONDS)
     topics.publish(3, regression())
-    await_line(predictor, "model 3 (test) is next")
+    await_line(predictor, "model 3 (test) serves from the next unit")
     go.touch()
     topics.write(100)
     await_answered(topics)

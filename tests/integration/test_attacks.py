@@ -74,7 +74,7 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
         topics.publish_next()
     history = on_the_topic(topics)
     predictor = start("predictor")
-    await_line(predictor, "model 3 (test) is next")
+    await_line(predictor, "model 3 (test) serves from the next unit")
     forged = forgeries(history[-1], marker)
     topics.send(forged)
     topics.send(history * 5)
@@ -83,7 +83,7 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     parts = large(4, topics)
     others = large(5, topics)
     topics.send([parts[0], *forged[:5], parts[1], history[0], *forged[5:10], parts[2]])
-    await_line(predictor, "model 4 (test) is next")
+    await_line(predictor, "model 4 (test) serves from the next unit")
     topics.send([others[0], parts[1], others[2]])
     topics.write(1)  # a unit that had begun may still be model 3's
     eventually(lambda: topics.answered() == 1, 60)
@@ -91,7 +91,7 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     eventually(lambda: topics.answered() == 21, 60)
     assert {p["model"] for p in topics.predictions()[1:]} == {4}
     log = predictor.log()
-    assert log.count(") is next") == 2
+    assert log.count(") serves from the next unit") == 2
     assert log.count("WARNING predictor: refused") <= 5, "at most a line a minute for each reason"
     assert not marker.exists()
     # And a publisher does not give a version twice.
@@ -108,8 +108,8 @@ def test_a_starting_predictor_ignores_old_models_that_are_replayed(
     topics.send(history[:1] * 100)
     topics.send(history[1:2] * 10)
     predictor = start("predictor")
-    await_line(predictor, "model 3 (test) is next")
-    assert predictor.log().count("is next") == 1
+    await_line(predictor, "model 3 (test) serves from the next unit")
+    assert predictor.log().count("serves from the next unit") == 1
     assert f"signed by {topics.key.fingerprint}" in predictor.log()
 
 
@@ -140,7 +140,7 @@ def test_a_forged_status_can_bar_a_model_but_not_make_its_version_be_given_again
 ) -> None:
     topics.publish_next()
     predictor = start("predictor")
-    await_line(predictor, "model 1 (test) is next")
+    await_line(predictor, "model 1 (test) serves from the next unit")
 
     def forge(version: int, status: str) -> None:
         value = encode_status(Status(version, status, {}, "forged", "nobody"))
@@ -152,7 +152,7 @@ def test_a_forged_status_can_bar_a_model_but_not_make_its_version_be_given_again
     forge(1, "barred")
     await_line(predictor, "can be served; waiting for one")
     assert topics.publish_next() == 2
-    await_line(predictor, "model 2 (test) is next")
+    await_line(predictor, "model 2 (test) serves from the next unit")
     topics.write(1)  # a unit that had begun may still be model 1's
     eventually(lambda: topics.answered() == 1, 60)
     topics.write(10)
@@ -205,7 +205,7 @@ def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_over_a_restar
     await_line(again, f"no model of {topics.settings.model_topic} can be served; waiting for one")
     assert f"not signed by a trusted key (trusted in {folder}: none)" in again.log()
     mark.rename(mark.with_suffix(".pem"))  # a model that came before its key
-    await_line(again, "model 2 (test) is next")
+    await_line(again, "model 2 (test) serves from the next unit")
     assert "model 3" not in again.log()
     topics.write(10)
     eventually(lambda: topics.answered() == 20, 60)
@@ -222,5 +222,5 @@ def test_a_revoked_key_leaves_the_newest_model_of_a_key_that_is_still_trusted(
         topics.publish_next(key=stolen)
     revoke(stolen.fingerprint, folder)
     predictor = start("predictor")
-    await_line(predictor, "model 1 (test) is next")
+    await_line(predictor, "model 1 (test) serves from the next unit")
     assert predictor.log().count("not signed by a trusted key") == 1

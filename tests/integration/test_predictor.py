@@ -114,15 +114,15 @@ def test_with_its_offsets_deleted_it_resumes_after_its_own_last_output_and_not_a
 def test_a_model_published_again_is_not_served_again(topics: Topics, start: Services) -> None:
     predictor = start("predictor")
     topics.publish(1)
-    await_line(predictor, "model 1 (test) is next")
+    await_line(predictor, "model 1 (test) serves from the next unit")
     for version in (1, 2, 2, 1, 2, 3, 3, 2, 1):
         topics.publish(version)
-    await_line(predictor, "model 3 (test) is next")
+    await_line(predictor, "model 3 (test) serves from the next unit")
     await_serving(topics, 3)
     topics.publish(4)
     await_serving(topics, 4)
     for version in (1, 2, 3, 4):
-        assert predictor.log().count(f"model {version} (test) is next") == 1
+        assert predictor.log().count(f"model {version} (test) serves from the next unit") == 1
     served = [status["version"] for status in topics.statuses()]
     assert served == sorted(set(served))
     assert topics.check().n == topics.written()
@@ -245,7 +245,7 @@ def test_wrong_models_are_refused_in_one_line_while_the_old_one_serves_and_their
         topics.send(messages)
     topics.write(20)
     topics.publish(30)
-    await_line(predictor, "model 30 (test) is next")
+    await_line(predictor, "model 30 (test) serves from the next unit")
     await_serving(topics, 30)
 
     def summed_up() -> bool:
@@ -277,7 +277,7 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
 ) -> None:
     topics.publish(1)
     predictor = start("predictor", MODEL_MAX_MICROSECONDS="100", MODEL_LOAD_SECONDS="5")
-    await_line(predictor, "model 1 (test) is next")
+    await_line(predictor, "model 1 (test) serves from the next unit")
     topics.publish(2, Slow(0.0002))
     topics.publish(3, Hanging())
     topics.publish(4, Slow(3_600))
@@ -300,7 +300,7 @@ def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a
     assert re.match(r"too slow: \d+ µs a record .*MODEL_MAX_MICROSECONDS=100", slow)
     assert hanging == stuck == "not loaded and probed within MODEL_LOAD_SECONDS=5"
     topics.publish(5)
-    await_line(predictor, "model 5 (test) is next")
+    await_line(predictor, "model 5 (test) serves from the next unit")
     topics.write(1)  # a unit that had begun may still be model 1's
     await_answered(topics)
     topics.write(10)
@@ -347,7 +347,7 @@ def test_a_model_that_hangs_on_real_records_is_barred_and_the_one_before_predict
     topics.write(100)
     await_answered(topics, 100)
     topics.publish(2, Held(held, never))
-    await_line(predictor, "model 2 (test) is next")
+    await_line(predictor, "model 2 (test) serves from the next unit")
 
     def barred_ones() -> list[dict[str, Any]]:
         topics.write(20)
