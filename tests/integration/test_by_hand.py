@@ -146,4 +146,6 @@ def test_a_recipe_whose_model_was_refused_is_not_the_champion(
     eventually(another, 90)
     changed = next(m for m in topics.models() if m["recipe"] != first["recipe"])
     assert changed["reason"] == "champion"
-    assert f"was refused by r: for a test; its recipe {first['recipe']} is not" in process.log()
+    assert (
+        f"was refused by r: for a test; its recipe {first['recipe']} is suspended" in process.log()
+    )
