@@ -295,7 +295,8 @@ class Publisher:
                 else:
                     _warnings.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
             finally:
-                clients.close(producer)
+                if not stop:  # the end of the process closes it too, without waiting for a broker
+                    clients.close(producer)
             stop.wait(random.uniform(0.05, 0.5))
             # The model topic, or the status topic, may have been deleted.
             clients.connect(partial(create_missing_topics, settings, log), settings, stop, log)
