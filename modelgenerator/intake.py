@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import Self
 
 from modelgenerator.trainer import Labelled, Trainer
 from stream.reasons import Reasons
-from stream.records import RecordError, decode_record
+from stream.records import RecordError, decode_record, parse
 
 log = logging.getLogger("modelgenerator")
 
@@ -111,7 +111,8 @@ class Intake:
         """Remember the fields of a record that lacks one: a name may be misspelt."""
         self._samples += 1
         if self._samples <= SAMPLED:
-            self._unknown.update(name[:40] for name in set(json.loads(value or b"{}")) - _FIELDS)
+            with suppress(RecordError):
+                self._unknown.update(name[:40] for name in set(parse(value)) - _FIELDS)
 
 
 def _likeness(name: str) -> float:

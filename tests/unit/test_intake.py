@@ -60,6 +60,13 @@ def test_misspelt_features_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize("odd", [b'"\xe9"', b"9" * 5_000], ids=["not UTF-8", "5,000 digits"])
+def test_an_unknown_field_that_cannot_be_read_does_no_harm(odd: bytes) -> None:
+    intake = new()
+    assert intake.sort(0, 0, b'{"id":1,"features":[0.5],"odd":' + odd + b"}") is None
+    assert str(intake).startswith("1 records read: 0 labelled 0, 0 labelled 1, 1 without a label")
+
+
 def test_each_label_is_counted() -> None:
     intake = new()
     for offset in range(30):
