@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from modelgenerator.data_feed import DataFeed, TopicRecreated
 from modelgenerator.intake import Intake
-from modelgenerator.publisher import own_key, publish_trained, trained_already
 from modelgenerator.settings import Settings
+from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
+from modelgenerator.trained import publish_trained, trained_already
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import SigningKey

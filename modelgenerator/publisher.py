@@ -14,50 +14,39 @@ import hashlib
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import sklearn
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import (
-    InvalidProducerEpochError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    ProducerFencedError,
-)
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from modelgenerator.envelope import check, describe, pickled
+from modelgenerator.envelope import check
+from modelgenerator.model_writer import TRANSACTION_SECONDS, ModelWriter
 from modelgenerator.settings import Settings
+from modelgenerator.signing import check_trusted
 from modelgenerator.status_feed import FALLEN, latest_statuses
-from modelgenerator.trainer import Publication
 from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
-from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
+from stream.keys import SigningKey, TrustedKeys
 from stream.model_topic import ModelTopic, StoredModel
-from stream.models import PART_BYTES, Envelope, Message, ModelError, now, pack
+from stream.models import Envelope, now
 from stream.reading import newest_schema
-from stream.records import LARGEST_VERSION, Schema
-from stream.refusals import PERMANENT, TopicError, causes, explained, raise_if_refused
-from stream.service import Fatal, Stop, Warnings
+from stream.records import LARGEST_VERSION
+from stream.refusals import PERMANENT, causes, explained, raise_if_refused
+from stream.service import Stop, Warnings
 from stream.topics import create_missing_topics
 from stream.transactions import Transactions
 
 log = logging.getLogger("modelgenerator")
 _warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
 
-TRANSACTION_SECONDS = 60
 SEARCH_SECONDS = 60.0
 """Timeout of one search for the newest version; the next try goes on where it ended."""
 
 HIDDEN_SECONDS = 3.0
 """How long to wait for another producer's open transaction, which may hide newer records."""
-
-OUTSTANDING_PARTS = 4
-SMALLEST_PART_BYTES = 1_000
 
 Allowed = Callable[[Envelope | None], None]
 """Given the newest model on the topic; raises `NotPublished` if publishing is not allowed."""
@@ -81,43 +70,6 @@ def unless_pinned(newest: Envelope | None) -> None:
         )
 
 
-def own_key(settings: Settings, *, make: bool) -> SigningKey:
-    """Return the key to sign with; its public half is among the trusted keys.
-
-    Parameters
-    ----------
-    make : bool
-        Whether to make the key if there is none, and to share its public half. A service does so
-        on its first start; a person's command never does.
-
-    Raises
-    ------
-    Fatal
-        When there is no such key, it cannot be used, or it is not trusted.
-    """
-    path = settings.signing_key
-    if not make and not path.exists():
-        raise Fatal(f"SIGNING_KEY={path}: no such file; see python -m modelgenerator.keys make -h")
-    try:
-        key = signing_key(path)
-    except (KeyFileError, OSError) as error:
-        raise Fatal(f"SIGNING_KEY={error}") from None
-    try:
-        if make:
-            shared = key.share(settings.trusted_keys)
-            log.info("signing with key %s, shared as %s", key.fingerprint, shared)
-    except (KeyFileError, OSError) as error:
-        raise Fatal(f"TRUSTED_KEYS: {error}") from None
-    _check_trusted(key, settings)
-    return key
-
-
-def _check_trusted(key: SigningKey, settings: Settings) -> None:
-    trusted = TrustedKeys(settings.trusted_keys).read()
-    if key.fingerprint not in trusted.fingerprints():
-        raise Fatal(f"signing key {key.fingerprint} is not trusted; {trusted}")
-
-
 def serving(
     models: ModelTopic, consumer: KafkaConsumer, settings: Settings, stop: Stop
 ) -> StoredModel | None:
@@ -125,93 +77,6 @@ def serving(
     statuses = latest_statuses(consumer, settings, stop)
     fallen = {status.version for status in statuses if status.status in FALLEN}
     return models.newest(lambda model: model.whole and model.version not in fallen)
-
-
-def trained_already(
-    consumer: KafkaConsumer, settings: Settings, stop: Stop
-) -> dict[str, int] | None:
-    """Return what the newest published model was trained to, by partition.
-
-    ``None`` if any new model is better than it: it was trained on another data topic, it was made
-    with another scikit-learn, or there is none.
-    """
-    models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
-    newest = models.newest(lambda model: model.whole)
-    if newest is None or newest.envelope.sklearn != sklearn.__version__:
-        return None
-    topic, trained_to = settings.data_topic, newest.envelope.trained_to
-    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-    ends = {
-        str(partition.partition): end
-        for partition, end in consumer.end_offsets(
-            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
-        ).items()
-    }
-    of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
-    return trained_to if of_this_topic else None
-
-
-def publish_trained(
-    settings: Settings, key: SigningKey, found: Publication, schema: Schema | None, stop: Stop
-) -> int | None:
-    """Publish what the trainer found unless a model is pinned, and say so in one line.
-
-    Returns
-    -------
-    int or None
-        The version; ``None`` while a model is pinned or the brokers do not take the model, with a
-        warning once a minute.
-
-    Raises
-    ------
-    ModelError
-        When predictors would refuse the model; a warning once a minute says why.
-    Stopped
-    Fatal
-        When the schema names another number of features than the model takes.
-    """
-    if schema and len(schema.feature_names) != found.model.n_features_in_:
-        raise Fatal(
-            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records"
-            f" of {settings.data_topic} have {found.model.n_features_in_}"
-        )
-    started = time.monotonic()
-    pickle = pickled(found.model)
-    envelope = describe(
-        found.model,
-        recipe=found.recipe,
-        reason=found.reason,
-        trained_on=found.trained_on,
-        trained_to=found.trained_to,
-        recipe_accuracy=found.recipe_accuracy,
-        feature_names=schema.feature_names if schema else None,
-    )
-    connect = partial(clients.consumer, settings)
-    with clients.closing(clients.connect(connect, settings, stop, log)) as consumer:
-        try:
-            publisher = Publisher(settings, key, stop, consumer)
-            version = publisher.publish(envelope, pickle, unless_pinned)
-        except NotPublished as reason:
-            _warnings.warn("not published", str(reason))
-            return None
-        except ModelError as error:
-            _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
-            raise
-    accuracies = " ".join(
-        f"{name}={'-' if value is None else format(value, '.4f')}"
-        for name, value in found.accuracies.items()
-    )
-    log.info(
-        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
-        version,
-        found.recipe,
-        found.reason,
-        found.trained_on,
-        accuracies,
-        len(pickle),
-        1_000 * (time.monotonic() - started),
-    )
-    return version
 
 
 class Publisher:
@@ -242,7 +107,7 @@ class Publisher:
         self._models = models or ModelTopic(
             settings, consumer, stop, TrustedKeys(settings.trusted_keys)
         )
-        self._part_bytes = PART_BYTES
+        self._writer = ModelWriter(settings, key, stop)
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"
         self._transactions = Transactions(settings, self._name, log)
@@ -376,7 +241,7 @@ class Publisher:
         stop.deadline(
             TRANSACTION_SECONDS, lambda: self._transactions.initialize(producer, [self._place])
         )
-        _check_trusted(self._key, self._settings)  # else its models do not count, nor do versions
+        check_trusted(self._key, self._settings)  # else its models do not count, nor do versions
         end = self._settled_end()
         newest = self._models.newest(seconds=SEARCH_SECONDS)
         last = newest.envelope if newest else None
@@ -386,40 +251,10 @@ class Publisher:
         version = 1 + max(last.version if last else 0, self._last_version())
         tried.add(version)
         numbered = replace(envelope, version=version, after=end)
-        stop.deadline(TRANSACTION_SECONDS + 30, lambda: self._write(producer, numbered, pickle))
+        stop.deadline(
+            TRANSACTION_SECONDS + 30, lambda: self._writer.write(producer, numbered, pickle)
+        )
         return version
-
-    def _write(self, producer: KafkaProducer, envelope: Envelope, pickle: bytes) -> None:
-        """Write a model in one transaction; its parts become smaller until the topic takes them."""
-        while True:
-            part_bytes = min(self._part_bytes, len(pickle))
-            producer.begin_transaction()
-            try:
-                self._send(producer, pack(envelope, pickle, self._key, part_bytes))
-            except KafkaError as error:
-                if part_bytes < 2 * SMALLEST_PART_BYTES or not _too_large(error):
-                    raise
-                producer.abort_transaction()
-                self._part_bytes = part_bytes // 2
-            else:
-                producer.commit_transaction()
-                return
-
-    def _send(self, producer: KafkaProducer, parts: Iterable[Message]) -> None:
-        topic = self._settings.model_topic
-        outstanding: deque[tuple[Any, int]] = deque()  # a producer buffers any number of parts
-        for part in parts:
-            self._stop.check()
-            if len(outstanding) == OUTSTANDING_PARTS:
-                _delivered(topic, *outstanding.popleft())
-            size = len(part.value)
-            try:
-                future = producer.send(topic, part.value, headers=part.headers, partition=0)
-            except KafkaError as error:  # also where an earlier part was refused
-                raise TopicError(topic, error, size) from None
-            outstanding.append((future, size))
-        while outstanding:
-            _delivered(topic, *outstanding.popleft())
 
     def _settled_end(self) -> int:
         """Return the end of the model topic, once no open transaction hides anything before it.
@@ -448,19 +283,7 @@ class Publisher:
         return max((version for version in versions if version < LARGEST_VERSION), default=0)
 
 
-def _delivered(topic: str, future: Any, size: int) -> None:
-    """Wait until the brokers have a record; an error names its topic and size."""
-    try:
-        future.get(timeout=TRANSACTION_SECONDS)
-    except KafkaError as error:
-        raise TopicError(topic, error, size) from None
-
-
 def _fenced(error: BaseException) -> bool:
     """Tell whether another publisher fenced this one."""
     fenced = (ProducerFencedError, InvalidProducerEpochError)
     return any(isinstance(each, fenced) for each in causes(error))
-
-
-def _too_large(error: BaseException) -> bool:
-    return any(isinstance(each, MessageSizeTooLargeError) for each in causes(error))

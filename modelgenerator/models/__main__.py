@@ -21,8 +21,9 @@ from kafka import KafkaConsumer
 
 from modelgenerator.models.table import table
 from modelgenerator.models.topics import Topics
-from modelgenerator.publisher import NotPublished, Publisher, own_key
+from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
+from modelgenerator.signing import own_key
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command

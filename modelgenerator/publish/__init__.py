@@ -21,8 +21,9 @@ from typing import Any
 import sklearn
 
 from modelgenerator.publish.checks import prepared, read_stream
-from modelgenerator.publisher import Publisher, own_key
+from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
+from modelgenerator.signing import own_key
 from stream import clients
 from stream.service import Stop
 from stream.settings import read

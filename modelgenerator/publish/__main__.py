@@ -20,8 +20,9 @@ import msgspec
 from modelgenerator.envelope import check
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import load, prepared, read_stream
-from modelgenerator.publisher import NotPublished, Publisher, own_key
+from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
+from modelgenerator.signing import own_key
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command

@@ -1,0 +1,111 @@
+"""What the trainer found, published; what the newest published model was trained to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+
+import sklearn
+from kafka import KafkaConsumer, TopicPartition
+
+from modelgenerator.envelope import describe, pickled
+from modelgenerator.publisher import NotPublished, Publisher, unless_pinned
+from modelgenerator.settings import Settings
+from modelgenerator.trainer import Publication
+from stream import clients
+from stream.keys import SigningKey, TrustedKeys
+from stream.model_topic import ModelTopic
+from stream.models import ModelError
+from stream.records import Schema
+from stream.service import Fatal, Stop, Warnings
+
+log = logging.getLogger("modelgenerator")
+_warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
+
+
+def trained_already(
+    consumer: KafkaConsumer, settings: Settings, stop: Stop
+) -> dict[str, int] | None:
+    """Return what the newest published model was trained to, by partition.
+
+    ``None`` if any new model is better than it: it was trained on another data topic, it was made
+    with another scikit-learn, or there is none.
+    """
+    models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
+    newest = models.newest(lambda model: model.whole)
+    if newest is None or newest.envelope.sklearn != sklearn.__version__:
+        return None
+    topic, trained_to = settings.data_topic, newest.envelope.trained_to
+    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
+    ends = {
+        str(partition.partition): end
+        for partition, end in consumer.end_offsets(
+            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
+        ).items()
+    }
+    of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
+    return trained_to if of_this_topic else None
+
+
+def publish_trained(
+    settings: Settings, key: SigningKey, found: Publication, schema: Schema | None, stop: Stop
+) -> int | None:
+    """Publish what the trainer found unless a model is pinned, and say so in one line.
+
+    Returns
+    -------
+    int or None
+        The version; ``None`` while a model is pinned or the brokers do not take the model, with a
+        warning once a minute.
+
+    Raises
+    ------
+    ModelError
+        When predictors would refuse the model; a warning once a minute says why.
+    Stopped
+    Fatal
+        When the schema names another number of features than the model takes.
+    """
+    if schema and len(schema.feature_names) != found.model.n_features_in_:
+        raise Fatal(
+            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records"
+            f" of {settings.data_topic} have {found.model.n_features_in_}"
+        )
+    started = time.monotonic()
+    pickle = pickled(found.model)
+    envelope = describe(
+        found.model,
+        recipe=found.recipe,
+        reason=found.reason,
+        trained_on=found.trained_on,
+        trained_to=found.trained_to,
+        recipe_accuracy=found.recipe_accuracy,
+        feature_names=schema.feature_names if schema else None,
+    )
+    connect = partial(clients.consumer, settings)
+    with clients.closing(clients.connect(connect, settings, stop, log)) as consumer:
+        try:
+            publisher = Publisher(settings, key, stop, consumer)
+            version = publisher.publish(envelope, pickle, unless_pinned)
+        except NotPublished as reason:
+            _warnings.warn("not published", str(reason))
+            return None
+        except ModelError as error:
+            _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
+            raise
+    accuracies = " ".join(
+        f"{name}={'-' if value is None else format(value, '.4f')}"
+        for name, value in found.accuracies.items()
+    )
+    log.info(
+        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
+        version,
+        found.recipe,
+        found.reason,
+        found.trained_on,
+        accuracies,
+        len(pickle),
+        1_000 * (time.monotonic() - started),
+    )
+    return version
