@@ -144,7 +144,9 @@ class Publisher:
         schema = clients.connect(ask, settings, stop, log)
         check(settings, envelope, pickle, schema, stop)
         digest = hashlib.sha256(pickle).hexdigest()
-        envelope = replace(envelope, version=0, after=None, sha256=digest)
+        envelope = replace(
+            envelope, version=0, after=None, sha256=digest, stream=self._models.stream
+        )
         tried: set[int] = set()
         while True:
             producer = clients.connect(self._producer, settings, stop, log)

@@ -236,6 +236,12 @@ class Broker(NamedTuple):
     port: int
 
 
+def cluster_id(client: KafkaConsumer) -> str | None:
+    """Return the id of the cluster; ``None`` if the brokers give none, or were not asked yet."""
+    found: str | None = client._cluster.cluster_id
+    return found
+
+
 def advertised(client: KafkaAdminClient) -> list[Broker]:
     """Return the brokers under the addresses by which clients are to reach them."""
     brokers = client._manager.cluster.brokers()

@@ -3,7 +3,9 @@
 Whoever may write the topic can copy signed records to its end and put anything between them. So
 these rules hold for every reader. `ModelIndex`, which knows no Kafka, decides them.
 
-- Trust: a record counts only with the signature of a trusted key.
+- Trust: a record counts only with the signature of a trusted key, for this stream. So a model of
+  another stream that shares the key does not count.
+- Models of older software name no stream. They count up to the first model that names one.
 - Parts: a model is whole once each of its parts was read, whatever stands between or before them.
 - A version with two contents: the content that was whole first counts, because the predictors that
   were running serve that one.
@@ -25,7 +27,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from stream import reading
+from stream import kafka_workarounds, reading
 from stream.keys import KeySet, TrustedKeys
 from stream.models import Envelope, ModelError, Part, unpack, verify
 from stream.service import Stop
@@ -88,10 +90,11 @@ class StoredModel:
     def after(self) -> int:
         """The least offset at which a later version can stand, 0 where that is not known.
 
-        The envelope of an older publisher does not say it. The envelope of a model that stands
-        before its own ``after`` speaks of another topic, from which this one was copied.
+        The envelope of an older publisher does not say it, or may be of another stream. The
+        envelope of a model that stands before its own ``after`` speaks of another topic, from which
+        this one was copied.
         """
-        after = self.envelope.after
+        after = self.envelope.after if self.envelope.stream else None
         return 0 if after is None or after > min(self.offsets.values()) else after
 
 
@@ -102,11 +105,14 @@ class ModelIndex:
     ----------
     start, end : int or None
         The offsets from `start` to `end` - 1 were read; ``None`` before the first read.
+    bound_from : float
+        First offset read at which a model names its stream; infinite before there is one.
     """
 
     def __init__(self) -> None:
         self.start: int | None = None
         self.end: int | None = None
+        self.bound_from = math.inf
         self._versions: dict[int, list[StoredModel]] = {}
         self._names: list[str] | None = None
 
@@ -128,7 +134,7 @@ class ModelIndex:
 
     def find(self, version: int) -> StoredModel | None:
         """Return the model of a version; of several contents, the one that was whole first."""
-        found = self._versions.get(version, ())
+        found = filter(self._counts, self._versions.get(version, ()))
         return min(found, key=lambda m: (not m.whole, max(m.offsets.values())), default=None)
 
     def models(self) -> list[StoredModel]:
@@ -176,6 +182,9 @@ class ModelIndex:
         for old in [each for each in self._versions if each < version]:
             for model in self._versions.pop(old):
                 self.start = max(self.start, 1 + max(model.offsets.values()))
+
+    def _counts(self, model: StoredModel) -> bool:
+        return bool(model.envelope.stream) or max(model.offsets.values()) < self.bound_from
 
     def _model(self, part: Part, signer: str) -> StoredModel:
         found = self._versions.setdefault(part.envelope.version, [])
@@ -260,6 +269,13 @@ class ModelTopic:
         self._place = TopicPartition(settings.model_topic, 0)
         self._following = False
         self._fetched: dict[int, Any] = {}
+
+    @property
+    def stream(self) -> str:
+        """Id of the stream whose models count."""
+        if self._settings.stream_id:
+            return self._settings.stream_id
+        return f"{kafka_workarounds.cluster_id(self._consumer)}/{self._place.topic}"
 
     def newest(
         self,
@@ -373,12 +389,25 @@ class ModelTopic:
         for record in records:
             try:
                 part, signer = _part(record, keys)
+                if keys is not None:
+                    self._check_stream(record.offset, part.envelope.stream)
             except ModelError as error:
                 self._ignored(record, str(error))
             else:
                 if model := self.index.add(record.offset, part, signer):
                     whole.append(model)
         return whole
+
+    def _check_stream(self, offset: int, stream: str | None) -> None:
+        if stream == self.stream:
+            self.index.bound_from = min(offset, self.index.bound_from)
+        elif stream is not None:
+            raise ModelError(f"stream: signed for {stream!r}, not for {self.stream!r} (STREAM_ID)")
+        elif offset > self.index.bound_from:
+            raise ModelError(
+                "stream: missing, though a model before it names one; it is a copy, or an older"
+                " modelgenerator published it"
+            )
 
 
 def _part(record: Any, keys: KeySet | None) -> tuple[Part, str]:

@@ -87,6 +87,8 @@ class Envelope:
     probe : list of float or None, or None
         Features that it is probed with before it serves, if it fails on random numbers, as an
         encoder of categories may.
+    stream : str or None
+        Id of the stream that it was signed for; older models lack it.
     """
 
     version: Positive
@@ -110,6 +112,7 @@ class Envelope:
     pinned: bool = False
     after: Count | None = None
     probe: list[float | None] | None = None
+    stream: Text | None = None
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
         """Whether the model was trained on the record at this place of the data topic."""

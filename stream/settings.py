@@ -40,6 +40,7 @@ OF_ONE_SERVICE = frozenset(
         "SEED",
         "SIGNING_KEY",
         "STREAM",
+        "STREAM_ID",
         "TRUSTED_KEYS",
         "WINDOW",
     ]
@@ -65,6 +66,12 @@ def _topic(text: str) -> str:
     return _name(text)
 
 
+def _stream_id(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,300}", text):
+        raise ValueError("allowed are ASCII characters without blanks, at most 300")
+    return text
+
+
 def _brokers(text: str) -> str:
     return ",".join(map(str, addresses.parse(text)))
 
@@ -74,6 +81,9 @@ Name = Annotated[str, AfterValidator(_name)]
 
 TopicName = Annotated[str, AfterValidator(_topic)]
 """Name of a topic; Kafka allows 249 characters, and some topics have a suffix to it."""
+
+StreamId = Annotated[str, AfterValidator(_stream_id)]
+"""Id of a stream."""
 
 Brokers = Annotated[str, AfterValidator(_brokers)]
 """Addresses, as ``host:port``, separated by commas without blanks."""
@@ -264,7 +274,14 @@ class StreamSettings(BaseSettings):
 
 
 class ModelLimits(StreamSettings):
-    """What a model may cost; predictor and publisher refuse one that costs more."""
+    """For which stream a model is, and what it may cost; others are refused."""
+
+    stream_id: StreamId | None = Field(
+        None,
+        description="Which stream the models are for; a model that was signed for another stream is"
+        " refused. By default the id of the Kafka cluster and the model topic. Give the id of the"
+        " former stream where its topics were moved or mirrored",
+    )
 
     model_max_bytes: int = Field(
         512 * 2**20,

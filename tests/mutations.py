@@ -362,6 +362,13 @@ _LIST = [
         "DID NOT RAISE KafkaTimeoutError|not within",
     ),
     Mutation(
+        "a signature counts in every stream",
+        {"stream.model_topic:ModelTopic._check_stream": lambda _: lambda topic, *of_record: None},
+        "tests/integration/test_attacks.py::test_a_model_that_was_signed_for_another_stream"
+        "_neither_serves_nor_pins_nor_counts",
+        "not within",
+    ),
+    Mutation(
         "outputs beyond the committed offset do not count",
         {"predictor.resume:resume": resumes_without_outputs},
         UNITS

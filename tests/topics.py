@@ -103,8 +103,16 @@ class Topics:
         self.producer.send(topic, encode_schema(schema), key=b"schema").get(30)
 
     def publish(self, version: int, classifier: Any = None, **changes: Any) -> None:
-        """Publish a signed model of two features; a logistic regression, if no other is given."""
+        """Publish a signed model of two features; a logistic regression, if no other is given.
+
+        It names no stream, as models of older software, unless `changes` has one.
+        """
         self.send(pack(envelope(version, **changes), pickled(classifier or regression()), self.key))
+
+    @property
+    def stream(self) -> str:
+        """Id of the stream that models are signed for where ``STREAM_ID`` is not set."""
+        return f"{self.admin.describe_cluster()['cluster_id']}/{self.settings.model_topic}"
 
     def publish_next(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from stream.models import Message, pack
 from stream.records import Status, encode_status
 from stream.service import Fatal
 from tests.services import Services, await_line, eventually
-from tests.topics import Topics, regression
+from tests.topics import Topics, await_answered, regression
 from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
 
 
@@ -34,8 +35,8 @@ def place_end(topics: Topics) -> int:
 
 def large(version: int, topics: Topics) -> list[Message]:
     """A model in three parts."""
-    pickle = pickled(regression(1_300_000))
-    return list(pack(envelope(version, after=place_end(topics)), pickle, topics.key))
+    described = envelope(version, after=place_end(topics), stream=topics.stream)
+    return list(pack(described, pickled(regression(1_300_000)), topics.key))
 
 
 def flipped(message: Message, index: int) -> Message:
@@ -111,6 +112,73 @@ def test_a_starting_predictor_ignores_old_models_that_are_replayed(
     await_line(predictor, "model 3 (test) serves from the next unit")
     assert predictor.log().count("serves from the next unit") == 1
     assert f"signed by {topics.key.fingerprint}" in predictor.log()
+
+
+@pytest.fixture
+def other(settings_env: dict[str, str]) -> Iterator[Topics]:
+    """Another stream on the same brokers, which shares the keys."""
+    names = {n: f"other.{settings_env[n]}" for n in ("DATA_TOPIC", "MODEL_TOPIC", "GROUP_ID")}
+    with Topics(settings_env | names) as found:
+        yield found
+
+
+def test_a_model_that_was_signed_for_another_stream_neither_serves_nor_pins_nor_counts(
+    topics: Topics, other: Topics, start: Services
+) -> None:
+    pinned = envelope(pinned=True, trained_to={"0": 10**6})
+    for _ in range(3):
+        other.publish_next(pinned)
+    copies = on_the_topic(other)
+    assert topics.publish_next() == 1
+    topics.send(copies)
+    predictor = start("predictor")
+    await_line(predictor, "model 1 (test) serves from the next unit")
+    topics.send(copies * 2)
+    await_line(predictor, f"stream: signed for '{other.stream}', not for '{topics.stream}'")
+    topics.write(100)
+    await_answered(topics)
+    assert {(p["model"], p.get("seen")) for p in topics.predictions()} == {(1, None)}
+
+    trainer = start("modelgenerator")  # nothing is pinned, and no record was trained on
+    topics.write(400)
+    await_line(trainer, "model=2 ")
+    await_line(predictor, "model 2 (")
+    assert predictor.stop() == 0
+    await_line(start("predictor"), "serves from the next unit")
+    topics.check()
+
+
+def test_models_of_older_software_serve_until_one_names_its_stream_and_copies_of_others_do_not(
+    topics: Topics, other: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.publish(2)
+    predictor = start("predictor")
+    await_line(predictor, "model 2 (test) serves from the next unit")
+    assert topics.publish_next() == 3
+    await_line(predictor, "model 3 (test) serves from the next unit")
+    other.publish(50, after=0)
+    copies = on_the_topic(other)
+    topics.send(copies * 20)
+    await_line(predictor, "stream: missing, though a model before it names one")
+    assert predictor.stop() == 0
+    again = start("predictor")
+    await_line(again, "model 3 (test) serves from the next unit")
+    assert topics.publish_next() == 4
+    await_line(again, "model 4 (test) serves from the next unit")
+
+
+def test_a_model_topic_that_was_mirrored_serves_under_the_id_of_its_stream(
+    topics: Topics, other: Topics, start: Services
+) -> None:
+    other.publish_next()
+    other.publish_next()
+    topics.send(on_the_topic(other))
+    elsewhere = start("predictor")
+    await_line(elsewhere, f"no model of {topics.settings.model_topic} can be served")
+    assert elsewhere.stop() == 0
+    predictor = start("predictor", STREAM_ID=other.stream)
+    await_line(predictor, "model 2 (test) serves from the next unit")
 
 
 def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topics: Topics) -> None:

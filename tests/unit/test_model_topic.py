@@ -22,14 +22,14 @@ from stream.settings import ModelLimits
 from tests.unit.classifiers import LARGE, STRANGER, envelope, new_key
 
 KEY = new_key()
-SETTINGS = ModelLimits.model_validate({})
+SETTINGS = ModelLimits.model_validate({"stream_id": "here"})
 GARBAGE = Message(b"garbage", [("signature", bytes(64))])
 
 
 def model(
     version: int, pickle: bytes = b"x", key: SigningKey | None = KEY, **changes: Any
 ) -> list[Message]:
-    return list(pack(envelope(version, **changes), pickle, key))
+    return list(pack(envelope(version, **{"stream": "here", **changes}), pickle, key))
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def test_copies_behind_the_newest_never_change_the_choice(
 ) -> None:
     for version in range(1, 34):
         if older_software:
-            log.messages += model(version)
+            log.messages += model(version, stream=None)
         else:
             log.publish(version)
     copies = [message for message in log.messages if message]
@@ -264,6 +264,56 @@ def test_only_the_records_of_trusted_keys_count_and_others_are_told_of(
     anyones = ModelTopic(SETTINGS, log, Stop(), None).newest()
     assert anyones
     assert (anyones.version, anyones.signer) == (3, "nobody")
+
+
+# Of which stream
+
+
+def test_a_model_that_was_signed_for_another_stream_does_not_count(
+    log: Log, tmp_path: Path
+) -> None:
+    log.publish(1)
+    log.messages += model(7, stream="elsewhere", after=0, pinned=True)
+    log.publish(2)
+    log.messages += model(8, stream="elsewhere", after=10**9)
+    KEY.share(tmp_path)
+    ignored: dict[int, str] = {}
+    topic = ModelTopic(
+        SETTINGS, log, Stop(), TrustedKeys(tmp_path), lambda r, why: ignored.update({r.offset: why})
+    )
+    assert version_of(topic.newest()) == 2
+    assert [m.version for m in topic.read_all().models()] == [1, 2]
+    expected = "stream: signed for 'elsewhere', not for 'here' (STREAM_ID)"
+    assert ignored == {2: expected, 5: expected}
+
+
+@pytest.mark.parametrize("foreign", [1, 50])
+def test_models_that_name_no_stream_count_up_to_the_first_that_names_one(
+    log: Log, topic: ModelTopic, foreign: int
+) -> None:
+    for version in range(1, 30):
+        log.publish(version, stream=None)
+    assert version_of(topic.newest()) == 29
+    log.publish(30)
+    copies = model(foreign, b"of another stream", after=0, stream=None)
+    log.messages += copies * 20
+    assert version_of(topic.newest()) == 30
+    assert topic.get(12)[0].version == 12
+    assert topic.get(1)[1] == b"x"
+    log.messages += copies
+    assert topic.poll(0) == []
+    assert version_of(topic.newest()) == 30
+
+
+@pytest.mark.parametrize("copies", [0, 5, 5_000])
+def test_a_reader_that_starts_serves_no_unbound_copy_though_it_stands_at_the_end(
+    log: Log, topic: ModelTopic, copies: int
+) -> None:
+    log.publish(1, stream=None)
+    log.publish(2)
+    log.publish(3)
+    log.messages += model(99, b"of another stream", after=3, stream=None) * copies
+    assert version_of(topic.newest()) == 3
 
 
 # The bytes of one
@@ -416,7 +466,7 @@ def test_the_bytes_of_a_model_are_found_between_strangers_and_copies(
 
 def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_path: Path) -> None:
     KEY.share(tmp_path)
-    small = ModelLimits.model_validate({"model_max_bytes": 1_000})
+    small = SETTINGS.model_copy(update={"model_max_bytes": 1_000})
     topic = ModelTopic(small, log, Stop(), TrustedKeys(tmp_path))
     log.messages += model(1, LARGE)[::2]
     log.messages += model(2, LARGE)
@@ -511,4 +561,5 @@ def test_models_of_one_stream_share_their_feature_names() -> None:
     messages = [m for v in range(1, 4) for m in model(v, features=100, feature_names=list(names))]
     models = index_of(messages).models()
     assert len({id(m.envelope.feature_names) for m in models}) == 1
-    assert replace(models[2].envelope, sha256="") == envelope(3, features=100, feature_names=names)
+    sent = envelope(3, features=100, feature_names=names, stream="here")
+    assert replace(models[2].envelope, sha256="") == sent

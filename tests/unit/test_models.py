@@ -190,7 +190,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
         unpack(orjson.dumps({**fields, field: value}))
 
 
-ADDED = {"threshold", "pinned", "after", "probe"}
+ADDED = {"threshold", "pinned", "after", "probe", "stream"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
@@ -248,6 +248,7 @@ OTHERS: dict[str, Any] = {
     "pinned": True,
     "after": 5,
     "probe": [0.5, None],
+    "stream": "another",
     "part": 2,
     "parts": 2,
     "pickle": base64.b64encode(b"other").decode(),
