@@ -287,7 +287,7 @@ def test_a_dry_run_shows_the_envelope_and_publishes_nothing(
     assert topics.models() == []
     assert main([str(path), "--no-pin", "--trained-to", "0:5"]) == 0
     (published,) = topics.models()
-    other = {"version", "created", "after", "bytes", "parts"}
+    other = {"version", "created", "after", "stream", "bytes", "parts"}
     assert {n: v for n, v in shown.items() if n not in other} == {
         n: published[n] for n in shown if n not in other
     }
