@@ -7,14 +7,13 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
     end_at_once()
 
-import logging
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
 
-from modelgenerator.data_feed import DataFeed, TopicRecreated
+from modelgenerator.data_feed import DataFeed
+from modelgenerator.feed import StartOver, log
 from modelgenerator.intake import Intake
+from modelgenerator.schema_feed import SchemaFeed, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
@@ -24,17 +23,11 @@ from stream import clients
 from stream.keys import SigningKey
 from stream.models import ModelError
 from stream.parallel import use_threads
-from stream.reading import newest_schema
-from stream.records import Schema
 from stream.service import Stop, run
-from stream.topics import create_missing_topics
-
-log = logging.getLogger("modelgenerator")
-T = TypeVar("T")
 
 
 def main(settings: Settings, stop: Stop) -> None:
-    """Train and publish until told to stop; start over when the data topic was recreated.
+    """Train and publish until told to stop; start over when the stream became another one.
 
     The signing key is read once, so that its file may be taken away after the start. Whether it is
     trusted is checked at each publication.
@@ -44,29 +37,29 @@ def main(settings: Settings, stop: Stop) -> None:
     while True:
         try:
             train(settings, key, stop)
-        except TopicRecreated:
-            log.warning("%s was deleted and recreated; training starts over", settings.data_topic)
+        except StartOver as reason:
+            log.warning("%s; training starts over", reason)
 
 
 def train(settings: Settings, key: SigningKey, stop: Stop) -> None:
-    """Read records, train on them, publish models; raises `Stopped` or `TopicRecreated`."""
-    schema, trained_to = asked(settings, stop, look_up)
-    width = len(schema.feature_names) if schema else None
+    """Read records, train on them, publish models; raises `Stopped` or `StartOver`."""
+    width, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
     with (
         Intake(trainer, has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,
+        closing(SchemaFeed(settings, stop)) as schemas,
         closing(StatusFeed(settings, stop)) as statuses,
     ):
         while True:
             stop.check()
+            schemas.check(trainer.width)
             suspend_failed(statuses, trainer)
             publications = trainer.observe(data.poll())
             while found := stop.until_stopped(partial(next, publications, None)):
                 if found.adds_to(trained_to):
-                    schema = asked(settings, stop, look_up)[0]  # a newer one counts at once
                     try:
-                        version = publish_trained(settings, key, found, schema, stop)
+                        version = publish_trained(settings, key, found, stop)
                     except ModelError:
                         trainer.suspend(found.recipe)
                     else:
@@ -83,16 +76,12 @@ def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
         trainer.suspend(recipe)
 
 
-def look_up(settings: Settings, stop: Stop) -> tuple[Schema | None, dict[str, int] | None]:
-    """Return the schema, and what the newest model on the topic was trained to."""
-    create_missing_topics(settings, log)
+def look_up(settings: Settings, stop: Stop) -> tuple[int | None, dict[str, int] | None]:
+    """Return how many features the schema names, and what the newest model was trained to."""
     with clients.closing(clients.consumer(settings)) as consumer:
-        return newest_schema(consumer, settings, stop), trained_already(consumer, settings, stop)
-
-
-def asked(settings: Settings, stop: Stop, call: Callable[[Settings, Stop], T]) -> T:
-    """Return what `call` finds on the brokers, however long they are away."""
-    return clients.connect(partial(call, settings, stop), settings, stop, log)
+        schema = look_up_schema(consumer, settings, stop)
+        width = len(schema.feature_names) if schema else None
+        return width, trained_already(consumer, settings, width, stop)
 
 
 if __name__ == "__main__":

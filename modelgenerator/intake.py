@@ -14,6 +14,7 @@ from typing import Self
 from modelgenerator.trainer import Labelled, Trainer
 from stream.reasons import Reasons
 from stream.records import RecordError, decode_record, parse
+from stream.service import Stopped
 
 log = logging.getLogger("modelgenerator")
 
@@ -29,8 +30,8 @@ _FIELDS = {"id", "features", "label"}
 class Intake:
     """Sorts records into labelled, unlabelled and invalid ones, and counts each kind.
 
-    A line in the log says why there is no model: after 10 seconds, then once a minute, and at the
-    end.
+    A line in the log says why there is no model: after 10 seconds, then once a minute, and when the
+    service is told to stop.
 
     Parameters
     ----------
@@ -66,9 +67,10 @@ class Intake:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._next_line = -math.inf
-        self.say_why_no_model()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind in (None, Stopped):
+            self._next_line = -math.inf
+            self.say_why_no_model()
 
     def sort(self, partition: int, offset: int, value: bytes | None) -> Labelled | None:
         """Count a record, and return it to be trained on if it is valid and has a label."""

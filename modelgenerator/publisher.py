@@ -33,7 +33,7 @@ from stream.keys import SigningKey, TrustedKeys
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import Envelope, now
 from stream.reading import newest_schema
-from stream.records import LARGEST_VERSION
+from stream.records import LARGEST_VERSION, Schema
 from stream.refusals import PERMANENT, causes, explained, raise_if_refused
 from stream.service import Stop, Warnings
 from stream.topics import create_missing_topics
@@ -112,7 +112,13 @@ class Publisher:
         self._name = f"{settings.model_topic}-publisher"
         self._transactions = Transactions(settings, self._name, log)
 
-    def publish(self, envelope: Envelope, pickle: bytes, allowed: Allowed = lambda _: None) -> int:
+    def publish(
+        self,
+        envelope: Envelope,
+        pickle: bytes,
+        allowed: Allowed = lambda _: None,
+        schema: Schema | None = None,
+    ) -> int:
         """Check a model and publish it as the next version; retry until it is published.
 
         Parameters
@@ -123,6 +129,8 @@ class Publisher:
             From `pickled`.
         allowed : callable, optional
             Asked within the transaction, when no other publisher can come between.
+        schema : Schema, optional
+            The newest, if the caller has just read it.
 
         Returns
         -------
@@ -140,8 +148,8 @@ class Publisher:
             When the brokers refuse the credentials, a right is missing, or the key is not trusted.
         """
         settings, stop = self._settings, self._stop
-        ask = partial(newest_schema, self._consumer, settings, stop)
-        schema = clients.connect(ask, settings, stop, log)
+        look = partial(newest_schema, self._consumer, settings, stop)
+        schema = schema or clients.connect(look, settings, stop, log)
         check(settings, envelope, pickle, schema, stop)
         digest = hashlib.sha256(pickle).hexdigest()
         envelope = replace(

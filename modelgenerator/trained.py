@@ -11,30 +11,33 @@ from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publisher import NotPublished, Publisher, unless_pinned
+from modelgenerator.schema_feed import check_width, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
 from stream import clients
 from stream.keys import SigningKey, TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.models import ModelError
-from stream.records import Schema
-from stream.service import Fatal, Stop, Warnings
+from stream.service import Stop, Warnings
 
 log = logging.getLogger("modelgenerator")
 _warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
 
 
 def trained_already(
-    consumer: KafkaConsumer, settings: Settings, stop: Stop
+    consumer: KafkaConsumer, settings: Settings, width: int | None, stop: Stop
 ) -> dict[str, int] | None:
     """Return what the newest published model was trained to, by partition.
 
-    ``None`` if any new model is better than it: it was trained on another data topic, it was made
-    with another scikit-learn, or there is none.
+    ``None`` if any new model is better than it: it was trained on another data topic, it takes
+    another number of features than `width`, it was made with another scikit-learn, or there is
+    none.
     """
     models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
     newest = models.newest(lambda model: model.whole)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
+        return None
+    if width not in (None, newest.envelope.features):
         return None
     topic, trained_to = settings.data_topic, newest.envelope.trained_to
     partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
@@ -49,7 +52,7 @@ def trained_already(
 
 
 def publish_trained(
-    settings: Settings, key: SigningKey, found: Publication, schema: Schema | None, stop: Stop
+    settings: Settings, key: SigningKey, found: Publication, stop: Stop
 ) -> int | None:
     """Publish what the trainer found unless a model is pinned, and say so in one line.
 
@@ -63,31 +66,29 @@ def publish_trained(
     ------
     ModelError
         When predictors would refuse the model; a warning once a minute says why.
-    Stopped
-    Fatal
+    StartOver
         When the schema names another number of features than the model takes.
+    Stopped
     """
-    if schema and len(schema.feature_names) != found.model.n_features_in_:
-        raise Fatal(
-            f"{settings.schema_topic} names {len(schema.feature_names)} features, the records"
-            f" of {settings.data_topic} have {found.model.n_features_in_}"
-        )
     started = time.monotonic()
     pickle = pickled(found.model)
-    envelope = describe(
-        found.model,
-        recipe=found.recipe,
-        reason=found.reason,
-        trained_on=found.trained_on,
-        trained_to=found.trained_to,
-        recipe_accuracy=found.recipe_accuracy,
-        feature_names=schema.feature_names if schema else None,
-    )
     connect = partial(clients.consumer, settings)
     with clients.closing(clients.connect(connect, settings, stop, log)) as consumer:
+        look = partial(look_up_schema, consumer, settings, stop)
+        schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
+        check_width(settings, schema, found.model.n_features_in_)
+        envelope = describe(
+            found.model,
+            recipe=found.recipe,
+            reason=found.reason,
+            trained_on=found.trained_on,
+            trained_to=found.trained_to,
+            recipe_accuracy=found.recipe_accuracy,
+            feature_names=schema.feature_names if schema else None,
+        )
         try:
             publisher = Publisher(settings, key, stop, consumer)
-            version = publisher.publish(envelope, pickle, unless_pinned)
+            version = publisher.publish(envelope, pickle, unless_pinned, schema)
         except NotPublished as reason:
             _warnings.warn("not published", str(reason))
             return None

@@ -18,6 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from stream.service import Warnings
+
 log = logging.getLogger("modelgenerator")
 
 FIRST_MODEL = 200
@@ -180,6 +182,11 @@ class Trainer:
     gate : callable
         Chooses the champion.
 
+    Attributes
+    ----------
+    width : int or None
+        Number of features that is trained on; ``None`` until it is settled.
+
     Examples
     --------
     >>> trainer = Trainer(recipes(2000), window=2000, retrain_every=1000)
@@ -199,7 +206,7 @@ class Trainer:
         self._recipes = recipes
         self._window: deque[Labelled] = deque(maxlen=window)
         self._retrain_every = retrain_every
-        self._width = width
+        self.width = width
         self._gate = gate
         self._champion = recipes[0].name
         self._models: dict[str, Any] = {}
@@ -210,14 +217,15 @@ class Trainer:
         self._observed = 0
         self._next_model = FIRST_MODEL
         self._skipped = 0
+        self._warnings = Warnings(log)
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
         """Take the next labelled records, and yield each model as soon as it is to be published.
 
-        Records with another number of features are skipped, with one warning.
+        Records with another number of features are skipped, with a warning a minute.
         """
         for record in records:
-            if self._width not in (None, len(record.features)):
+            if self.width not in (None, len(record.features)):
                 self._skip(record)
                 continue
             self._untested.append(record)
@@ -244,7 +252,7 @@ class Trainer:
         text = f"the first model needs {FIRST_MODEL} labelled records of both labels"
         text += f": {', '.join(needed)}" if needed else ", which are there"
         if self._skipped:
-            text += f"; {self._skipped:,} were skipped, which do not have {self._width} features"
+            text += f"; {self._skipped:,} were skipped, which do not have {self.width} features"
         return text
 
     @property
@@ -264,7 +272,7 @@ class Trainer:
 
     def _step(self) -> Publication | None:
         """Test, then train if a model is due or the champion changed."""
-        if self._width is None and self._due:
+        if self.width is None and self._due:
             self._choose_width()
         with warnings.catch_warnings(), threadpool_limits(1):
             # A fit that did not converge is judged by its accuracy, like any other. One thread:
@@ -325,23 +333,23 @@ class Trainer:
     def _choose_width(self) -> None:
         """Take the commonest number of features, so that one odd first record does not decide."""
         records = list(self._window)
-        self._width = Counter(len(record.features) for record in records).most_common(1)[0][0]
+        self.width = Counter(len(record.features) for record in records).most_common(1)[0][0]
         self._window.clear()
         self._ones = self._observed = 0
         for record in records:
-            if len(record.features) == self._width:
+            if len(record.features) == self.width:
                 self._add(record)
             else:
                 self._skip(record)
 
     def _skip(self, record: Labelled) -> None:
         self._skipped += 1
-        if self._skipped == 1:
-            log.warning(
-                "partition=%d offset=%d: expected %d features, got %d; such records are not"
-                " trained on",
-                *(record.partition, record.offset, self._width, len(record.features)),
-            )
+        place = f"partition={record.partition} offset={record.offset}"
+        self._warnings.warn(
+            "width",
+            f"{place}: expected {self.width} features, got {len(record.features)}; such records"
+            f" are not trained on, {self._skipped} so far",
+        )
 
 
 def _matrix(records: Collection[Labelled]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -78,10 +78,11 @@ class Topics:
         label: bool = True,
         mean: float = 0.0,
         rule: Rule = first_is_positive,
+        width: int = 2,
     ) -> None:
-        """Write records of two features, whose label `rule` tells."""
+        """Write records of `width` features, whose label `rule` tells."""
         rng = np.random.default_rng(self._next_id)
-        for features in rng.normal(mean, size=(count, 2)).tolist():
+        for features in rng.normal(mean, size=(count, width)).tolist():
             record = Record(self._next_id, features, int(rule(features)) if label else None)
             self.producer.send(
                 self.settings.data_topic,

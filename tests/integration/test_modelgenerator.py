@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 import pytest
 
-from modelgenerator.data_feed import LOOK_SECONDS
+from modelgenerator.feed import LOOK_SECONDS
 from stream.models import Message, pack
 from stream.records import Record, Schema, Status, encode_record, encode_status
 from tests.services import Services, assert_ends, await_line, eventually, last_error
@@ -97,15 +97,75 @@ def test_the_schema_gives_the_names_and_the_width(topics: Topics, start: Service
     assert envelope.feature_names == names
 
 
-def test_a_schema_that_does_not_fit_the_records_ends_the_start_with_one_line(
+THREE, TWO = Schema(["a", "b", "c"], "label", "1"), Schema(["a", "b"], "label", "1")
+
+
+def widths(topics: Topics) -> list[tuple[int, dict[str, int]]]:
+    """Each model's number of features, and how far it was trained."""
+    return [(envelope.features, envelope.trained_to) for envelope, _ in topics.assembled()]
+
+
+def test_a_schema_of_another_width_starts_training_over_with_records_of_that_width(
+    topics: Topics, start: Services
+) -> None:
+    topics.describe(TWO)
+    topics.write(250)
+    process = start("modelgenerator")
+    eventually(topics.assembled)
+    topics.describe(THREE)
+    await_line(process, ".schema names 3 features, the models have 2; training starts over")
+    topics.write(250, width=3)
+    assert eventually(lambda: widths(topics)[1:])[0] == (3, {"0": 449})
+    assert "partition=0 offset=0: expected 3 features, got 2" in process.log()
+    assert topics.assembled()[1][0].feature_names == THREE.feature_names
+    assert_ends(process)
+
+
+def test_records_that_were_wider_before_the_schema_are_trained_on_once_it_follows(
+    topics: Topics, start: Services
+) -> None:
+    topics.describe(TWO)
+    topics.write(250)
+    start("modelgenerator")
+    start("predictor")
+    eventually(topics.predictions)
+    topics.write(250, width=3)
+    topics.describe(THREE)
+    assert eventually(lambda: widths(topics)[1:])[0] == (3, {"0": 449})
+
+    def predicted() -> bool:
+        topics.write(10, width=3)
+        return any(prediction["model"] > 1 for prediction in topics.predictions())
+
+    eventually(predicted)
+    assert not [status for status in topics.statuses() if status["status"] == "refused"]
+
+
+def test_a_schema_that_appears_later_counts_and_so_does_its_correction_back(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(250)
+    start("modelgenerator")
+    eventually(topics.assembled)
+    topics.describe(THREE)
+    topics.write(250, width=3)
+    assert eventually(lambda: widths(topics)[1:])[0] == (3, {"0": 449})
+    topics.describe(TWO)
+    topics.write(250)
+    eventually(lambda: widths(topics)[-1][0] == 2 and widths(topics)[-1][1]["0"] >= 500)
+
+
+def test_a_schema_that_fits_no_record_ends_nothing_and_the_log_says_what_is_missing(
     topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator")
     await_line(process, "partition=0 from")
-    topics.describe(Schema(["a", "b", "c"], "label", "1"))
+    topics.describe(THREE)
     topics.write(200)
-    assert "names 3 features, the records of" in last_error(process)
+    await_line(process, "; 200 were skipped, which do not have 3 features")
     assert topics.assembled() == []
+    topics.describe(TWO)
+    assert eventually(lambda: widths(topics)) == [(2, {"0": 199})]
 
 
 def test_a_corrected_schema_counts_for_the_next_model_without_a_restart(
