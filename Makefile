@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test test-faults test-compose soak bench-model-load check lock
+.PHONY: help setup demo kafka test test-faults test-compose soak fuzz bench-model-load check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,10 @@ test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak
+
+fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
+	@$(VENV)/python -m pip install -q -r tests/fuzz/requirements.txt
+	@$(VENV)/python -m tests.fuzz
 
 bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, a minute
 	@$(VENV)/python -m benchmarks.model_load_latency

@@ -92,5 +92,5 @@ def last_own(
             continue
         with suppress(RecordError):  # not written by a predictor
             found = headers.get(INCARNATION)
-            return Output(decode(record.value), found.decode() if found else None)
+            return Output(decode(record.value), found.decode(errors="replace") if found else None)
     return None

@@ -100,7 +100,10 @@ def unpack_records(
     try:
         while (raw := batches._next_slice) is not None:
             _check_length(place, raw)
-            batches._cache_next()
+            try:
+                batches._cache_next()
+            except struct.error:  # a negative length
+                raise CorruptRecordError(f"{place}: a batch behind another has no end") from None
             last, records = _last_offset(raw), None
             while True:
                 first = max(part.next_fetch_offset, part.fetch_offset)
@@ -284,4 +287,6 @@ def _last_offset(raw: memoryview) -> int:
 
 def _certain_last_offset(raw: memoryview, following: memoryview | None, first: int) -> int:
     """Return where a batch ends whose header may be damaged: before the next one begins."""
-    return max(first, _last_offset(raw)) if following is None else _base_offset(following) - 1
+    if following is None or len(following) < _OLD_HEADER_BYTES:
+        return max(first, _last_offset(raw))
+    return _base_offset(following) - 1
