@@ -6,7 +6,7 @@ and the id of the data topic that it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -69,7 +69,7 @@ def messages(
 
 
 def last_own(
-    decode: Callable[[bytes | None], T], group: str, records: Sequence[Any]
+    decode: Callable[[bytes | None], T], group: str, records: Iterable[Any]
 ) -> Output[T] | None:
     """Return the last of a group's own outputs among records of one partition.
 
@@ -80,17 +80,17 @@ def last_own(
     decode : callable
         Reads the value of a record; raises `RecordError`.
     group : str
-    records : sequence of ConsumerRecord
+    records : iterable of ConsumerRecord
         In the order of the partition.
     """
-    own = True
-    for record in reversed(records):
+    own = of_open_unit = None
+    for record in records:
         headers = dict(record.headers)
-        if GROUP in headers:
-            own = headers[GROUP] == group.encode()
-        if not own:
-            continue
         with suppress(RecordError):  # not written by a predictor
-            found = headers.get(INCARNATION)
-            return Output(decode(record.value), found.decode(errors="replace") if found else None)
-    return None
+            id = headers.get(INCARNATION)
+            of_open_unit = Output(decode(record.value), id.decode(errors="replace") if id else None)
+        if GROUP in headers:
+            if headers[GROUP] == group.encode():
+                own = of_open_unit or own
+            of_open_unit = None
+    return of_open_unit or own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -63,7 +63,7 @@ def read_range(
 def newest(
     client: KafkaConsumer,
     partition: TopicPartition,
-    choose: Callable[[list[Any]], T | None],
+    choose: Callable[[Iterator[Any]], T | None],
     stop: Stop,
     most: int | None = None,
 ) -> T | None:
@@ -74,8 +74,8 @@ def newest(
     Parameters
     ----------
     choose : callable
-        Takes the records of a range, oldest first; returns what it looked for, or ``None`` to go
-        on with a longer range.
+        Takes the records of a range, oldest first, as they are read: a range may be larger than
+        the memory. Returns what it looked for, or ``None`` to go on with a longer range.
     most : int, optional
         Longest range, in offsets.
 
@@ -89,19 +89,20 @@ def newest(
     length = 8
     while end > start:
         first = max(start, end - length)
-        found = choose(list(read_range(client, partition, first, end, stop)))
+        found = choose(read_range(client, partition, first, end, stop))
         if found is not None or first == start:
             return found
         length *= 8
     return None
 
 
-def last_readable(decode: Callable[[bytes | None], T], records: list[Any]) -> T | None:
+def last_readable(decode: Callable[[bytes | None], T], records: Iterable[Any]) -> T | None:
     """Return the last record that `decode` can read, decoded; ``None`` if it can read none."""
-    for record in reversed(records):
+    found = None
+    for record in records:
         with suppress(RecordError):
-            return decode(record.value)
-    return None
+            found = decode(record.value)
+    return found
 
 
 def newest_schema(client: KafkaConsumer, settings: StreamSettings, stop: Stop) -> Schema | None:
