@@ -4,8 +4,9 @@ All publishers of a model topic share one transactional id. The last one to star
 others, and a fenced one starts again: versions rise one by one, however many publish.
 
 A model that a person publishes is pinned: the modelgenerator publishes nothing after it, until it
-is unpinned. The pin is a field of the newest model, under its signature, and is looked at within
-the transaction of the next publication. So only the holder of a trusted key can set or end it.
+is unpinned. The pin is a field of the envelope, under its signature, and is looked at within the
+transaction of the next publication. A model that is out of service holds no pin (see `verdicts`):
+it is as if it were not there, and the model before it decides.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,14 +27,15 @@ from modelgenerator.envelope import check
 from modelgenerator.model_writer import TRANSACTION_SECONDS, ModelWriter
 from modelgenerator.settings import Settings
 from modelgenerator.signing import check_trusted
-from modelgenerator.status_feed import FALLEN, latest_statuses
+from modelgenerator.status_feed import latest_statuses
+from modelgenerator.verdicts import out_of_service, served_model
 from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
 from stream.keys import SigningKey, TrustedKeys
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import Envelope, now
 from stream.reading import newest_schema
-from stream.records import LARGEST_VERSION, Schema
+from stream.records import LARGEST_VERSION, Schema, Status
 from stream.refusals import PERMANENT, causes, explained, raise_if_refused
 from stream.service import Stop, Warnings
 from stream.topics import create_missing_topics
@@ -48,35 +50,9 @@ SEARCH_SECONDS = 60.0
 HIDDEN_SECONDS = 3.0
 """How long to wait for another producer's open transaction, which may hide newer records."""
 
-Allowed = Callable[[Envelope | None], None]
-"""Given the newest model on the topic; raises `NotPublished` if publishing is not allowed."""
-
 
 class NotPublished(Exception):
     """A publication that is not allowed: a model is pinned, or the brokers never take it."""
-
-
-def unless_pinned(newest: Envelope | None) -> None:
-    """Allow a publication unless the newest model is pinned.
-
-    Raises
-    ------
-    NotPublished
-    """
-    if newest and newest.pinned:
-        raise NotPublished(
-            f"model {newest.version} ({newest.recipe}, {newest.reason}) is pinned: publishing"
-            " nothing until python -m modelgenerator.models unpin"
-        )
-
-
-def serving(
-    models: ModelTopic, consumer: KafkaConsumer, settings: Settings, stop: Stop
-) -> StoredModel | None:
-    """Return the model that predictors serve: the newest that none has refused or barred."""
-    statuses = latest_statuses(consumer, settings, stop)
-    fallen = {status.version for status in statuses if status.status in FALLEN}
-    return models.newest(lambda model: model.whole and model.version not in fallen)
 
 
 class Publisher:
@@ -116,8 +92,10 @@ class Publisher:
         self,
         envelope: Envelope,
         pickle: bytes,
-        allowed: Allowed = lambda _: None,
         schema: Schema | None = None,
+        *,
+        unless_pinned: bool = False,
+        after: int | None = None,
     ) -> int:
         """Check a model and publish it as the next version; retry until it is published.
 
@@ -127,10 +105,12 @@ class Publisher:
             From `describe`.
         pickle : bytes
             From `pickled`.
-        allowed : callable, optional
-            Asked within the transaction, when no other publisher can come between.
         schema : Schema, optional
             The newest, if the caller has just read it.
+        unless_pinned : bool
+            Publish only if no model is pinned.
+        after : int, optional
+            Publish only if this is the newest version.
 
         Returns
         -------
@@ -142,7 +122,8 @@ class Publisher:
         ModelError
             When predictors would refuse the model.
         NotPublished
-            When `allowed` raises it, or the brokers would refuse the records again and again.
+            When a model is pinned, another was published in the meantime, or the brokers would
+            refuse the records again and again.
         Stopped
         Fatal
             When the brokers refuse the credentials, a right is missing, or the key is not trusted.
@@ -159,7 +140,7 @@ class Publisher:
         while True:
             producer = clients.connect(self._producer, settings, stop, log)
             try:
-                return self._transaction(producer, envelope, pickle, allowed, tried)
+                return self._transaction(producer, envelope, pickle, unless_pinned, after, tried)
             except (KafkaError, DeadlineExceeded, OSError) as error:
                 stop.check()
                 if line := explained(error, settings, PERMANENT):
@@ -195,7 +176,7 @@ class Publisher:
     def unpin(self) -> int:
         """Publish the model being served once more, not pinned, so that others may follow it.
 
-        That is the pinned one or, if predictors refused or barred it, the newest that they did not.
+        That is the pinned one or, if it is out of service, the newest that is not.
 
         Returns
         -------
@@ -205,30 +186,20 @@ class Publisher:
         Raises
         ------
         NotPublished
-            When no model is pinned, or another one was published in the meantime.
+            When the newest model is not pinned, or another one was published in the meantime.
         ModelError
             As for `rollback`.
         """
-        held = self._models.newest()
-        if held is None or not held.envelope.pinned:
-            raise NotPublished(f"{self._settings.model_topic}: the newest model is not pinned")
-        served = serving(self._models, self._consumer, self._settings, self._stop) or held
+        newest = self._models.newest()
+        if newest is None or not newest.envelope.pinned:
+            raise NotPublished(f"{self._place.topic}: the newest model is not pinned")
+        served = served_model(self._models, self._consumer, self._settings, self._stop) or newest
+        return self._again(served.version, "unpin", pinned=False, after=newest.version)
 
-        def still_pinned(newest: Envelope | None) -> None:
-            if newest is None or newest.version != held.version:
-                raise NotPublished(
-                    f"{self._settings.model_topic}: another model was published meanwhile; look at"
-                    " it, try again"
-                )
-
-        return self._again(served.version, "unpin", pinned=False, allowed=still_pinned)
-
-    def _again(
-        self, version: int, reason: str, pinned: bool, allowed: Allowed = lambda _: None
-    ) -> int:
+    def _again(self, version: int, reason: str, pinned: bool, after: int | None = None) -> int:
         envelope, pickle = self._models.get(version)
         again = replace(envelope, pinned=pinned, reason=reason, restores=version, created=now())
-        return self.publish(again, pickle, allowed)
+        return self.publish(again, pickle, after=after)
 
     def _producer(self) -> KafkaProducer:
         return clients.producer(
@@ -243,7 +214,8 @@ class Publisher:
         producer: KafkaProducer,
         envelope: Envelope,
         pickle: bytes,
-        allowed: Allowed,
+        unless_pinned: bool,
+        after: int | None,
         tried: set[int],
     ) -> int:
         stop = self._stop
@@ -257,8 +229,16 @@ class Publisher:
         last = newest.envelope if newest else None
         if last and last.version in tried and replace(last, version=0, after=None) == envelope:
             return last.version  # committed before, only the broker's answer was lost
-        allowed(last)
-        version = 1 + max(last.version if last else 0, self._last_version())
+        newest_version = last.version if last else 0
+        if after not in (None, newest_version):
+            raise NotPublished(
+                f"{self._place.topic}: another model was published meanwhile; look at it, try again"
+            )
+        statuses = list(latest_statuses(self._consumer, self._settings, stop))
+        if unless_pinned:
+            self._check_not_pinned(statuses)
+        told = (s.version for s in statuses if s.version < LARGEST_VERSION)
+        version = 1 + max([newest_version, *told])
         tried.add(version)
         numbered = replace(envelope, version=version, after=end)
         stop.deadline(
@@ -286,11 +266,19 @@ class Publisher:
             self._stop.wait(0.1)
         return end
 
-    def _last_version(self) -> int:
-        """Return the highest version that a predictor has lately told of, 0 if none has."""
-        statuses = latest_statuses(self._consumer, self._settings, self._stop)
-        versions = (status.version for status in statuses)
-        return max((version for version in versions if version < LARGEST_VERSION), default=0)
+    def _check_not_pinned(self, statuses: Sequence[Status]) -> None:
+        out = out_of_service(statuses)
+
+        def decides(model: StoredModel) -> bool:
+            # One that is not pinned does so, too: whoever published it had ended the pin before.
+            return not (model.envelope.pinned and model.version in out)
+
+        found = self._models.newest(decides, SEARCH_SECONDS)
+        if found and found.envelope.pinned:
+            raise NotPublished(
+                f"model {found.version} ({found.envelope.recipe}, {found.envelope.reason}) is"
+                " pinned: publishing nothing until python -m modelgenerator.models unpin"
+            )
 
 
 def _fenced(error: BaseException) -> bool:

@@ -10,10 +10,11 @@ import sklearn
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.envelope import describe, pickled
-from modelgenerator.publisher import NotPublished, Publisher, unless_pinned
+from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.schema_feed import check_width, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
+from modelgenerator.verdicts import served_model
 from stream import clients
 from stream.keys import SigningKey, TrustedKeys
 from stream.model_topic import ModelTopic
@@ -27,14 +28,14 @@ _warnings = Warnings(log)  # one for all publications: a line a minute, however 
 def trained_already(
     consumer: KafkaConsumer, settings: Settings, width: int | None, stop: Stop
 ) -> dict[str, int] | None:
-    """Return what the newest published model was trained to, by partition.
+    """Return what the model being served was trained to, by partition.
 
     ``None`` if any new model is better than it: it was trained on another data topic, it takes
     another number of features than `width`, it was made with another scikit-learn, or there is
     none.
     """
     models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
-    newest = models.newest(lambda model: model.whole)
+    newest = served_model(models, consumer, settings, stop)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
         return None
     if width not in (None, newest.envelope.features):
@@ -88,7 +89,7 @@ def publish_trained(
         )
         try:
             publisher = Publisher(settings, key, stop, consumer)
-            version = publisher.publish(envelope, pickle, unless_pinned, schema)
+            version = publisher.publish(envelope, pickle, schema, unless_pinned=True)
         except NotPublished as reason:
             _warnings.warn("not published", str(reason))
             return None

@@ -10,6 +10,7 @@ Nothing here unpickles.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -139,7 +140,13 @@ class Message:
 
 def now() -> str:
     """Return the time in the format of the topics: UTC, ISO 8601, milliseconds, ``Z``."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return instant(1_000 * time.time())
+
+
+def instant(milliseconds: float) -> str:
+    """Return a time, such as a record's timestamp, in milliseconds since 1970, in that format."""
+    found = datetime.fromtimestamp(milliseconds / 1_000, UTC)
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def pack(

@@ -1,7 +1,7 @@
 """The models on the topics: list them, show, export or restore one, end a pin.
 
-Run without a command, it lists them. Exit status: 0 when it is done, 1 when it cannot be done or no
-broker answers, 2 for a wrong setting or option.
+Run without a command, it lists them. Exit status: 0 when it is done, 1 when it cannot be done, a
+predictor has refused what was published, or no broker answers, 2 for a wrong setting or option.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import Any
 
 from kafka import KafkaConsumer
 
-from modelgenerator.models.table import table
+from modelgenerator.models.table import silence, table
 from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
+from modelgenerator.verdicts import NotServed, add_wait_options, print_verdict
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
@@ -80,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument(
         "--force", action="store_true", help="even if predictors refused or barred it"
     )
-    add("unpin", _unpin, "let the modelgenerator publish again")
+    add_wait_options(rollback)
+    add_wait_options(add("unpin", _unpin, "let the modelgenerator publish again"))
     return parser
 
 
@@ -97,6 +100,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             work(options, settings, consumer)
         except ModelError as error:
             raise Fatal(f"model {options.version} cannot be loaded: {error}") from None
+        except NotServed as error:
+            raise Fatal(str(error)) from None
     return 0
 
 
@@ -111,6 +116,8 @@ def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
         print(json.dumps([row.as_json() for row in rows], indent=1))
     else:
         print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        if rows and (line := silence(topics.catalogue.heard, time.time())):
+            print(line)
 
 
 def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
@@ -147,11 +154,13 @@ def _rollback(options: argparse.Namespace, settings: Settings, consumer: KafkaCo
         settings, consumer, lambda publisher: publisher.rollback(options.version), topics.models
     )
     print(f"model {version} restores {options.version} and is pinned until `unpin`")
+    print_verdict(consumer, settings, version, options.wait)
 
 
 def _unpin(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     version = _published(settings, consumer, Publisher.unpin)
     print(f"not pinned any more: model {version} is the one served so far")
+    print_verdict(consumer, settings, version, options.wait)
 
 
 def _published(

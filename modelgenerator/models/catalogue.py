@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stream.model_topic import ModelIndex
-from stream.models import SIGNATURE, Envelope, ModelError, unpack
+from stream.models import SIGNATURE, Envelope, ModelError, instant, unpack
 from stream.records import LARGEST_VERSION, Prediction, Status
 
 
@@ -31,15 +31,19 @@ class Row:
     problem, refused, barred : str
         Why it cannot be loaded, or why a predictor refused or barred it; empty if nothing is known.
     since : dict of str to int
-        Partition to the offset of the first record that it predicted there.
-    records, counted, correct : int
-        Predictions that it made; how many of those were counted, and right.
+        Partition to the lowest offset of a record that it predicted there.
+    records : int
+        Predictions that it made.
+    counts : dict of int to list of int
+        Partition to how many of those the tally has counted, and how many of these were right.
     status : str
         ``serving``: the newest that predicts. ``replaced``: it predicted, a newer one does now.
         ``barred``: taken out of service. ``refused``: not served, for a reason. ``waiting``: newer
         than the one serving, and not served yet. ``never served``: a newer one was there first.
     pinned : bool
         Whether the modelgenerator publishes nothing after it.
+    heard : int
+        Of the one that serves: when a predictor was last heard, ms since 1970; 0 for never.
     """
 
     version: int
@@ -52,10 +56,31 @@ class Row:
     barred: str = ""
     since: dict[str, int] = field(default_factory=dict)
     records: int = 0
-    counted: int = 0
-    correct: int = 0
+    counts: dict[int, list[int]] = field(default_factory=dict)
     status: str = ""
     pinned: bool = False
+    heard: int = 0
+
+    @property
+    def counted(self) -> int:
+        """Predictions that the tally has counted."""
+        return sum(counted for counted, _ in self.counts.values())
+
+    @property
+    def correct(self) -> int:
+        """Counted predictions that were right."""
+        return sum(correct for _, correct in self.counts.values())
+
+    @property
+    def asks_for_pin(self) -> bool:
+        """Whether it was published with a pin."""
+        return bool(self.envelope and self.envelope.pinned)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it decides about the pin if it is the newest that does (see `Publisher`)."""
+        out_of_service = self.barred or (self.refused and not self.since)
+        return self.whole and not (self.asks_for_pin and out_of_service)
 
     @property
     def accuracy(self) -> float | None:
@@ -81,6 +106,7 @@ class Row:
             "key": self.key or None,
             "status": self.status,
             "pinned": self.pinned,
+            "heard": instant(self.heard) if self.heard else None,
             "since": self.since,
             "records": self.records,
             "counted": self.counted,
@@ -95,10 +121,17 @@ class Catalogue:
 
     The records that do not count on the model topic come first, then the models that do: what a
     stranger writes changes nothing about the version of a trusted key.
+
+    Attributes
+    ----------
+    heard : int
+        Timestamp of the newest prediction or status, ms since 1970; 0 if there is none.
     """
 
     def __init__(self) -> None:
+        self.heard = 0
         self._rows: dict[int, Row] = {}
+        self._n: dict[int, int] = {}
 
     def add_untrusted(self, record: Any, why: str) -> None:
         """Take a record of the model topic that does not count; garbage is left out."""
@@ -128,30 +161,37 @@ class Catalogue:
         why = f"{status.reason or 'no reason given'} ({status.replica})"
         if status.status == "serving":
             for partition, offset in status.since.items():
-                row.since.setdefault(partition, offset)
+                row.since[partition] = min(offset, row.since.get(partition, offset))
         elif status.status == "refused":
             row.refused = row.refused or why
         elif status.status == "barred":
             row.barred = row.barred or why
 
     def add_prediction(self, prediction: Prediction) -> None:
-        """Take a record of the prediction topic."""
+        """Take a record of the prediction topic; in each partition, in its order."""
         row = self._row(prediction.model)
         partition, offset = prediction.source
-        row.since.setdefault(str(partition), offset)
+        since = row.since.get(str(partition), offset)
+        row.since[str(partition)] = min(offset, since)
         row.records += 1
+        if prediction.n < self._n.get(partition, 0):  # counting has started over
+            for each in self._rows.values():
+                each.counts.pop(partition, None)
+        self._n[partition] = prediction.n
         if prediction.label is not None and not prediction.seen:
-            row.counted += 1
-            row.correct += prediction.prediction == prediction.label
+            counts = row.counts.setdefault(partition, [0, 0])
+            counts[0] += 1
+            counts[1] += prediction.prediction == prediction.label
 
     def rows(self) -> list[Row]:
         """Return the versions, each with what became of it, by rising version."""
         rows = [row for _, row in sorted(self._rows.items())]
         serving = max((row.version for row in rows if row.since and not row.barred), default=0)
-        newest = max((row.version for row in rows if row.whole), default=0)
+        decides = next((row for row in reversed(rows) if row.decides), None)
         for row in rows:
             row.status = _status(row, serving)
-            row.pinned = row.version == newest and bool(row.envelope and row.envelope.pinned)
+            row.pinned = row is decides and row.asks_for_pin
+            row.heard = self.heard if row.version == serving else 0
         return rows
 
     def _row(self, version: int) -> Row:

@@ -8,11 +8,14 @@ from modelgenerator.models.catalogue import Row
 
 COLUMNS = (
     "version", "recipe", "algorithm", "size", "trained on", "recipe accuracy", "created", "key",
-    "status", "since", "records", "live accuracy", "note",
+    "status", "since", "records", "counted", "live accuracy", "note",
 )  # fmt: skip
-RIGHT = {"version", "size", "trained on", "recipe accuracy", "records", "live accuracy"}
+RIGHT = {"version", "size", "trained on", "recipe accuracy", "records", "counted", "live accuracy"}
 LEFT_OUT_FIRST = ("created", "key", "algorithm", "trained on", "since", "recipe", "size")
 """Columns that are left out on a narrow terminal, in this order."""
+
+SILENT_SECONDS = 60
+UNITS = {"days": 86_400, "h": 3_600, "min": 60}
 
 
 def table(rows: Sequence[Row], width: int | None = None) -> str:
@@ -59,6 +62,7 @@ def _cells(row: Row) -> dict[str, str]:
         "status": row.status + (", pinned" if row.pinned else ""),
         "since": " ".join(since[:2]) + (f" +{len(since) - 2}" if len(since) > 2 else ""),
         "records": f"{row.records:,}" if row.records else "",
+        "counted": f"{row.counted:,}" if row.records else "",
         "live accuracy": _accuracy(row.accuracy),
         "note": "; ".join(filter(None, (restores, row.why))),
     }
@@ -79,3 +83,24 @@ def _size(size: float) -> str:
             break
         size /= 1_000
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def silence(heard: int, now: float) -> str:
+    """Say since when no predictor has been heard; empty if one was, within a minute.
+
+    Parameters
+    ----------
+    heard : int
+        When one was last heard, in milliseconds since 1970; 0 for never.
+    now : float
+        Seconds since 1970.
+    """
+    seconds = now - heard / 1_000
+    if seconds < SILENT_SECONDS:
+        return ""
+    unit = next((unit for unit, length in UNITS.items() if seconds >= 2 * length), "min")
+    since = f"for {seconds / UNITS[unit]:.0f} {unit}" if heard else "so far"
+    return (
+        f"no predictor heard {since}, neither a prediction nor a status: either none runs, or no"
+        " record comes"
+    )

@@ -52,9 +52,15 @@ class Topics:
         if settings.model_topic not in self._partitions:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
         self.catalogue.add_models(self.models.read_all(), settings.model_max_bytes)
+        times = [0]
         for record in self._records(settings.status_topic):
             with suppress(RecordError):
                 self.catalogue.add_status(decode_status(record.value))
+                times.append(record.timestamp)
+        for number in range(self._partitions.get(settings.prediction_topic, 0)):
+            place = TopicPartition(settings.prediction_topic, number)
+            times.append(reading.newest(consumer, place, _last_time, stop) or 0)
+        self.catalogue.heard = max(times)
 
     def count_predictions(self, last: int | None) -> None:
         """Add to the catalogue what each model predicted.
@@ -105,3 +111,7 @@ class Topics:
                     yield record
                     progress.update(record.offset + 1 - before)
                     before = record.offset + 1
+
+
+def _last_time(records: list[Any]) -> int | None:
+    return records[-1].timestamp if records else None

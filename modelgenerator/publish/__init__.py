@@ -24,6 +24,7 @@ from modelgenerator.publish.checks import prepared, read_stream
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
+from modelgenerator.verdicts import WAIT_SECONDS, await_verdict, unanswered
 from stream import clients
 from stream.service import Stop
 from stream.settings import read
@@ -38,6 +39,7 @@ def publish(
     trained_on: int = 0,
     trained_to: Mapping[int, int] | None = None,
     pin: bool = True,
+    wait: float = WAIT_SECONDS,
     settings: Settings | None = None,
 ) -> int:
     """Check, sign and publish a fitted classifier.
@@ -59,6 +61,9 @@ def publish(
         there are predicted, but not counted.
     pin : bool
         Whether the modelgenerator publishes nothing after it until it is unpinned.
+    wait : float
+        Seconds to wait until a predictor says what it does with the model. If none does, a warning
+        says so. With 0 nothing is waited for.
     settings : Settings, optional
         By default, read from the environment.
 
@@ -71,6 +76,8 @@ def publish(
     ------
     ModelError
         When predictors would refuse the model; nothing is published then.
+    NotServed
+        When a predictor has refused or barred the model. It is published, but holds no pin.
     NotPublished
         When the brokers do not take it, for instance because it is larger than the topic allows.
     Fatal
@@ -93,4 +100,8 @@ def publish(
             trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
             pinned=pin,
         )
-        return Publisher(settings, key, stop, consumer).publish(envelope, pickle)
+        version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
+        answer = await_verdict(consumer, settings, version, wait) if wait else "not waited for"
+    if answer is None:
+        warnings.warn(unanswered(version, wait), stacklevel=2)
+    return version

@@ -1,7 +1,9 @@
 """Signs and publishes a model from a file, after the checks that a predictor makes.
 
-Exit status: 0 when it is published, 1 when it is not, with one line that says why, 2 for a wrong
-setting or option.
+Then waits until a predictor says what it does with the model.
+
+Exit status: 0 when it is published, 1 when it is not, or a predictor has refused it, with one line
+that says why, 2 for a wrong setting or option.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from modelgenerator.publish.checks import load, prepared, read_stream
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
+from modelgenerator.verdicts import NotServed, add_wait_options, print_verdict
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
@@ -61,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"first compare it with the model being served, on the newest RECORDS"
         f" ({BACKTEST_RECORDS}) labelled records of the data topic",
     )
+    add_wait_options(parser)
     options = parser.parse_args(arguments)
     return command(Settings, partial(_run, options))
 
@@ -75,6 +79,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         _publish(options, settings)
     except (ModelError, NotPublished) as error:
         raise Fatal(f"{options.model}: not published: {error}") from None
+    except NotServed as error:
+        raise Fatal(str(error)) from None
     return 0
 
 
@@ -107,9 +113,10 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             print(msgspec.json.format(shown, indent=2).decode())
             return
         version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
-    print(f"published {options.model} as model {version} ({envelope.algorithm})")
-    if envelope.pinned:
-        print("pinned: nothing else is published until python -m modelgenerator.models unpin")
+        print(f"published {options.model} as model {version} ({envelope.algorithm})")
+        if envelope.pinned:
+            print("pinned: nothing else is published until python -m modelgenerator.models unpin")
+        print_verdict(consumer, settings, version, options.wait)
 
 
 def _shown(envelope: Envelope, pickle: bytes) -> dict[str, Any]:

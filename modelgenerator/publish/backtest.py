@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from modelgenerator.publish.newest import Found, newest_records
-from modelgenerator.publisher import serving
 from modelgenerator.settings import Settings
+from modelgenerator.verdicts import served_model
 from stream import classifier
 from stream.classifier import Model
 from stream.keys import TrustedKeys
@@ -44,7 +44,7 @@ def backtest(
     labelled = [each for each in found if each.record.label is not None][-count:]
     lines, models = [], [("this model", candidate)]
     topic = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
-    served = serving(topic, consumer, settings, stop)
+    served = served_model(topic, consumer, settings, stop)
     if served is None:
         lines.append("no model is being served to compare with")
     else:

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 
 from modelgenerator.models.__main__ import main
 from stream import clients, reading
-from stream.models import pack, unpack
+from stream.models import instant, pack, unpack
 from tests.services import Services, eventually
 from tests.topics import Topics, await_answered, await_serving
 from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
@@ -84,6 +84,57 @@ def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
     assert [line.split()[0] for line in output.splitlines()[1:]] == list("123456")
 
 
+def test_with_the_predictors_stopped_the_list_says_since_when_none_has_been_heard(
+    topics: Topics, start: Services, settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelgenerator.models.table.SILENT_SECONDS", 0)
+    topics.publish(1)
+    assert models(settings_env)[1].splitlines()[-1].startswith("no predictor heard so far")
+    predictor = start("predictor")
+    await_serving(topics, 1)
+    topics.write(10)
+    await_answered(topics)
+    assert predictor.stop() == 0
+    last = instant(topics.records(topics.settings.prediction_topic)[-1].timestamp)
+    assert listed(settings_env, "--predictions", "0")[1]["heard"] == last
+    output = models(settings_env, "--predictions", "0")[1]
+    assert output.splitlines()[-1].startswith("no predictor heard for 0 min, neither a prediction")
+    assert "serving" in output
+
+
+def test_what_is_counted_is_what_the_tally_says_also_after_a_reset_and_in_another_group(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    topics.publish(1, trained_to={"0": 19})
+    topics.write(50)
+
+    def predict(**env: str) -> None:
+        before = len(topics.predictions())
+        predictor = start("predictor", **env)
+        eventually(lambda: len(topics.predictions()) == before + 50)
+        assert predictor.stop() == 0
+
+    predict()
+    row = listed(settings_env)[1]
+    assert (row["records"], row["counted"], row["correct"]) == (50, 30, last_n(topics)[1])
+    predict(GROUP_ID=f"{topics.group}-again")
+    row = listed(settings_env)[1]
+    assert (row["records"], row["counted"], row["correct"]) == (100, 30, last_n(topics)[1])
+    head, line = models(settings_env)[1].splitlines()
+    place = head.index("counted")
+    assert line[place : place + len("counted")].strip() == "30"
+
+    assert start.python("-m", "predictor.reset", "--yes").returncode == 0
+    row = listed(settings_env)[1]
+    assert (row["records"], row["counted"], row["accuracy"]) == (0, 0, None)
+
+
+def last_n(topics: Topics) -> tuple[int, int]:
+    """Return n and correct of the last prediction."""
+    last = topics.predictions()[-1]
+    return last["n"], last["correct"]
+
+
 def test_a_model_is_shown_exported_restored_and_unpinned(
     topics: Topics, start: Services, settings_env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -103,7 +154,7 @@ def test_a_model_is_shown_exported_restored_and_unpinned(
     status, _, errors = models(settings_env, "export", "1", str(path))
     assert (status, "exists already" in errors) == (1, True)
 
-    status, output, errors = models(settings_env, "rollback", "1")
+    status, output, errors = models(settings_env, "rollback", "1", "--no-wait")
     assert (status, "model 3 restores 1" in output) == (0, True), errors
     await_serving(topics, 3)
     old, _, again = topics.models()
@@ -113,7 +164,7 @@ def test_a_model_is_shown_exported_restored_and_unpinned(
         assert again[same] == old[same]
     assert listed(settings_env)[3]["pinned"]
 
-    status, output, errors = models(settings_env, "unpin")
+    status, output, errors = models(settings_env, "unpin", "--no-wait")
     assert (status, "model 4" in output) == (0, True), errors
     assert topics.models()[-1]["version"] == 4
     assert not any(row["pinned"] for row in listed(settings_env).values())
@@ -150,7 +201,7 @@ def test_what_must_not_be_restored_is_refused_in_one_line(
         assert (status, "not signed by a trusted key" in errors) == (1, True)
     assert not marker.exists()
     assert not (tmp_path / "file").exists()
-    assert models(settings_env, "rollback", "2", "--force")[0] == 0
+    assert models(settings_env, "rollback", "2", "--force", "--no-wait")[0] == 0
 
 
 def test_a_rollback_opens_one_consumer_and_reads_each_record_once(
@@ -161,7 +212,7 @@ def test_a_rollback_opens_one_consumer_and_reads_each_record_once(
     consumers, read = Mock(wraps=clients.consumer), Mock(wraps=unpack)
     monkeypatch.setattr("stream.clients.consumer", consumers)
     monkeypatch.setattr("stream.model_topic.unpack", read)
-    assert models(settings_env, "rollback", "3")[0] == 0
+    assert models(settings_env, "rollback", "3", "--no-wait")[0] == 0
     assert consumers.call_count == 1
     assert read.call_count == 30 + 1, "each record, and the bytes of the model"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from modelgenerator.publish import publish
-from modelgenerator.publish.__main__ import main
+from modelgenerator.publish import publish as publish_and_wait
+from modelgenerator.publish.__main__ import main as command
 from stream.models import ModelError
 from stream.records import Record, Schema, encode_record
 from tests.services import Services, eventually
@@ -29,6 +30,13 @@ from tests.topics import Topics, regression
 from tests.unit.classifiers import Hanging, Sign
 
 NAMES = ["age", "hours", "zone"]
+
+publish = partial(publish_and_wait, wait=0)
+"""Where no predictor runs, nothing is waited for."""
+
+
+def main(arguments: list[str]) -> int:
+    return command([*arguments, "--no-wait"])
 
 
 @pytest.fixture
@@ -137,7 +145,7 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     joblib.dump(model, tmp_path / "model.joblib")
     done = start.python(
         *("-m", "modelgenerator.publish", str(tmp_path / "model.joblib"), "--threshold", "0.2"),
-        *("--recipe", "careful", "--reason", "misses cost five times"),
+        *("--recipe", "careful", "--reason", "misses cost five times", "--no-wait"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"published {tmp_path}/model.joblib as model 1 (LogisticR")

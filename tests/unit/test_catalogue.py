@@ -9,7 +9,7 @@ import pytest
 
 from modelgenerator.models.__main__ import parameters, read_options, write
 from modelgenerator.models.catalogue import Catalogue, Row
-from modelgenerator.models.table import COLUMNS, table
+from modelgenerator.models.table import COLUMNS, silence, table
 from stream.keys import SigningKey
 from stream.model_topic import ModelIndex
 from stream.models import SIGNATURE, Message, pack, unpack
@@ -56,9 +56,14 @@ def say(
 
 
 def predict(
-    catalogue: Catalogue, model: int, offset: int, label: int | None = 1, seen: bool = False
+    catalogue: Catalogue,
+    model: int,
+    offset: int,
+    label: int | None = 1,
+    seen: bool = False,
+    n: int = 0,
 ) -> None:
-    catalogue.add_prediction(Prediction(offset, 1, 0.9, label, 0, 0, model, (0, offset), seen))
+    catalogue.add_prediction(Prediction(offset, 1, 0.9, label, n, 0, model, (0, offset), seen))
 
 
 def statuses(catalogue: Catalogue) -> dict[int, str]:
@@ -93,6 +98,8 @@ def test_a_version_serves_since_the_first_offset_that_it_predicted(catalogue: Ca
     predict(catalogue, 1, 6)
     (row,) = catalogue.rows()
     assert row.since == {"0": 5, "1": 9}
+    say(catalogue, 1, "serving", p0=0, p1=12)  # after a reset
+    assert row.since == {"0": 0, "1": 9}
 
 
 def test_a_version_that_only_its_predictions_name_is_served_and_gone(catalogue: Catalogue) -> None:
@@ -111,6 +118,16 @@ def test_live_accuracy_is_that_of_the_counted_predictions(catalogue: Catalogue) 
     (row,) = catalogue.rows()
     assert (row.records, row.counted, row.correct) == (5, 3, 2)
     assert row.accuracy == 2 / 3
+
+
+def test_what_was_counted_before_the_tally_started_over_is_not_counted(
+    catalogue: Catalogue,
+) -> None:
+    for model, offset, n in ((1, 10, 1), (2, 11, 2), (2, 12, 3), (2, 10, 1), (2, 11, 2)):
+        predict(catalogue, model, offset, n=n)
+    found = {row.version: (row.records, row.counted, row.correct) for row in catalogue.rows()}
+    assert found == {1: (1, 0, 0), 2: (4, 2, 2)}
+    assert [row.accuracy for row in catalogue.rows()] == [None, 1.0]
 
 
 def test_a_version_without_counted_predictions_has_no_accuracy(catalogue: Catalogue) -> None:
@@ -184,6 +201,45 @@ def test_only_the_newest_model_can_be_pinned(catalogue: Catalogue) -> None:
     assert "restores 1" in table(catalogue.rows())
     publish(catalogue, [3])
     assert [row.pinned for row in catalogue.rows()] == [False, False, False]
+
+
+def test_a_model_that_is_out_of_service_holds_no_pin_and_the_one_before_it_does(
+    catalogue: Catalogue,
+) -> None:
+    def pinned() -> list[int]:
+        return [row.version for row in catalogue.rows() if row.pinned]
+
+    add(catalogue, *packed(1, pinned=True), *packed(2), *packed(3, pinned=True), *packed(4))
+    add(catalogue, *packed(5, pinned=True), *packed(6, pinned=True), *packed(7, pinned=True))
+    assert pinned() == [7]
+    say(catalogue, 7, "refused", "no such module")
+    assert pinned() == [6]
+    say(catalogue, 7, "serving", p0=100)  # another replica has the module
+    assert pinned() == [7]
+    say(catalogue, 7, "barred", "it raises")
+    say(catalogue, 6, "barred", "it raises")
+    assert pinned() == [5]
+    say(catalogue, 5, "barred", "it raises")
+    assert pinned() == [], "4, which is not pinned, decides"
+    assert "pinned" not in table(catalogue.rows())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-5, ""),
+        (59, ""),
+        (60, "no predictor heard for 1 min, neither a prediction nor a status"),
+        (7_199, "for 120 min"),
+        (7_200, "for 2 h"),
+        (3 * 86_400, "for 3 days"),
+    ],
+)
+def test_it_is_said_since_when_no_predictor_has_been_heard(seconds: int, said: str) -> None:
+    found = silence(1_764_000_000_000, 1_764_000_000 + seconds)
+    assert said in found
+    assert bool(said) == bool(found)
+    assert silence(0, seconds + 1_764_000_000).startswith("no predictor heard so far")
 
 
 def rows(catalogue: Catalogue) -> list[Row]:
