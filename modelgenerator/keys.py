@@ -1,15 +1,21 @@
 """The keys that models are signed with (SIGNING_KEY) and trusted by (TRUSTED_KEYS).
 
 ``list`` shows them, ``make`` makes a pair, ``trust`` and ``revoke`` say whose models are loaded.
+
+Exit status: 0 when it is done, 1 when it cannot be done, or a trusted file is no key, 2 for a wrong
+setting or option.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from modelgenerator.settings import Settings
 from stream.arguments import argument_parser
+from stream.command import command
 from stream.keys import (
     KeyFileError,
     fingerprint,
@@ -19,7 +25,7 @@ from stream.keys import (
     signing_key,
     trust,
 )
-from stream.settings import SettingsError, read
+from stream.service import Fatal
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,23 +42,25 @@ def main(arguments: list[str] | None = None) -> int:
     add.add_argument("path", type=Path, help="public key, PEM file")
     remove = commands.add_parser("revoke", help="take a key out of TRUSTED_KEYS, for good")
     remove.add_argument("fingerprint", help="16 hexadecimal digits, as `list` shows them")
-    found = parser.parse_args(arguments)
+    return command(Settings, partial(_run, parser.parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
     try:
-        if found.command == "make":
-            _make(found.path, found.trust)
-        elif found.command == "fingerprint":
-            print(fingerprint(public_key(found.path)))
-        elif found.command == "trust":
-            key = public_key(found.path)
-            print(f"trusted {fingerprint(key)} {trust(key, read(Settings).trusted_keys)}")
-        elif found.command == "revoke":
-            mark = revoke(found.fingerprint, read(Settings).trusted_keys)
-            print(f"revoked {found.fingerprint} {mark}")
+        if options.command == "make":
+            _make(options.path, options.trust)
+        elif options.command == "fingerprint":
+            print(fingerprint(public_key(options.path)))
+        elif options.command == "trust":
+            key = public_key(options.path)
+            print(f"trusted {fingerprint(key)} {trust(key, settings.trusted_keys)}")
+        elif options.command == "revoke":
+            mark = revoke(options.fingerprint, settings.trusted_keys)
+            print(f"revoked {options.fingerprint} {mark}")
         else:
-            return _list(read(Settings))
-    except (KeyFileError, SettingsError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+            return _list(settings)
+    except KeyFileError as error:
+        raise Fatal(str(error)) from None
     return 0
 
 

@@ -21,7 +21,8 @@ import msgspec
 
 from modelgenerator.envelope import check
 from modelgenerator.publish.backtest import backtest
-from modelgenerator.publish.checks import load, prepared, read_stream
+from modelgenerator.publish.checks import prepared, read_stream
+from modelgenerator.publish.files import load
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key

@@ -65,6 +65,7 @@ def backtest(
         f" {len(labelled) - len(fresh)} left out as one of the models was trained on them,"
         f" {len(fresh) - len(fit)} as one of them does not take them"
     )
+    lines += [may_flatter(name) for name, model in models if not model.envelope.trained_to]
     if not fit:
         return [*lines, "nothing to compare on; try again when there are newer records"]
     rights = [(name, _right(model, fit)) for name, model in models]
@@ -72,6 +73,14 @@ def backtest(
     if len(rights) == 2:
         lines.append(difference(*rights[0], *rights[1]))
     return lines
+
+
+def may_flatter(name: str) -> str:
+    """Say of a model that it is not known what it was trained on, and what to do."""
+    return (
+        f"{name} does not say what it was trained on: if these records are among it, its figures"
+        " are too high; name them with --trained-to (see python -m modelgenerator.labelled)"
+    )
 
 
 def _fits(found: Found, envelope: Envelope) -> bool:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import pickle as pickles
 import pickletools
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import joblib
-import sklearn
 from kafka import KafkaConsumer
-from sklearn.exceptions import InconsistentVersionWarning
 
 from modelgenerator.envelope import describe, final_step, pickled
 from modelgenerator.publish.by_position import by_position
+from modelgenerator.publish.classifiers import check_is_classifier
 from modelgenerator.publish.newest import Found, newest_records, width
 from modelgenerator.settings import Settings
 from stream import classifier
@@ -67,30 +63,6 @@ def read_stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stre
     return Stream(schema, newest_records(consumer, settings, LOOKED_AT, stop))
 
 
-def load(path: Path) -> tuple[Any, str]:
-    """Load a file of joblib or pickle; return the model and the scikit-learn it was made with.
-
-    Raises
-    ------
-    ModelError
-        When it cannot be unpickled.
-    OSError
-    """
-    with path.open("rb") as file, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            model = joblib.load(file)
-        except Exception as error:  # noqa: BLE001 - unpickling may raise anything
-            what = f"{type(error).__name__}: {error}"[:300]
-            raise ModelError(f"cannot be unpickled: {what}") from None
-    versions = [
-        found.message.original_sklearn_version
-        for found in caught
-        if isinstance(found.message, InconsistentVersionWarning)
-    ]
-    return model, versions[0] if versions else sklearn.__version__
-
-
 def prepared(model: Any, made_with: str, stream: Stream, **said: Any) -> tuple[Envelope, bytes]:
     """Return the envelope and the pickle of a model that fits the stream.
 
@@ -109,7 +81,7 @@ def prepared(model: Any, made_with: str, stream: Stream, **said: Any) -> tuple[E
     ModelError
         When it does not fit the stream, or cannot be pickled.
     """
-    classifier.check_classes(model)
+    check_is_classifier(model)
     model = by_position(model)
     names = stream.schema.feature_names if stream.schema else None
     features = getattr(model, "n_features_in_", len(names) if names else stream.width)

@@ -195,9 +195,13 @@ class Local:
 
 
 REFUSED: dict[str, tuple[Any, list[str], str]] = {
-    "regressor": (LinearRegression().fit([[1, 2]], [1]), [], "its classes are missing"),
-    "not fitted": (LogisticRegression(), [], "its classes are missing: not a fitted classifier"),
-    "no model": ({"a": 1}, [], "a dict is not a classifier"),
+    "regressor": (
+        LinearRegression().fit([[1, 2]], [1]),
+        [],
+        "a LinearRegression, a regressor, not",
+    ),
+    "not fitted": (LogisticRegression(), [], "not fitted; call fit(X, y) first"),
+    "no model": ({"a": 1}, [], "a dict, not a classifier"),
     "labels": (fitted(LogisticRegression(), 2, ("no", "yes")), [], "classes are ['no', 'yes']"),
     "three columns": (fitted(LogisticRegression(), 3), [], "the stream has 2, the model 3"),
     "no probabilities": (fitted(LinearSVC()), ["--threshold", "0.3"], "gives no probabilities"),
@@ -228,7 +232,11 @@ def test_what_a_predictor_would_refuse_is_not_published_and_one_line_says_why(
         assert message in line
     (tmp_path / "garbage").write_bytes(b"garbage")
     assert main([str(tmp_path / "garbage")]) == 1
-    assert "cannot be unpickled" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not a joblib or pickle file, but a text that begins with 'garbage'" in line
+    assert main([str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}: not published: a directory")
     assert topics.models() == []
 
 
@@ -345,7 +353,8 @@ def test_a_backtest_leaves_out_what_either_model_was_trained_on_and_compares_the
     upside_down = fitted(LogisticRegression(), 2, (1, 0))
     joblib.dump(upside_down, path)
     assert main([str(path), "--backtest", "500", "--dry-run"]) == 0
-    ours, theirs, test = capsys.readouterr().err.splitlines()[1:]
+    warning, ours, theirs, test = capsys.readouterr().err.splitlines()[1:]
+    assert warning.startswith("this model does not say what it was trained on: if these records")
     assert ours.startswith("this model   accuracy 0.0")
     assert theirs.startswith("model 1      accuracy 0.9")
     assert "p = " in test

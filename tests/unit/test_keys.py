@@ -357,3 +357,16 @@ def test_the_command_never_overwrites_a_key(
     assert keys.main(["make", str(path)]) == 1
     assert "exists already" in capsys.readouterr().err
     assert signing_key(path).fingerprint == before
+
+
+def test_the_command_warns_of_a_misspelt_setting_and_names_a_wrong_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNING_KEYS", str(tmp_path / "key.pem"))
+    assert keys.main(["list"]) == 0
+    assert capsys.readouterr().err == (
+        "SIGNING_KEYS is not a setting and is ignored; the setting is called SIGNING_KEY\n"
+    )
+    monkeypatch.setenv("WINDOW", "many")
+    assert keys.main(["list"]) == 2
+    assert "WINDOW=many: " in capsys.readouterr().err
