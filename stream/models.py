@@ -29,6 +29,8 @@ SIGNATURE = "signature"
 PART_BYTES = 600_000
 """Bytes of the pickle in one part: with base64 and envelope it stays below Kafka's 1 MB."""
 
+_LAST_SECOND = datetime.max.replace(microsecond=999_000, tzinfo=UTC).timestamp()
+
 TEXT_LIMIT = 1_000
 """Most characters of a text in the envelope; log lines and errors quote them."""
 
@@ -144,8 +146,11 @@ def now() -> str:
 
 
 def instant(milliseconds: float) -> str:
-    """Return a time, such as a record's timestamp, in milliseconds since 1970, in that format."""
-    found = datetime.fromtimestamp(milliseconds / 1_000, UTC)
+    """Return a time in milliseconds since 1970, such as a record's timestamp, in that format.
+
+    Producers may give any timestamp; one beyond the years 1970 to 9999 becomes the nearest in them.
+    """
+    found = datetime.fromtimestamp(min(max(0.0, milliseconds / 1_000), _LAST_SECOND), UTC)
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +18,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 
+from modelgenerator.files import whole_file
 from modelgenerator.models.table import silence, table
 from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
@@ -135,12 +134,11 @@ def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
 
 def _export(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     path: Path = options.file
-    if path.exists() and not options.force:
-        raise Fatal(f"{path}: exists already; --force overwrites it")
-    topics = Topics(settings, consumer, Stop())
-    topics.row(options.version)
-    envelope, pickle = topics.models.get(options.version)
-    write(path, pickle, options.force)
+    with whole_file(path, options.force) as written:
+        topics = Topics(settings, consumer, Stop())
+        topics.row(options.version)
+        envelope, pickle = topics.models.get(options.version)
+        written.write_bytes(pickle)
     print(f"wrote model {envelope.version} to {path}, bytes={len(pickle)} sha256={envelope.sha256}")
     print(f"it was made with scikit-learn {envelope.sklearn}; to load it runs code: joblib.load")
 
@@ -180,31 +178,6 @@ def _published(
         raise Fatal(f"{settings.model_topic}: not published: {error}") from None
     except DeadlineExceeded as error:
         raise Fatal(f"{error}; look at the list before you try again") from None
-
-
-def write(path: Path, content: bytes, overwrite: bool) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    Fatal
-        When it exists and is not to be overwritten.
-    OSError
-    """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        if overwrite:
-            Path(temporary).replace(path)
-        else:
-            os.link(temporary, path)
-    except FileExistsError:
-        raise Fatal(f"{path}: exists already; --force overwrites it") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def parameters(estimator: Any) -> dict[str, Any]:

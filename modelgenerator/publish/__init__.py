@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import sklearn
 
+from modelgenerator.labelled import tables
 from modelgenerator.publish.checks import prepared, read_stream
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
@@ -27,7 +29,7 @@ from modelgenerator.signing import own_key
 from modelgenerator.verdicts import WAIT_SECONDS, await_verdict, unanswered
 from stream import clients
 from stream.service import Stop
-from stream.settings import read
+from stream.settings import misspelt, read
 
 
 def publish(
@@ -37,7 +39,7 @@ def publish(
     recipe: str = "by_hand",
     reason: str = "by hand",
     trained_on: int = 0,
-    trained_to: Mapping[int, int] | None = None,
+    trained_to: Mapping[int, int] | Path | str | None = None,
     pin: bool = True,
     wait: float = WAIT_SECONDS,
     settings: Settings | None = None,
@@ -56,9 +58,9 @@ def publish(
         What the model is called, and why it is published.
     trained_on : int
         Number of records that it was trained on, if that should be on record.
-    trained_to : mapping of int to int, optional
-        Partition to the highest offset of the data topic that it was trained on. Records up to
-        there are predicted, but not counted.
+    trained_to : mapping of int to int, or path, optional
+        Partition to the highest offset of the data topic that it was trained on, or a file of
+        ``python -m modelgenerator.labelled``. Records up to there are predicted, but not counted.
     pin : bool
         Whether the modelgenerator publishes nothing after it until it is unpinned.
     wait : float
@@ -80,12 +82,20 @@ def publish(
         When a predictor has refused or barred the model. It is published, but holds no pin.
     NotPublished
         When the brokers do not take it, for instance because it is larger than the topic allows.
+    TableError
+        When the file in `trained_to` cannot be read.
     Fatal
         When there is no trusted key to sign with, or a topic is missing.
     KafkaError
         When no broker answers.
     """
-    settings, stop = settings or read(Settings), Stop()
+    if settings is None:
+        settings = read(Settings)
+        for line in misspelt(Settings):
+            warnings.warn(line, stacklevel=2)
+    if isinstance(trained_to, (str, Path)):
+        trained_to = tables.trained_to(Path(trained_to))
+    stop = Stop()
     key = own_key(settings, make=False)
     with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of feature names, which arrays do not have

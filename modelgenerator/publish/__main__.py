@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import msgspec
 
 from modelgenerator.envelope import check
+from modelgenerator.labelled.tables import TableError, trained_to
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import prepared, read_stream
 from modelgenerator.publish.files import load
@@ -47,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--trained-on", type=int, default=0, metavar="N", help="records it was trained on")
     add(
         "--trained-to",
-        type=_place,
+        type=_trained_to,
         nargs="+",
         default=[],
-        metavar="PARTITION:OFFSET",
-        help="the highest offsets of the data topic that it was trained on; up to them, records"
-        " are predicted, but not counted",
+        metavar="FILE or PARTITION:OFFSET",
+        help="what it was trained on: a file of python -m modelgenerator.labelled, or the highest"
+        " offsets of the data topic; up to them, records are predicted, but not counted",
     )
     add("--no-pin", action="store_true", help="let the modelgenerator's next model replace it")
     add("--dry-run", action="store_true", help="check it, show the envelope, publish nothing")
@@ -70,9 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command(Settings, partial(_run, options))
 
 
-def _place(text: str) -> tuple[str, int]:
-    partition, offset = text.split(":")
-    return str(int(partition)), int(offset)
+def _trained_to(text: str) -> dict[int, int]:
+    if place := re.fullmatch(r"(\d+):(\d+)", text, re.ASCII):
+        return {int(place[1]): int(place[2])}
+    try:
+        return trained_to(Path(text))
+    except (TableError, OSError) as error:
+        raise argparse.ArgumentTypeError(
+            f"neither PARTITION:OFFSET nor a table of records: {error}"
+        ) from None
+
+
+def highest(places: Iterable[Mapping[int, int]]) -> dict[str, int]:
+    """Return the highest offset of each partition, as an envelope has it."""
+    found: dict[str, int] = {}
+    for partition, offset in (item for each in places for item in each.items()):
+        found[str(partition)] = max(offset, found.get(str(partition), offset))
+    return found
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
@@ -99,7 +115,7 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             recipe=options.recipe,
             reason=options.reason,
             trained_on=options.trained_on,
-            trained_to=dict(options.trained_to),
+            trained_to=highest(options.trained_to),
             pinned=not options.no_pin,
         )
         if options.backtest or options.dry_run:

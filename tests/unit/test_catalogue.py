@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelgenerator.models.__main__ import parameters, read_options, write
+from modelgenerator.files import whole_file
+from modelgenerator.models.__main__ import parameters, read_options
 from modelgenerator.models.catalogue import Catalogue, Row
 from modelgenerator.models.table import COLUMNS, silence, table
 from stream.keys import SigningKey
@@ -270,13 +271,31 @@ def test_no_line_is_wider_than_the_terminal_and_the_status_stays(
 
 def test_a_file_is_written_whole_and_never_over_another_unless_told_to(tmp_path: Path) -> None:
     path = tmp_path / "model.joblib"
-    write(path, b"one", overwrite=False)
+
+    def write(content: bytes, overwrite: bool) -> None:
+        with whole_file(path, overwrite) as written:
+            written.write_bytes(content)
+            assert not path.exists() or path.read_bytes() != content
+
+    write(b"one", overwrite=False)
     with pytest.raises(Fatal, match="exists already"):
-        write(path, b"two", overwrite=False)
+        write(b"two", overwrite=False)
     assert path.read_bytes() == b"one"
-    write(path, b"two", overwrite=True)
+    write(b"two", overwrite=True)
+    assert path.read_bytes() == b"two"
+    with pytest.raises(ZeroDivisionError), whole_file(path, True) as written:
+        written.write_bytes(bytes(1 // 0))
     assert path.read_bytes() == b"two"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "model.joblib"
+    with (
+        pytest.raises(Fatal, match=r"model\.joblib: cannot be written: No such file or directory"),
+        whole_file(path, overwrite=False),
+    ):
+        pass
 
 
 def test_the_parameters_of_a_classifier_are_those_that_scikit_learn_names() -> None:

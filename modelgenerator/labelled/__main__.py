@@ -1,0 +1,140 @@
+"""Writes the labelled records of the data topic to a file, to train a model on.
+
+The file is CSV or Parquet, by the ending of its name. Each record has a line with its partition,
+offset, timestamp and id, its features under their names in the schema (else x0, x1, ...), and its
+label. Publish a model that was trained on the file, or on a part of it, with --trained-to FILE.
+
+Exit status: 0 when it is written, 1 when it is not, with one line that says why, 2 for a wrong
+setting or option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+from tqdm import tqdm
+
+from modelgenerator.files import whole_file
+from modelgenerator.labelled.tables import (
+    ENDINGS,
+    PLACE,
+    TableError,
+    as_parquet,
+    columns,
+    write_csv,
+)
+from modelgenerator.publish.checks import read_stream
+from modelgenerator.publish.newest import Found
+from modelgenerator.settings import Settings
+from stream import clients, reading
+from stream.arguments import argument_parser
+from stream.command import command
+from stream.records import RecordError, decode_record
+from stream.service import Fatal, Stop
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argument_parser("python -m modelgenerator.labelled", __doc__)
+    add = parser.add_argument
+    add("file", type=_file, help="file to write, .csv or .parquet")
+    add("--last", type=_count, metavar="N", help="of the N newest offsets of each partition only")
+    add("--force", action="store_true", help="overwrite the file")
+    return command(Settings, partial(_run, parser.parse_args(arguments)))
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in ENDINGS:
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .csv or .parquet")
+    return path
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    path: Path = options.file
+    topic, stop, left_out = settings.data_topic, Stop(), Counter[str]()
+    with (
+        clients.closing(clients.consumer(settings, max_poll_records=5_000)) as consumer,
+        whole_file(path, options.force) as written,
+    ):
+        stream = read_stream(consumer, settings, stop)
+        schema = stream.schema.feature_names if stream.schema else None
+        width = len(schema) if schema else stream.width
+        if width is None:
+            raise Fatal(f"{topic}: no record that can be read, nothing was written")
+        names = columns(schema, width)
+        text = written.with_name("records.csv") if path.suffix == ".parquet" else written
+        found = labelled(consumer, topic, width, options.last, left_out, stop)
+        count = write_csv(text, names, found)
+        left = ", ".join(f"{number:,} {why}" for why, number in left_out.items()) or "nothing"
+        if not count:
+            raise Fatal(f"{topic}: no labelled record, nothing was written; left out: {left}")
+        if text != written:
+            try:
+                as_parquet(text, written, names)
+            except TableError as error:
+                raise Fatal(f"{path}: {error}") from None
+    print(f"wrote {count:,} labelled records of {topic} to {path}, {width} features each")
+    print(f"left out: {left}")
+    if schema and (renamed := [n for n in names[len(PLACE) : -1] if n not in schema]):
+        print(
+            f"renamed, as their names were taken: {', '.join(renamed)[:300]}; train on an array, so"
+            " that the model does not know these names"
+        )
+    print(f"publish what was trained on it with --trained-to {path}")
+    return 0
+
+
+def labelled(
+    consumer: KafkaConsumer,
+    topic: str,
+    width: int,
+    last: int | None,
+    left_out: Counter[str],
+    stop: Stop,
+) -> Iterator[Found]:
+    """Yield the labelled records that have so many features, partition by partition.
+
+    Parameters
+    ----------
+    last : int or None
+        How many offsets of each partition are read; ``None`` for all.
+    left_out : Counter
+        Counts the others, by the reason.
+    """
+    places = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
+    bounds = {place: reading.bounds(consumer, place) for place in places}
+    if last is not None:
+        bounds = {p: (max(start, end - last), end) for p, (start, end) in bounds.items()}
+    total = sum(end - start for start, end in bounds.values())
+    with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
+        for place, (start, end) in bounds.items():
+            for read in reading.read_range(consumer, place, start, end, stop):
+                progress.update(1)
+                try:
+                    record = decode_record(read.value)
+                except RecordError:
+                    left_out["invalid"] += 1
+                    continue
+                if record.label is None:
+                    left_out["unlabelled"] += 1
+                elif len(record.features) != width:
+                    left_out[f"with another number of features than {width}"] += 1
+                else:
+                    yield Found(place.partition, read.offset, read.timestamp, record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
