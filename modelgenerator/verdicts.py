@@ -100,7 +100,7 @@ def verdict(status: Status, version: int) -> str | None:
     since = " ".join(f"{partition}@{offset}" for partition, offset in status.since.items())
     return (
         f"model {version} is serving: {status.replica} predicts with it since {since};"
-        f" {LISTING} shows what others do"
+        f" what others do: {LISTING}"
     )
 
 
@@ -109,7 +109,7 @@ def unanswered(version: int, seconds: float) -> str:
     return (
         f"model {version}: no predictor has answered within {seconds:g} s. A predictor answers at"
         f" once if it refuses a model, else at its first prediction: either no record has come, or"
-        f" none runs; {LISTING} shows what becomes of it"
+        f" none runs; what becomes of it: {LISTING}"
     )
 
 

@@ -85,7 +85,7 @@ def test_the_command_says_which_predictor_serves_the_model_and_since_where(
     assert lines[1].startswith("pinned: nothing else is published until")
     said = re.fullmatch(
         r"model 2 is serving: first predicts with it since 0@(\d+);"
-        r" python -m modelgenerator\.models shows what others do",
+        r" what others do: python -m modelgenerator\.models",
         lines[2],
     )
     assert said
