@@ -113,5 +113,5 @@ class Topics:
                     before = record.offset + 1
 
 
-def _last_time(records: list[Any]) -> int | None:
-    return records[-1].timestamp if records else None
+def _last_time(records: Iterator[Any]) -> int | None:
+    return max((record.timestamp for record in records), default=None)

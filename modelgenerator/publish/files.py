@@ -104,7 +104,8 @@ def _why_not(path: Path, error: Exception) -> str:
     if found := kind(path):
         what, advice = found
         return f"not a joblib or pickle file, but {what}; {advice}"
-    reason = f"cannot be unpickled: {type(error).__name__}: {error}"[:300]
+    said = " ".join(str(error).split())  # some errors have several lines
+    reason = f"cannot be unpickled: {type(error).__name__}: {said}"[:300]
     made_with, whole = scanned(path)
     if isinstance(error, EOFError) or not whole:
         return f"{reason}; the file is not whole: copy it again"
