@@ -34,11 +34,13 @@ def main(settings: Settings, stop: Stop) -> None:
         LOG.info("REPEAT=1: records from id %d on repeat earlier ones", source.size)
     while True:
         # `max_block_ms`: a send to a topic that vanished waits, and SIGTERM must not wait with it.
-        make = partial(producer, settings, max_block_ms=1_000)
+        # `metadata_max_age_ms`: how soon new partitions are noticed.
+        make = partial(producer, settings, max_block_ms=1_000, metadata_max_age_ms=5_000)
         with closing(connect(make, settings, stop, LOG)) as client:
             try:
                 outbox = Outbox(client, stop, LOG, partial(check_refused, settings, stop))
-                send(settings, source, outbox, stop)
+                while send(settings, source, outbox, stop):
+                    LOG.info("%s has more partitions now", settings.data_topic)
                 stop.wait(threading.TIMEOUT_MAX)
             except (KafkaError, ValueError) as error:  # ValueError: a partition is gone
                 raise_if_refused(error, settings, "Write")
@@ -46,8 +48,11 @@ def main(settings: Settings, stop: Stop) -> None:
         stop.wait(next(pauses))
 
 
-def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> None:
-    """Send what the topic lacks, until the source ends or ``COUNT`` is reached."""
+def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool:
+    """Send what the topic lacks, to the end of the source or up to ``COUNT``.
+
+    It returns true as soon as the topic has more partitions than are sent to, and all has arrived.
+    """
     look_up = partial(prepare, settings, source.schema, outbox, stop, LOG)
     next_ids = connect(look_up, settings, stop, LOG)
     first, rate, partitions = min(next_ids), settings.records_per_second, len(next_ids)
@@ -56,8 +61,9 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> None
         *(settings.stream, settings.data_topic, first, partitions),
         *(f"{rate:g}/s" if rate else "unlimited", source.drift_every),
     )
-    count = max(0, settings.count - first) if settings.count else None
-    records = islice(source.records(first), count)
+    grown = outbox.partitions(settings.data_topic) > partitions
+    ends = [end for end in (settings.count, grown and max(next_ids)) if end]
+    records = islice(source.records(first), max(0, min(ends) - first) if ends else None)
     pace, progress, id = Pace(rate), Progress(), first - 1
     while True:
         due = pace.take()
@@ -68,13 +74,17 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> None
             if id >= next_ids[id % partitions]:
                 outbox.send(settings.data_topic, encode_record(record), id % partitions)
         outbox.poll()
-        if len(batch) < due:
+        caught_up = id + 1 >= max(next_ids)
+        grown = caught_up and outbox.partitions(settings.data_topic) > partitions
+        if grown or len(batch) < due:
             break
         if line := progress.line(outbox.acknowledged):
             LOG.info("%s id=%d", line, id)
         stop.wait(TICK_SECONDS if due < BURST else 0)
     outbox.flush()
-    LOG.info("done: %s ends with id %d; nothing more to send", settings.stream, id)
+    if not grown:
+        LOG.info("done: %s ends with id %d; nothing more to send", settings.stream, id)
+    return grown
 
 
 def check_refused(settings: Settings, stop: Stop) -> None:

@@ -64,6 +64,10 @@ class Outbox:
         future = self._producer.send(topic, value, key=key, partition=partition)
         self._sent.append((future, topic, len(value)))
 
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has, as far as the producer knows."""
+        return len(self._producer.partitions_for(topic))
+
     def flush(self, remaining: int = 0) -> None:
         """Wait until at most `remaining` records are unacknowledged.
 

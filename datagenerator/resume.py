@@ -1,12 +1,13 @@
 """Where sending resumes, given the ends of the data topic's partitions.
 
 Record `id` goes to partition ``id % partitions``. So each partition has its ids in rising order,
-and what a killed run did not send is missing at the ends of some partitions only.
+and what a killed run did not send is missing at the ends of some partitions only. When the topic
+gets more partitions, ids above those that were sent before go to all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from stream.records import Schema
@@ -23,25 +24,33 @@ class Tail(NamedTuple):
         The newest integer id; ``None`` if there is none.
     width : int or None
         Number of features of the newest record; ``None`` if there is none.
+    id_before : int or None
+        The newest integer id but one.
     """
 
     end: int
     id: int | None = None
     width: int | None = None
+    id_before: int | None = None
 
 
-def next_ids(tails: Sequence[Tail]) -> list[int]:
+def next_ids(tails: Sequence[Tail], newest_misplaced: Callable[[], int] = lambda: -1) -> list[int]:
     """Return the id that each partition takes next; the run starts at the lowest of them.
 
-    A partition with records resumes after its newest id. One that never had a record starts with
-    its own number, if the others have every id from 0 on (then an id tells its offset). If the
-    ids are not placed this way (the number of partitions has changed, or another producer wrote
-    the records), all partitions resume above the highest id.
+    A partition resumes after its newest id, or begins with the lowest id that is its own. If the
+    topic has grown, only ids count that were sent since: those above all that are on another
+    partition than they would be now. If a run was killed before it grew, fewer numbers than there
+    are partitions are returned: what it left out goes to the partitions that there were.
+
+    If another producer wrote the records, all partitions resume above the highest id.
 
     Parameters
     ----------
     tails : sequence of Tail
         One for each partition, in order.
+    newest_misplaced : callable
+        Returns the highest id that is not on partition ``id % len(tails)``, -1 if there is none.
+        It is asked only where the topic has grown, because the answer may have to be searched for.
 
     Examples
     --------
@@ -49,15 +58,46 @@ def next_ids(tails: Sequence[Tail]) -> list[int]:
     [6, 4, 2]
     >>> next_ids([Tail(end=4, id=3), Tail(end=0)])
     [4, 5]
+    >>> next_ids([Tail(end=3, id=4), Tail(end=1, id=1), Tail(end=0)])
+    [6, 3]
     """
     count = len(tails)
-    used = [(partition, tail) for partition, tail in enumerate(tails) if tail.end]
-    in_place = all(tail.id is not None and tail.id % count == p for p, tail in used)
-    from_zero = all(tail.id == (tail.end - 1) * count + p for p, tail in used)
-    if from_zero or (in_place and len(used) == count):
-        return [p if tail.id is None else tail.id + count for p, tail in enumerate(tails)]
-    first = 1 + max((tail.id for tail in tails if tail.id is not None), default=-1)
-    return [first + (partition - first) % count for partition in range(count)]
+    in_place = [tail.id is not None and tail.id % count == p for p, tail in enumerate(tails)]
+    if all(in_place):
+        return _following(tails)
+    # Killed: on the partitions that it knew, each id up to the newest of its partition is there.
+    for before in range(count, 0, -1):
+        if _has_every_id(tails[:before]) and not any(tail.end for tail in tails[before:]):
+            following = _following(tails[:before])
+            caught_up = max(following) - min(following) < before
+            return _above(min(following) - 1, count) if caught_up else following
+    if any(tail.end and tail.id is None for tail in tails):  # another producer's
+        return _above(max((tail.id for tail in tails if tail.id is not None), default=-1), count)
+    sent_before = _above(newest_misplaced(), count)
+    return [
+        tail.id + count if own and tail.id is not None and tail.id >= first else first
+        for first, tail, own in zip(sent_before, tails, in_place, strict=True)
+    ]
+
+
+def _has_every_id(tails: Sequence[Tail]) -> bool:
+    """Tell whether no partition lacks an id before its newest; an id tells its offset then."""
+    count = len(tails)
+    return all(
+        tail.id == (tail.end - 1) * count + p and tail.id_before in (None, tail.id - count)
+        for p, tail in enumerate(tails)
+        if tail.end
+    )
+
+
+def _following(tails: Sequence[Tail]) -> list[int]:
+    """Return the id after the newest of each partition, its own number where there is none."""
+    return [p if tail.id is None else tail.id + len(tails) for p, tail in enumerate(tails)]
+
+
+def _above(last: int, count: int) -> list[int]:
+    """Return the lowest id above `last` that goes to each partition."""
+    return [last + 1 + (p - last - 1) % count for p in range(count)]
 
 
 def mismatch(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import islice
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -12,7 +16,7 @@ from datagenerator.resume import Tail, mismatch, next_ids
 from datagenerator.settings import Settings
 from stream.clients import admin, closing, consumer
 from stream.reading import bounds, last_readable, newest, newest_schema
-from stream.records import Record, RecordError, Schema, decode_record, encode_schema
+from stream.records import RecordError, Schema, decode_record, encode_schema
 from stream.service import Fatal, Stop
 from stream.topics import ensure_topics, partition_counts
 
@@ -22,7 +26,7 @@ SCHEMA_KEY = b"schema"
 def prepare(
     settings: Settings, schema: Schema, outbox: Outbox, stop: Stop, log: logging.Logger
 ) -> list[int]:
-    """Create missing topics, write the schema to its own, return each partition's next id.
+    """Create missing topics, write the schema to its own, return the partitions' next ids.
 
     Raises
     ------
@@ -36,30 +40,45 @@ def prepare(
         count = partition_counts(client, [topic])[topic]
         tails = [_tail(reader, TopicPartition(topic, number), stop) for number in range(count)]
         found = newest_schema(reader, settings, stop)
+        first = next_ids(tails, partial(_newest_misplaced, reader, topic, count, stop))
     if problem := mismatch(topic, settings.schema_topic, schema, found, tails):
         raise Fatal(problem)
     if found is None:
         outbox.send(settings.schema_topic, encode_schema(schema), partition=0, key=SCHEMA_KEY)
         outbox.flush()
-    return next_ids(tails)
+    return first
 
 
-def _tail(reader: KafkaConsumer, partition: TopicPartition, stop: Stop) -> Tail:
-    _, end = bounds(reader, partition)
-    last = newest(reader, partition, partial(last_readable, decode_record), stop)
-    # Another producer's ids may be strings, and this service's records may be before them.
-    numbered = last
-    if last and not _is_number(last.id):
-        numbered = newest(reader, partition, partial(last_readable, _decode_numbered), stop)
-    return Tail(end, int(numbered.id) if numbered else None, len(last.features) if last else None)
+def _tail(reader: KafkaConsumer, place: TopicPartition, stop: Stop) -> Tail:
+    _, end = bounds(reader, place)
+    last = newest(reader, place, partial(last_readable, decode_record), stop)
+    ids: list[int] = []
+
+    def two_ids(records: list[Any]) -> bool | None:
+        ids[:] = islice(_ids(reversed(records)), 2)
+        return len(ids) == 2 or None
+
+    newest(reader, place, two_ids, stop)
+    id, before, *_ = *ids, None, None
+    return Tail(end, id, len(last.features) if last else None, before)
 
 
-def _decode_numbered(value: bytes | None) -> Record:
-    record = decode_record(value)
-    if not _is_number(record.id):
-        raise RecordError("id: expected 0 or more")
-    return record
+def _newest_misplaced(reader: KafkaConsumer, topic: str, count: int, stop: Stop) -> int:
+    """Return the highest id that is on another partition than ``id % count``, -1 without one."""
+    found = -1
+    for p in range(count):
+
+        def misplaced(records: list[Any], p: int = p) -> int | None:
+            return next((id for id in _ids(reversed(records)) if id % count != p), None)
+
+        found = max(found, newest(reader, TopicPartition(topic, p), misplaced, stop) or -1)
+    return found
 
 
-def _is_number(id: int | str) -> bool:
-    return isinstance(id, int) and id >= 0
+def _ids(records: Iterable[Any]) -> Iterator[int]:
+    """Yield the ids that are numbers; another producer's may be strings."""
+    for record in records:
+        with suppress(RecordError):
+            id = decode_record(record.value).id
+            if isinstance(id, int) and id >= 0:
+                yield id

@@ -140,6 +140,39 @@ def test_when_the_topic_grows_a_restart_goes_on_above_the_highest_id(
     assert all(id % 3 == p for p, part in found.items() for id in part if id >= 100)
 
 
+def test_new_partitions_are_followed_while_it_sends_and_no_id_is_missing_or_sent_twice(
+    kafka: str, start: Services, settings_env: Env
+) -> None:
+    process = start("datagenerator", RATE="500", DATA_PARTITIONS="2")
+    topic = settings_env["DATA_TOPIC"]
+    eventually(lambda: sum(map(len, ids(settings_env).values())) > 500)
+    with KafkaAdminClient(bootstrap_servers=kafka) as admin:
+        admin.create_partitions({topic: 3})
+    eventually(lambda: len(ids(settings_env).get(2, [])) > 100)
+    assert_ends(process)
+    found = ids(settings_env)
+    sent = sorted(id for part in found.values() for id in part)
+    first = found[2][0]
+    assert sent == list(range(len(sent)))
+    assert all(id % 3 == p for p, part in found.items() for id in part if id >= first)
+    assert all(id % 2 == p for p in (0, 1) for id in found[p] if id < first - 2)
+
+
+def test_what_a_kill_left_out_before_the_topic_grew_goes_where_it_would_have_gone(
+    kafka: str, start: Services, settings_env: Env
+) -> None:
+    left = [(0, b'{"id":%d,"features":[1,2,3]}' % id) for id in range(0, 20, 2)]
+    left += [(1, b'{"id":%d,"features":[1,2,3]}' % id) for id in range(1, 10, 2)]
+    somebody(kafka, settings_env["DATA_TOPIC"], left, partitions=3)
+    process = start("datagenerator", RATE="0", COUNT="300", DATA_PARTITIONS="3")
+    await_line(process, "first_id=11 partitions=2 ")
+    await_line(process, "done")
+    found = ids(settings_env)
+    assert sorted(id for part in found.values() for id in part) == list(range(300))
+    assert all(id % 2 == p for p in (0, 1) for id in found[p] if id < 20)
+    assert all(id % 3 == p for p, part in found.items() for id in part if id >= 20)
+
+
 def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
     start: Services, settings_env: Env
 ) -> None:

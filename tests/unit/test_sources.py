@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,36 +266,62 @@ def test_whatever_a_kill_left_out_the_next_run_sends_each_id_once(sent: list[int
     assert there.union(added) == set(range(last))
 
 
-@given(
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.integers(0, 60),
-    st.lists(st.integers(0, 5), min_size=10, max_size=10),
-)
-def test_after_the_topic_grew_no_id_is_sent_twice_even_after_a_kill(
-    before: int, more: int, records: int, sent: list[int]
+class Killable:
+    """A data topic, and a datagenerator that is killed and resumes."""
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions: list[list[int]] = [[] for _ in range(partitions)]
+
+    def grow(self, more: int) -> None:
+        self.partitions += [[] for _ in range(more)]
+
+    def following(self) -> list[int]:
+        tails = [
+            Tail(len(ids), ids[-1] if ids else None, 3, ids[-2] if len(ids) > 1 else None)
+            for ids in self.partitions
+        ]
+        count = len(tails)
+        misplaced = [id for p, ids in enumerate(self.partitions) for id in ids if id % count != p]
+        return next_ids(tails, lambda: max(misplaced, default=-1))
+
+    def run(self, records: int, lost: Sequence[int] = ()) -> None:
+        """Resume and send so many records; of each partition, the last `lost` do not arrive."""
+        end = min(self.following()) + records
+        while True:
+            following = self.following()
+            to = len(following)
+            # It goes over to all partitions as soon as those that there were have caught up.
+            until = end if to == len(self.partitions) else min(end, max(following))
+            sent: list[list[int]] = [[] for _ in range(to)]
+            for id in range(min(following), until):
+                if id >= following[id % to]:
+                    sent[id % to].append(id)
+            if until == end:
+                break
+            for p, ids in enumerate(sent):
+                self.partitions[p] += ids
+        for p, ids in enumerate(sent):
+            self.partitions[p] += ids[: max(0, len(ids) - (lost[p] if p < len(lost) else 0))]
+
+
+LOST = st.lists(st.integers(0, 4), max_size=8)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 40), LOST, st.integers(0, 20), LOST)
+def test_whatever_kills_left_out_before_and_after_the_topic_grew_each_id_is_sent_once(
+    before: int, more: int, records: int, lost: list[int], after: int, lost_later: list[int]
 ) -> None:
-    count = before + more
-    topic: list[list[int]] = [[] for _ in range(count)]
-    for id in range(records):
-        topic[id % before].append(id)
-
-    def tails() -> list[Tail]:
-        return [Tail(len(ids), ids[-1] if ids else None) for ids in topic]
-
-    following = next_ids(tails())
-    assert min(following) == records
-    for partition, number in enumerate(sent[:count]):
-        topic[partition] += [following[partition] + i * count for i in range(number)]
-    there = [id for ids in topic for id in ids]
-    following = next_ids(tails())
+    topic = Killable(before)
+    topic.run(records, lost)
+    topic.grow(more)
+    topic.run(after, lost_later)
+    topic.run(100)
+    topic.run(20)
+    there = [id for ids in topic.partitions for id in ids]
+    assert sorted(there) == list(range(len(there)))
     assert all(
-        following[p] > (ids[-1] if ids else -1) and following[p] % count == p
-        for p, ids in enumerate(topic)
+        id % (before + more) == p for p, ids in enumerate(topic.partitions) for id in ids[-2:]
     )
-    assert len(set(there)) == len(there)
-    rest = {i for i in range(min(following), 500) if i >= following[i % count]}
-    assert rest.isdisjoint(there)
 
 
 def test_a_run_starts_at_0_on_new_topics() -> None:
