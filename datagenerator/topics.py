@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -52,14 +52,15 @@ def prepare(
 def _tail(reader: KafkaConsumer, place: TopicPartition, stop: Stop) -> Tail:
     _, end = bounds(reader, place)
     last = newest(reader, place, partial(last_readable, decode_record), stop)
-    ids: list[int] = []
+    ids: deque[int] = deque(maxlen=2)
 
-    def two_ids(records: list[Any]) -> bool | None:
-        ids[:] = islice(_ids(reversed(records)), 2)
+    def two_ids(records: Iterator[Any]) -> bool | None:
+        ids.clear()  # of a shorter range
+        ids.extend(_ids(records))
         return len(ids) == 2 or None
 
     newest(reader, place, two_ids, stop)
-    id, before, *_ = *ids, None, None
+    id, before, *_ = *reversed(ids), None, None
     return Tail(end, id, len(last.features) if last else None, before)
 
 
@@ -68,10 +69,11 @@ def _newest_misplaced(reader: KafkaConsumer, topic: str, count: int, stop: Stop)
     found = -1
     for p in range(count):
 
-        def misplaced(records: list[Any], p: int = p) -> int | None:
-            return next((id for id in _ids(reversed(records)) if id % count != p), None)
+        def misplaced(records: Iterator[Any], p: int = p) -> int | None:
+            return max((id for id in _ids(records) if id % count != p), default=None)
 
-        found = max(found, newest(reader, TopicPartition(topic, p), misplaced, stop) or -1)
+        newer = newest(reader, TopicPartition(topic, p), misplaced, stop)
+        found = found if newer is None else max(found, newer)
     return found
 
 
