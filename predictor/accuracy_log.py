@@ -16,6 +16,8 @@ from pathlib import Path
 from stream.records import Prediction
 from stream.service import Warnings
 
+log = logging.getLogger("predictor")
+
 EVERY = 10
 OLDER_FILES = 3
 RETRY_SECONDS = 5.0
@@ -41,11 +43,10 @@ class AccuracyLog:
         Where missing lines come from.
     """
 
-    def __init__(self, path: Path, max_bytes: int, history: History, log: logging.Logger) -> None:
+    def __init__(self, path: Path, max_bytes: int, history: History) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._history = history
-        self._log = log
         self._warnings = Warnings(log)
         self._last: dict[int, int] | None = None
         self._due: dict[int, int] = {}
@@ -56,7 +57,7 @@ class AccuracyLog:
         self._project((partition, count, ()) for partition, count in n.items())
 
     def _set_aside(self, partition: int, n: int, last: int) -> None:
-        self._log.warning(
+        log.warning(
             "%s ends at n=%d of partition %d, but its count is %d: counting has started over;"
             " the old log files now end in .old",
             self._path,

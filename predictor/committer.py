@@ -25,6 +25,8 @@ from stream.deadlines import DeadlineExceeded
 from stream.service import Stop
 from stream.transactions import Transactions
 
+log = logging.getLogger("predictor")
+
 COMMIT_SECONDS = 10.0
 TRANSACTION_TIMEOUT_MS = 10_000
 
@@ -40,27 +42,18 @@ class FencedError(CommitError):
 class Committer:
     """Commits outcomes with one transactional producer, all of each or nothing.
 
-    Parameters
-    ----------
-    group : Group
-        Whose offsets are committed.
-
     Attributes
     ----------
-    transactional_id : str
     producer : KafkaProducer or None
         ``None`` before the first `renew`.
     """
 
-    def __init__(
-        self, settings: PredictorSettings, group: Group, stop: Stop, log: logging.Logger
-    ) -> None:
+    def __init__(self, settings: PredictorSettings, group: Group, stop: Stop) -> None:
         self.transactional_id = f"{settings.group_id}-{settings.replica}"
         self.producer: KafkaProducer | None = None
         self._settings = settings
         self._group = group
         self._stop = stop
-        self._log = log
         self._transactions = Transactions(
             settings, self.transactional_id, log, group=settings.group_id
         )
@@ -68,7 +61,7 @@ class Committer:
     def renew(self) -> None:
         """Begin with a new producer, which ends the transaction that the last one left open."""
         clients.close(self.producer)
-        self.producer = clients.connect(self._initialized, self._settings, self._stop, self._log)
+        self.producer = clients.connect(self._initialized, self._settings, self._stop, log)
 
     def commit(self, membership: ConsumerGroupMetadata, outcome: Outcome) -> None:
         """Produce an outcome and commit the offsets after it.
@@ -77,7 +70,6 @@ class Committer:
         ----------
         membership : ConsumerGroupMetadata
             As it was when the records were read.
-        outcome : Outcome
 
         Raises
         ------

@@ -15,6 +15,8 @@ from stream import clients, refusals
 from stream.service import Stop, Warnings
 from stream.topics import ensure_topics
 
+log = logging.getLogger("predictor")
+
 SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_000
 JOIN_SECONDS = 20.0
@@ -52,19 +54,12 @@ class Group:
         As of the last `ensure_topics`.
     """
 
-    def __init__(
-        self,
-        settings: PredictorSettings,
-        admin: KafkaAdminClient,
-        stop: Stop,
-        log: logging.Logger,
-    ) -> None:
+    def __init__(self, settings: PredictorSettings, admin: KafkaAdminClient, stop: Stop) -> None:
         self.consumer: KafkaConsumer = None
         self.topic = DataTopic(None, 0)
         self._settings = settings
         self._admin = admin
         self._stop = stop
-        self._log = log
         self._warnings = Warnings(log)
         self._listener = _Listener()
         self._recreated = False
@@ -79,12 +74,12 @@ class Group:
 
     def ensure_topics(self) -> None:
         """Create missing topics and partitions, and describe the data topic."""
-        ensure_topics(self._admin, self._settings, self._log)
+        ensure_topics(self._admin, self._settings, log)
         self.topic = self.describe()
 
     def await_topics(self) -> None:
         """Retry `ensure_topics` until the brokers answer."""
-        clients.connect(self.ensure_topics, self._settings, self._stop, self._log)
+        clients.connect(self.ensure_topics, self._settings, self._stop, log)
 
     def describe(self) -> DataTopic:
         """Ask the brokers which data topic there is now."""
@@ -146,7 +141,7 @@ class Group:
             ),
             settings,
             self._stop,
-            self._log,
+            log,
         )
         self.consumer.subscribe([settings.data_topic], listener=self._listener)
 

@@ -14,11 +14,13 @@ from stream import clients, reading, refusals
 from stream.records import Prediction, RecordError, decode_prediction
 from stream.service import Stop
 
+log = logging.getLogger("predictor")
+
 
 class History:
     """Finds predictions of a partition by their count."""
 
-    def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
+    def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
         self._settings = settings
         self._topic = settings.prediction_topic
         self._stop = stop

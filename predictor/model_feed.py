@@ -24,6 +24,8 @@ from stream.models import ModelError
 from stream.records import RecordError, Schema, decode_schema, decode_status
 from stream.service import Fatal, Stop, Stopped, Warnings
 
+log = logging.getLogger("predictor")
+
 LOOK_SECONDS = 1.0
 """How often the folder of trusted keys is looked at."""
 
@@ -46,13 +48,11 @@ class ModelFeed:
         shelf: ModelShelf,
         statuses: Statuses,
         stop: Stop,
-        log: logging.Logger,
     ) -> None:
         self._settings = settings
         self._shelf = shelf
         self._statuses = statuses
         self._stop = stop
-        self._log = log
         self._warnings = Warnings(log)
         self._trusted = (
             None if settings.allow_unsigned_models else TrustedKeys(settings.trusted_keys)
@@ -66,7 +66,7 @@ class ModelFeed:
 
     def __enter__(self) -> ModelFeed:
         if not self._trusted:
-            self._log.warning(
+            log.warning(
                 "ALLOW_UNSIGNED_MODELS=1: whoever can write %s runs code in this process",
                 self._settings.model_topic,
             )
@@ -98,7 +98,7 @@ class ModelFeed:
             partial(clients.consumer, self._settings),
             self._settings,
             self._stop,
-            self._log,
+            log,
         )
         try:
             while not self._stop:
@@ -161,12 +161,9 @@ class ModelFeed:
                 unfit.setdefault(reason, []).append(model.version)
         for reason, versions in unfit.items():  # one line, however many there are
             self._shelf.refuse(*versions)
-            more = len(versions) - 1
-            self._refused(versions[-1], reason, f" and {more} older ones" if more else "")
+            self._refused(versions[-1], reason, older=len(versions) - 1)
         if topic.index.end and not self._shelf.serve()[0]:
-            self._log.warning(
-                "no model of %s can be served; waiting for one", self._settings.model_topic
-            )
+            log.warning("no model of %s can be served; waiting for one", self._settings.model_topic)
 
     def _offer(self, topic: ModelTopic, model: StoredModel) -> bool:
         """Serve a model if it is wanted and passes every check; tell whether it serves."""
@@ -184,7 +181,7 @@ class ModelFeed:
             return False
         if not self._shelf.put(replace(loaded, signer=model.signer)):
             return False
-        self._log.info(
+        log.info(
             "model %d (%s) serves from the next unit, trained on %d records, signed by %s",
             version,
             envelope.recipe,
@@ -211,16 +208,17 @@ class ModelFeed:
         """Say once that a model is not whole; its missing part may yet come."""
         if self._shelf.wanted(model.version) and model.version not in self._torn:
             self._torn.add(model.version)
-            self._shelf.refused += 1
             self._refused(model.version, model.missing)
 
-    def _refused(self, version: int, reason: str, more: str = "") -> None:
-        self._log.warning("refused model %d%s: %s", version, more, reason)
+    def _refused(self, version: int, reason: str, older: int = 0) -> None:
+        self._shelf.count_refused(f"model {version}: {reason}", 1 + older)
+        more = f" and {older} older ones" if older else ""
+        log.warning("refused model %d%s: %s", version, more, reason)
         self._statuses.refused(version, reason)
 
     def _warn_untrusted(self, record: Any, reason: str) -> None:
         """Warn of a record that no trusted key signed: at most once a minute for each reason."""
-        self._shelf.refused += 1
+        self._shelf.count_refused(reason)
         kind = reason.partition(":")[0]  # what follows may quote the record
         self._warnings.warn(kind, f"refused {record.topic} offset {record.offset}: {reason}")
 
@@ -233,7 +231,7 @@ class ModelFeed:
         found = self._trusted.read()
         before, self._keys = self._keys, found.fingerprints()
         if self._keys != before:
-            self._log.info("%s", found)
+            log.info("%s", found)
             if before is not None and not self._keys <= before:
                 # Models that were not trusted when they came may be now.
                 self._shelf.search_needed = True

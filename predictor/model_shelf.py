@@ -18,6 +18,8 @@ class ModelShelf:
         How often a model was replaced by a newer one.
     refused : int
         How many models, and records that are no model, were refused.
+    refusal : str
+        Why the last one was.
     search_needed : bool
         Whether an older model has to be found: the last one at hand was barred.
     """
@@ -26,6 +28,7 @@ class ModelShelf:
         self.barred: set[int] = set()
         self.swaps = 0
         self.refused = 0
+        self.refusal = ""
         self.search_needed = False
         self._lock = threading.Lock()
         self._current: Model | None = None
@@ -57,7 +60,18 @@ class ModelShelf:
         """Never serve these versions."""
         with self._lock:
             self._refused.update(versions)
-            self.refused += len(versions)
+
+    def count_refused(self, reason: str, count: int = 1) -> None:
+        """Count models that are refused, now or for good, and records that are no model."""
+        self.refused, self.refusal = self.refused + count, reason
+
+    @property
+    def why_none(self) -> str:
+        """Why no model serves, in words."""
+        found = [f"{len(self.barred)} models are barred"] if self.barred else []
+        if self.refused:
+            found.append(f"{self.refused} were refused, the last one: {self.refusal}")
+        return f"no model serves; {', '.join(found)}" if found else "there is no model"
 
     def bar(self, version: int) -> None:
         """Never serve a version again; the model before it serves in its place."""

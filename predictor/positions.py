@@ -21,6 +21,8 @@ from stream import clients, reading, refusals
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Stop, Warnings
 
+log = logging.getLogger("predictor")
+
 SETTLE_SECONDS = 60.0
 """How long to wait for offsets that an open transaction holds back; a broker ends each transaction
 well before."""
@@ -45,17 +47,10 @@ class Positions:
         Reads outputs; to be closed at the end.
     """
 
-    def __init__(
-        self,
-        settings: PredictorSettings,
-        admin: KafkaAdminClient,
-        stop: Stop,
-        log: logging.Logger,
-    ) -> None:
+    def __init__(self, settings: PredictorSettings, admin: KafkaAdminClient, stop: Stop) -> None:
         self._settings = settings
         self._admin = admin
         self._stop = stop
-        self._log = log
         self._warnings = Warnings(log)
         self._asked: set[TopicPartition] = set()
         self._undecided_since = math.inf
@@ -131,7 +126,7 @@ class Positions:
             incarnation,
         )
         if position.remark:
-            self._log.warning("partition %d: %s", partition, position.remark)
+            log.warning("partition %d: %s", partition, position.remark)
         return position
 
     def _committed(self, group: KafkaConsumer, place: TopicPartition) -> Commit | str | None:
@@ -176,7 +171,7 @@ class Positions:
 
     def _connect(self, **options: str) -> KafkaConsumer:
         make = partial(clients.consumer, self._settings, **options)
-        return clients.connect(make, self._settings, self._stop, self._log)
+        return clients.connect(make, self._settings, self._stop, log)
 
 
 class _UndecidedError(KafkaTimeoutError):  # type: ignore[misc] # kafka-python carries no types

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
+from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
 from stream.records import Prediction, Record, RecordError, Rejected, decode_record, reject
+from stream.service import Stop
 
 KEY_LIMIT_BYTES = 10_000
 """A record with a longer key is rejected: its prediction could exceed a broker's size limit."""
@@ -78,10 +81,46 @@ class Outcome:
 class BrokenModelError(Exception):
     """The model raises on most of a unit, or hangs: the model is at fault, not the records."""
 
+    def __init__(self, version: int, reason: str) -> None:
+        super().__init__(reason)
+        self.version = version
+
+
+def predict_within(
+    seconds: float,
+    stop: Stop,
+    records: Sequence[Consumed],
+    model: Model | None,
+    previous: Model | None,
+    tallies: Mapping[int, Tally],
+) -> Outcome:
+    """Predict a unit within a deadline, and split it for half of that time at most.
+
+    Parameters
+    ----------
+    seconds : float
+        The setting ``MODEL_PREDICT_SECONDS``.
+
+    Raises
+    ------
+    BrokenModelError
+        When the model does not answer in time, too. Its thread is abandoned.
+    Stopped
+    """
+    predict = partial(predict_unit, records, model, previous, tallies, seconds / 2)
+    if model is None:
+        return predict()
+    try:
+        return stop.deadline(seconds, predict, max_step=1.0)
+    except DeadlineExceeded:
+        stop.check()  # once the service is told to end, a call has less time
+        reason = f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
+        raise BrokenModelError(model.version, reason) from None
+
 
 def predict_unit(
     records: Sequence[Consumed],
-    model: Model,
+    model: Model | None,
     previous: Model | None,
     tallies: Mapping[int, Tally],
     seconds: float = inf,
@@ -97,8 +136,9 @@ def predict_unit(
     ----------
     records : sequence of Consumed
         In the order of each partition.
-    model : Model
-        Predicts the whole unit.
+    model : Model or None
+        Predicts the whole unit. Without one, the outcome ends before the first record that only a
+        model can answer.
     previous : Model or None
         The model served before; tells whether `model` or the records are at fault.
     tallies : mapping of int to Tally
@@ -118,7 +158,7 @@ def predict_unit(
     decoded = [_decode(consumed, model) for consumed in records]
     valid = [record for record in decoded if isinstance(record, Record)]
     matrix = np.array([record.features for record in valid], dtype=np.float64)
-    answers = iter(_predict(matrix, model, previous, lambda: clock() >= end))
+    answers = iter(_predict(matrix, model, previous, lambda: clock() >= end) if model else ())
     for consumed, record in zip(records, decoded, strict=True):
         answer = next(answers, None) if isinstance(record, Record) else record
         if answer is None:
@@ -133,6 +173,7 @@ def predict_unit(
             rejected = consumed.batch or reject(source, consumed.value, str(answer))
             outcome.rejected.append(rejected)
             continue
+        assert model is not None  # who else has answered?
         label, probability = answer
         seen = model.envelope.trained_on_record(*source)
         counted = tally.count(label, record.label, seen)
@@ -154,16 +195,23 @@ def predict_unit(
     return outcome
 
 
-def _decode(consumed: Consumed, model: Model) -> Record | str:
-    """Return the record, or the reason why it cannot be predicted."""
+def decode(consumed: Consumed) -> Record | str:
+    """Return the record, or the reason why no model could ever predict it."""
     if consumed.batch is not None:
         return consumed.batch.reason
     if consumed.key is not None and len(consumed.key) > KEY_LIMIT_BYTES:
         return f"key: at most {KEY_LIMIT_BYTES} bytes, got {len(consumed.key)}"
     try:
-        record = decode_record(consumed.value)
+        return decode_record(consumed.value)
     except RecordError as error:
         return str(error)
+
+
+def _decode(consumed: Consumed, model: Model | None) -> Record | str:
+    """Return the record, or the reason why it cannot be predicted."""
+    record = decode(consumed)
+    if model is None or isinstance(record, str):
+        return record
     expected = model.envelope.features
     if len(record.features) != expected:
         return f"features: expected {expected} numbers, got {len(record.features)}"
@@ -183,7 +231,7 @@ def _predict(
         return list(zip(*model.predict(matrix), strict=True))
     except ModelError as error:
         if _is_broken(matrix, model, previous):
-            raise BrokenModelError(str(error)) from None
+            raise BrokenModelError(model.version, str(error)) from None
         return _split(matrix, model, overdue)
 
 

@@ -17,23 +17,24 @@ from stream.records import Status, encode_status
 from stream.service import Fatal, Stop
 from stream.topics import create_missing_topics
 
+log = logging.getLogger("predictor")
+
 TIMEOUT_SECONDS = 15.0
 
 
 class Statuses:
     """Publishes which models serve, and which are refused or barred; connected while entered."""
 
-    def __init__(self, settings: PredictorSettings, stop: Stop, log: logging.Logger) -> None:
+    def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
         self._settings = settings
         self._stop = stop
-        self._log = log
         self._producer: KafkaProducer | None = None
         self._serving = 0
         self._problem: str | None = None
 
     def __enter__(self) -> Statuses:
         make = partial(clients.producer, self._settings)
-        self._producer = clients.connect(make, self._settings, self._stop, self._log)
+        self._producer = clients.connect(make, self._settings, self._stop, log)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,13 +45,14 @@ class Statuses:
         if self._problem:
             raise Fatal(self._problem)
 
-    def serving(self, version: int, outcome: Outcome) -> None:
+    def serving(self, outcome: Outcome) -> None:
         """Put on record from which offsets on a model predicts, at its first predictions."""
-        if version == self._serving or not outcome.predictions:
+        predictions = [prediction for prediction, _ in outcome.predictions]
+        if not predictions or (version := predictions[0].model) == self._serving:
             return
         self._serving = version
         first: dict[str, int] = {}
-        for prediction, _ in outcome.predictions:
+        for prediction in predictions:
             partition, offset = prediction.source
             first.setdefault(str(partition), offset)
         with suppress(KafkaError):  # the predictions themselves say it too
@@ -62,17 +64,17 @@ class Statuses:
 
     def barred(self, version: int, reason: str) -> None:
         """Put on record that a model is out of service; wait until the broker has it."""
-        self._log.error("barred model %d: %s", version, reason)
+        log.error("barred model %d: %s", version, reason)
 
         def publish() -> None:
-            create_missing_topics(self._settings, self._log)
+            create_missing_topics(self._settings, log)
             try:
                 self._send(version, "barred", reason).get(TIMEOUT_SECONDS)
             except KafkaError as error:
                 refusals.raise_if_refused(error, self._settings, "Write")
                 raise
 
-        clients.connect(publish, self._settings, self._stop, self._log)
+        clients.connect(publish, self._settings, self._stop, log)
 
     def _send(
         self,

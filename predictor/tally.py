@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 
 import msgspec
@@ -52,6 +53,10 @@ class Tally:
     def correct(self) -> int:
         """Counted predictions that were right."""
         return self.tp + self.tn + (self.carried or (0, 0))[1]
+
+    def allows(self, model: int, barred: Collection[int]) -> bool:
+        """Tell whether a model version may predict next; 0 stands for no model."""
+        return bool(model) and (model >= self.model or self.model in barred)
 
     def count(self, prediction: int, label: int | None, seen: bool) -> bool:
         """Take in one prediction; return whether it was counted."""

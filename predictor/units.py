@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kafka import TopicPartition
@@ -24,10 +25,14 @@ from predictor.positions import Positions
 from predictor.predictor import Consumed, Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
+from predictor.waiting import Waiting
 from stream import clients, refusals
 from stream.batches import UndecodableBatch
+from stream.kafka_workarounds import progress
 from stream.records import Rejected
 from stream.service import Fatal, Stop, Warnings
+
+log = logging.getLogger("predictor")
 
 MAX_RECORDS = 5_000
 MAX_BYTES = 32 * 2**20
@@ -64,29 +69,28 @@ class Units:
     ----------
     tallies : dict of int to Tally
         The committed tally of each assigned partition.
+    waiting : Waiting
+        The records that were read and wait for a model.
     """
 
     def __init__(
         self,
         settings: PredictorSettings,
         stop: Stop,
-        log: logging.Logger,
         recovered: Callable[[dict[int, int]], None],
     ) -> None:
         self.tallies: dict[int, Tally] = {}
+        self.waiting = Waiting()
         self._settings = settings
         self._stop = stop
-        self._log = log
         self._recovered = recovered
         self._warnings = Warnings(log)
         self._admin = clients.connect(partial(clients.admin, settings), settings, stop, log)
-        self._group = Group(settings, self._admin, stop, log)
-        self._positions = Positions(settings, self._admin, stop, log)
-        self._committer = Committer(settings, self._group, stop, log)
-        self._offsets: dict[int, int] = {}
+        self._group = Group(settings, self._admin, stop)
+        self._positions = Positions(settings, self._admin, stop)
+        self._committer = Committer(settings, self._group, stop)
         self._lost = True
         self._fenced_at = -FENCED_TWICE_SECONDS
-        self._waiting = False
 
     def __enter__(self) -> Units:
         return self
@@ -99,7 +103,9 @@ class Units:
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``; return ``None`` if there were none.
 
-        Partitions that were predicted with a newer model wait for one that is as new.
+        A partition that was predicted with a newer model waits for one that is as new. Of such a
+        partition, and of all without a model, only records that no model could predict are in
+        the unit.
 
         Parameters
         ----------
@@ -131,7 +137,8 @@ class Units:
                 self._stop.wait(0.2)
             if self._lost or self._group.changed:
                 return None
-            new = [_consumed(record) for found in polled.values() for record in found]
+            found = chain.from_iterable(polled.values())
+            new = self.waiting.sort(map(_consumed, found))
             records += new
             size += sum(len(consumed.value or b"") for consumed in new)
         membership = consumer.group_metadata()
@@ -156,7 +163,6 @@ class Units:
             self._lose(f"commit of {len(outcome)} records failed: {error}")
             return False
         self.tallies.update(outcome.tallies)
-        self._offsets.update(outcome.offsets)
         if rest := unit.records[len(outcome) :]:
             self._warnings.warn(
                 "split",
@@ -170,32 +176,27 @@ class Units:
         """Read the unit again that was not committed."""
         self._lost = True
 
-    def lag(self) -> int:
-        """Return how many records of the assigned partitions wait to be predicted."""
-        # Without `position`, which asks the broker and raises where none answers.
-        consumer = self._group.consumer
-        return sum(
-            max(0, (consumer.highwater(place) or 0) - self._offsets.get(place.partition, 0))
-            for place in consumer.assignment()
-        )
+    def lag(self) -> tuple[int, bool]:
+        """Return how many records wait to be predicted, and whether that is exact.
+
+        It is at most so many where not all was read yet: aborted records and the ends of
+        transactions have offsets, too. What is behind an open transaction does not wait yet.
+        """
+        found = progress(self._group.consumer).values()
+        unread = self.waiting.skipped + sum(max(0, at.readable - at.position) for at in found)
+        return self.waiting.read + unread, not unread
 
     def _hold(self, model: int, barred: set[int]) -> None:
-        """Pause the partitions that `model` must not predict, and resume the others."""
-        if not model and not self._waiting:
-            self._log.info("waiting for a model")
-        self._waiting = not model
-        for partition, tally in self.tallies.items():
-            place = TopicPartition(self._settings.data_topic, partition)
-            if model and (model >= tally.model or tally.model in barred):
-                self._group.consumer.resume(place)
-                continue
-            self._group.consumer.pause(place)
-            if model:
-                self._warnings.warn(
-                    f"hold {partition}",
-                    f"partition {partition} was predicted with model {tally.model}"
-                    f" and waits for it or a newer one (here: {model})",
-                )
+        """Hold the partitions that `model` must not predict; read the others from where they wait.
+
+        What waits is read once, to say what it is, and not all of it.
+        """
+        held = [p for p, tally in self.tallies.items() if not tally.allows(model, barred)]
+        self._seek(self.waiting.hold(held))
+        for place, at in progress(self._group.consumer).items() if self.waiting.queues else ():
+            if self.waiting.skips(place.partition, at.readable - at.position):
+                with suppress(ValueError):  # unassigned meanwhile
+                    self._group.consumer.seek(place, at.readable)
 
     def _fenced(self) -> None:
         now = time.monotonic()
@@ -215,7 +216,7 @@ class Units:
     def _recover(self) -> None:
         """Resume from what is committed, in the one order that is safe."""
         self._committer.renew()
-        self.tallies = {}
+        self.tallies, self.waiting = {}, Waiting()
         while True:
             places = self._group.join()
             positions = self._positions.read(places, self._group.topic.id)
@@ -225,22 +226,24 @@ class Units:
             elif not self._group.changed:
                 break
         self.tallies = {partition: position.tally for partition, position in positions.items()}
-        self._offsets = {partition: position.offset for partition, position in positions.items()}
-        self._seek(self._offsets)
+        self._seek({partition: position.offset for partition, position in positions.items()})
         self._lost = False
-        self._log.info(
+        log.info(
             "partitions %s",
-            " ".join(f"{p}@{self._offsets[p]} n={t.n}" for p, t in self.tallies.items())
+            " ".join(f"{p}@{at.offset} n={at.tally.n}" for p, at in positions.items())
             or "none: there are more replicas than partitions",
         )
         counts = {partition: tally.n for partition, tally in self.tallies.items()}
         self._stop.until_stopped(partial(self._recovered, counts))
 
-    def _seek(self, offsets: dict[int, int]) -> None:
-        with suppress(ValueError):  # unassigned meanwhile: the next poll recovers
+    def _seek(self, offsets: Mapping[int, int]) -> None:
+        """Read partitions from these offsets on."""
+        self.waiting.forget(offsets)
+        with suppress(ValueError, KeyError):  # unassigned meanwhile: the next poll recovers
             for partition, offset in offsets.items():
                 place = TopicPartition(self._settings.data_topic, partition)
                 self._group.consumer.seek(place, offset)
+                self._group.consumer.resume(place)
 
 
 def _consumed(record: Any) -> Consumed:

@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaConfigurationError, KafkaError, RetriableError
 
 from stream import addresses, kafka_workarounds
+from stream.open_transactions import Watch
 from stream.refusals import TEMPORARY, causes, explained, raise_if_refused
 from stream.service import Backoff, Fatal, Stop, Warnings
 from stream.settings import StreamSettings
@@ -121,6 +122,7 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
         Options of `KafkaConsumer` that override the defaults here.
     """
     return _Consumer(
+        Watch(lambda: closing(admin(settings))),
         **{
             **_common(settings),
             "isolation_level": "read_committed",
@@ -130,7 +132,7 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
             "metadata_max_age_ms": 10_000,
             "metrics_enabled": False,
             **options,
-        }
+        },
     )
 
 
@@ -191,11 +193,18 @@ def _close(client: Any) -> None:
 
 
 class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python carries no types
-    """A consumer that says what it reads, in case a poll never returns."""
+    """A consumer that says what it reads, in case a poll never returns, and what holds it."""
+
+    def __init__(self, watch: Watch, **options: Any) -> None:
+        super().__init__(**options)
+        self._watch = watch if options["isolation_level"] == "read_committed" else None
 
     def poll(self, *args: Any, **options: Any) -> Any:
         with doing(self._reading):
-            return super().poll(*args, **options)
+            found = super().poll(*args, **options)
+        if self._watch:
+            self._watch.look(kafka_workarounds.progress(self))
+        return found
 
     def _reading(self) -> str:
         part = self._fetcher._next_partition_records

@@ -246,3 +246,46 @@ def advertised(client: KafkaAdminClient) -> list[Broker]:
     """Return the brokers under the addresses by which clients are to reach them."""
     brokers = client._manager.cluster.brokers()
     return sorted(Broker(broker.node_id, broker.host, broker.port) for broker in brokers)
+
+
+# Missing: how far a consumer of committed records can read. `highwater` counts what is behind an
+# open transaction, and `position` asks the broker and raises where none answers.
+
+
+class Progress(NamedTuple):
+    """How far a consumer has read a partition, as of the last answer of the broker.
+
+    Attributes
+    ----------
+    position : int
+        The next offset to read.
+    readable : int
+        The last stable offset: the first one behind what is committed or aborted.
+    end : int
+        The first offset behind all records. If `readable` is lower, a transaction is open.
+    """
+
+    position: int
+    readable: int
+    end: int
+
+
+def progress(consumer: KafkaConsumer) -> dict[TopicPartition, Progress]:
+    """Return how far a consumer has read each partition of which the broker has told an end."""
+    return {
+        place: Progress(state.position.offset, state.readable, state.highwater)
+        for place, state in dict(consumer._subscription.assignment).items()
+        if state.position and getattr(state, "readable", None) is not None and state.highwater
+    }
+
+
+def _parse_fetched_data(fetcher: Any, fetch: Any) -> Any:
+    parsed = unpatched_parse_fetched_data(fetcher, fetch)
+    state = fetcher._subscriptions.assignment.get(fetch.topic_partition)
+    if state and (readable := fetch.partition_data.last_stable_offset) >= 0:
+        state.readable = readable
+    return parsed
+
+
+unpatched_parse_fetched_data = Fetcher._parse_fetched_data
+Fetcher._parse_fetched_data = _parse_fetched_data

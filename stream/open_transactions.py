@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
+
+from stream.kafka_workarounds import Progress
+from stream.service import WARN_EVERY_SECONDS
+
+log = logging.getLogger("stream")
+
+HELD_SECONDS = 10.0
+"""How long a partition has to be held until it is said; most transactions are short."""
+
+NAMED = 3
+"""Partitions that a line names."""
 
 
 class OpenTransaction(NamedTuple):
@@ -30,7 +46,7 @@ class OpenTransaction(NamedTuple):
     partition: int
     offset: int
     producer: str
-    since: str | None
+    since: str | None = None
 
     def __str__(self) -> str:
         since = f" since {self.since}" if self.since else ""
@@ -72,3 +88,57 @@ def _who(client: KafkaAdminClient, producer_id: int) -> tuple[str, str | None]:
             if began >= 0:
                 since = datetime.fromtimestamp(began // 1000, UTC).isoformat()[:19] + "Z"
     return name, since
+
+
+class Watch:
+    """Says once a minute which open transactions hold partitions that a consumer reads.
+
+    Parameters
+    ----------
+    connect : callable
+        Returns a context manager that gives an admin client.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractContextManager[KafkaAdminClient]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._since: dict[tuple[TopicPartition, int], float] = {}
+        self._next_line = -math.inf
+
+    def look(self, found: Mapping[TopicPartition, Progress]) -> None:
+        """Look whether partitions are held; say it on a thread, because the brokers may be slow.
+
+        Parameters
+        ----------
+        found : mapping of TopicPartition to Progress
+            How far the consumer has read all its partitions.
+        """
+        now, since = self._clock(), self._since
+        stuck = [(p, at.readable) for p, at in found.items() if at.position >= at.readable < at.end]
+        self._since = {each: since.get(each, now) for each in stuck}
+        held = {p: at for (p, at), began in self._since.items() if now - began >= HELD_SECONDS}
+        if held and now >= self._next_line:
+            self._next_line = now + WARN_EVERY_SECONDS
+            threading.Thread(target=self._say, args=[held], name="watch", daemon=True).start()
+
+    def _say(self, held: dict[TopicPartition, int]) -> None:
+        named = sorted(held)[:NAMED]
+        found = {
+            place: OpenTransaction(place.topic, place.partition, held[place], "an unknown producer")
+            for place in named
+        }
+        with suppress(KafkaError, OSError), self._connect() as client:
+            for place in named:
+                for transaction in reversed(open_transactions(client, place)):
+                    found[place] = transaction
+        log.warning(
+            "%s; records from there on wait for its end%s",
+            "; ".join(map(str, found.values())),
+            f"; {more} more partitions are held" if (more := len(held) - len(named)) else "",
+        )

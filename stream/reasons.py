@@ -34,6 +34,13 @@ class Reasons:
             self._counts[kind] += 1
             self._first.setdefault(kind, (reason, place))
 
+    def __add__(self, other: Reasons) -> Reasons:
+        both = Reasons()
+        both.total = self.total + other.total
+        both._counts = self._counts + other._counts
+        both._first = other._first | self._first
+        return both
+
     def __str__(self) -> str:
         if not self.total:
             return "0"

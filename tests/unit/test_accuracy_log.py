@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ import pytest
 
 from predictor.accuracy_log import LONGEST_PAUSE_SECONDS, RETRY_SECONDS, AccuracyLog
 from stream.records import Prediction
-
-LOG = logging.getLogger("test")
 
 
 class Clock:
@@ -46,7 +43,7 @@ def counts(path: Path) -> list[int]:
 
 
 def make(path: Path, history: object = topic, max_bytes: int = 2**20) -> AccuracyLog:
-    return AccuracyLog(path / "predictor.log", max_bytes, history, LOG)  # type: ignore[arg-type] # one of the two above
+    return AccuracyLog(path / "predictor.log", max_bytes, history)  # type: ignore[arg-type] # one of the two above
 
 
 def test_a_line_stands_at_every_tenth_counted_prediction(tmp_path: Path) -> None:

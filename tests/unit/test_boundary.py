@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -262,9 +261,7 @@ def test_a_log_file_with_any_content_is_read_and_written_on(chunks: list[bytes])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictor.log"
         path.write_bytes(b"".join(chunks))
-        quiet = logging.getLogger("quiet")
-        quiet.disabled = True
-        log = AccuracyLog(path, 10_000, history, quiet)
+        log = AccuracyLog(path, 10_000, history)
         log.append([counted(10)])
         log.append([counted(20)])
         assert path.read_bytes().endswith(b" n=20 accuracy=0.500000 model=1\n")

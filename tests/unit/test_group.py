@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +95,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def group(world: World) -> Group:
-    return Group(SETTINGS, world, Stop(), logging.getLogger("test"))
+    return Group(SETTINGS, world, Stop())
 
 
 @pytest.fixture

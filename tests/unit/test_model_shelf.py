@@ -33,10 +33,22 @@ def test_an_older_model_or_the_same_again_is_not_wanted() -> None:
     assert served(shelf) == (3, None)
 
 
-def test_a_refused_version_never_serves_and_is_counted() -> None:
+def test_it_says_why_no_model_serves() -> None:
+    shelf = ModelShelf()
+    assert shelf.why_none == "there is no model"
+    shelf.count_refused("model 2: too slow")
+    shelf.count_refused("model 5: not signed by a trusted key", 3)
+    assert (shelf.refused, shelf.why_none) == (
+        4,
+        "no model serves; 4 were refused, the last one: model 5: not signed by a trusted key",
+    )
+    shelf.bar(7)
+    assert shelf.why_none.startswith("no model serves; 1 models are barred, 4 were refused")
+
+
+def test_a_refused_version_never_serves() -> None:
     shelf = shelf_of(1)
     shelf.refuse(2, 3)
-    assert shelf.refused == 2
     assert not shelf.wanted(2)
     assert not shelf.put(model(3))
     assert served(shelf) == (1, None)

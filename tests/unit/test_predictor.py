@@ -4,18 +4,17 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
-from predictor.app import in_time
 from predictor.predictor import (
     KEY_LIMIT_BYTES,
     BrokenModelError,
     Consumed,
     Outcome,
     predict_unit,
+    predict_within,
 )
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
@@ -141,8 +140,9 @@ def test_records_that_raise_alone_are_rejected_and_the_rest_of_the_unit_is_predi
 
 def test_a_model_that_raises_where_the_one_before_answers_is_broken_even_on_one_record() -> None:
     broken = model(8, Sign(raises_above=-math.inf))
-    with pytest.raises(BrokenModelError, match="a feature above the bound"):
+    with pytest.raises(BrokenModelError, match="a feature above the bound") as raised:
         predict_unit([consumed(5)], broken, model(7), {0: Tally()})
+    assert raised.value.version == 8
 
 
 def test_a_record_that_no_model_can_predict_is_rejected_and_no_model_is_blamed() -> None:
@@ -171,6 +171,16 @@ def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> N
     outcome = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
     assert len(outcome.rejected) == 1
     assert sign.batches == []
+
+
+def test_without_a_model_the_invalid_records_that_lead_are_rejected_and_nothing_else() -> None:
+    batch = Rejected((0, 6), "batch: cannot be decoded: CRC mismatch", 99, "", until=9)
+    records = [Consumed(0, 5, None, b""), Consumed(0, 6, None, None, batch), consumed(10)]
+    for given in (records[:2], records):
+        outcome = predict_within(60.0, Stop(), given, None, None, {0: Tally(tp=1, model=3)})
+        assert outcome.offsets == {0: 10}
+        assert outcome.tallies == {0: Tally(tp=1, rejected=2, model=3)}
+        assert (len(outcome.rejected), outcome.predictions) == (2, [])
 
 
 @pytest.mark.parametrize("steps", [1, 7, 40, 1_000])
@@ -233,7 +243,7 @@ def release() -> Iterator[threading.Event]:
 
 def predict(stop: Stop, seconds: float, new: Model, features: float = 1.0) -> Outcome:
     records = [consumed(5, [features, 0.0]), consumed(6)]
-    return in_time(partial(predict_unit, records, new, None, {0: Tally()}), seconds, stop)
+    return predict_within(seconds, stop, records, new, None, {0: Tally()})
 
 
 def test_a_model_that_does_not_answer_in_time_is_broken(release: threading.Event) -> None:

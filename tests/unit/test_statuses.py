@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +59,7 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
 
 @pytest.fixture
 def statuses(producer: Producer) -> Iterator[Statuses]:
-    with Statuses(SETTINGS, Stop(), logging.getLogger("test")) as found:
+    with Statuses(SETTINGS, Stop()) as found:
         yield found
 
 
@@ -71,17 +70,17 @@ def outcome(*sources: tuple[int, int]) -> Outcome:
 def test_a_model_is_said_to_serve_once_from_its_first_offset_of_each_partition(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(3, outcome((0, 7), (0, 8), (1, 5)))
-    statuses.serving(3, outcome((0, 9), (2, 1)))
+    statuses.serving(outcome((0, 7), (0, 8), (1, 5)))
+    statuses.serving(outcome((0, 9), (2, 1)))
     assert producer.sent == [Status(3, "serving", {"0": 7, "1": 5}, None, "one")]
 
 
 def test_a_model_that_has_predicted_nothing_yet_is_not_said_to_serve(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(3, outcome())
+    statuses.serving(outcome())
     assert producer.sent == []
-    statuses.serving(3, outcome((0, 7)))
+    statuses.serving(outcome((0, 7)))
     assert len(producer.sent) == 1
 
 

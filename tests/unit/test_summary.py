@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from predictor.model_shelf import ModelShelf
+from predictor.predictor import Consumed, Outcome
+from predictor.summary import Summary
+from predictor.tally import Tally
+from predictor.waiting import Waiting
+from stream.records import Record, encode_record, reject
+from tests.unit.classifiers import model
+
+
+class World:
+    """Units of work and a clock, as far as a summary needs them."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.tallies = {0: Tally(tp=3, fp=1, rejected=2)}
+        self.waiting = Waiting()
+        self.behind = (0, True)
+
+    def lag(self) -> tuple[int, bool]:
+        return self.behind
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def shelf() -> ModelShelf:
+    return ModelShelf()
+
+
+@pytest.fixture
+def summary(world: World, shelf: ModelShelf) -> Summary:
+    units: Any = world
+    return Summary(units, shelf, world.clock)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "predictor")
+    return caplog
+
+
+def rejecting(*reasons: str) -> Outcome:
+    return Outcome(rejected=[reject((0, i), b"", reason) for i, reason in enumerate(reasons)])
+
+
+def run(world: World, summary: Summary, seconds: float) -> None:
+    """Let time pass, with a look each half second."""
+    end = world.now + seconds
+    while world.now < end:
+        world.now += 0.5
+        summary.write()
+
+
+def test_the_figures_come_once_a_second_while_records_are_committed(
+    world: World, summary: Summary, shelf: ModelShelf, log: pytest.LogCaptureFixture
+) -> None:
+    shelf.put(model(7))
+    for _ in range(6):
+        summary.take(rejecting("a reason"))
+        run(world, summary, 0.5)
+    figures = [line for line in log.messages if line.startswith("n=")]
+    assert (
+        figures
+        == ["n=4 accuracy=0.750000 model=7 swaps=0 refused=0 records/s=2 rejected=2 lag=0"] * 3
+    )
+
+
+def test_with_nothing_to_commit_they_come_after_ten_seconds_and_then_once_a_minute(
+    world: World, summary: Summary, log: pytest.LogCaptureFixture
+) -> None:
+    world.behind = (1_234, False)
+    run(world, summary, 9.5)
+    assert log.messages == []
+    run(world, summary, 0.5)
+    assert len(log.messages) == 1
+    run(world, summary, 120)
+    assert len(log.messages) == 3
+    assert log.messages[-1].endswith(
+        "model=none swaps=0 refused=0 records/s=0 rejected=2 lag<=1234"
+    )
+
+
+def test_the_commonest_reason_comes_at_most_once_a_minute(
+    world: World, summary: Summary, log: pytest.LogCaptureFixture
+) -> None:
+    for n in range(60):
+        summary.take(rejecting(f"label: expected 0 or 1, got {n}", *["id: missing"] * (n > 0)))
+        run(world, summary, 1.5)
+    reasons = [line for line in log.messages if line.startswith("rejected since")]
+    assert reasons[0] == (
+        "rejected since the last such line: 1, most often label: expected 0 or 1, got 0"
+        " (1 of them, first at partition 0 offset 0)"
+    )
+    assert len(reasons) == 2
+
+
+def test_it_says_after_ten_seconds_and_then_once_a_minute_why_records_wait_for_a_model(
+    world: World, summary: Summary, shelf: ModelShelf, log: pytest.LogCaptureFixture
+) -> None:
+    world.waiting.hold([0])
+    world.waiting.sort([Consumed(0, 5, None, encode_record(Record(1, [1.0])))])
+    run(world, summary, 125)
+    lines = [line for line in log.messages if not line.startswith("n=")]
+    why = "nothing is predicted: there is no model; 1 records wait; 2 rejected so far"
+    assert lines == ["waiting for a model", why, why]
+    shelf.put(model(4))
+    world.waiting.hold([])
+    log.clear()
+    run(world, summary, 120)
+    assert [line for line in log.messages if not line.startswith("n=")] == []
+
+
+def test_it_says_which_model_a_partition_waits_for(
+    world: World, summary: Summary, shelf: ModelShelf, log: pytest.LogCaptureFixture
+) -> None:
+    shelf.put(model(4))
+    world.tallies[0].model = 5
+    world.waiting.hold([0])
+    run(world, summary, 11)
+    assert (
+        "partition 0 was predicted with model 5 and waits for it or a newer one (here: 4);"
+        " 0 records wait; 2 rejected so far"
+    ) in log.messages
