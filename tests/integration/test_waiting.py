@@ -35,7 +35,8 @@ def values(count: int) -> list[bytes]:
 
 def last_lag(process: Process) -> str:
     """Return the lag in the last line of figures, as it stands there."""
-    return (re.findall(r" (lag<?=\d+)", process.log()) or ["none"])[-1]
+    found: list[str] = re.findall(r" (lag<?=\d+)", process.log())
+    return found[-1] if found else "none"
 
 
 @contextmanager
