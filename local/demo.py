@@ -101,7 +101,8 @@ class Demo:
         )
         self._data = self._partitions(settings.data_topic)
         outputs = (settings.prediction_topic, settings.rejected_topic)
-        self._consumer.assign([place for topic in outputs for place in self._partitions(topic)])
+        read = [place for topic in outputs for place in self._partitions(topic)]
+        self._consumer.assign(read + self._data)
         self._consumer.seek_to_beginning()
         for name, path in self._logs.items():
             command = [sys.executable, "-m", f"{name}.app"]
@@ -159,6 +160,8 @@ class Demo:
     def _update(self) -> None:
         """Add the next predictions to the figures, check the processes, show a line when due."""
         first, fetched = self.figures.model is None, self._consumer.poll(timeout_ms=200)
+        if not first:
+            self._consumer.pause(*self._data)  # only the first model's needs are read from there
         for place, records in fetched.items():
             for record in records:
                 self._add(place, record)
@@ -168,7 +171,7 @@ class Demo:
         if self._broker and not self._broker.running:
             raise Failed(f"the broker ended\n{self._broker.tail()}")
         now = time.monotonic()
-        if fetched or not (first or self.figures.lag(self._ends)):
+        if fetched.keys() - set(self._data) or not (first or self.figures.lag(self._ends)):
             self._last_output = now
         elif self._settings.seconds and now - self._last_output > PATIENCE_SECONDS:
             raise Failed(f"no prediction within {PATIENCE_SECONDS:g} s")
@@ -179,7 +182,9 @@ class Demo:
 
     def _add(self, place: TopicPartition, record: Any) -> None:
         try:
-            if place.topic == self._settings.prediction_topic:
+            if place in self._data:
+                self.figures.written(record.value)
+            elif place.topic == self._settings.prediction_topic:
                 self.figures.predicted(decode_prediction(record.value))
             else:
                 rejected = decode_rejected(record.value)

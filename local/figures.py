@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 
-from stream.records import Prediction
+from stream.records import Prediction, RecordError, decode_record
 
 RECENT = 1_000
 RATE_SECONDS = 5.0
+FIRST_MODEL = 200
+"""Labelled records that the modelgenerator trains the first model on."""
+
 LISTED = 20
 """How many swaps or drifts a report names at most, the latest ones."""
 
@@ -20,6 +24,7 @@ class Figures:
         self.predictions = 0
         self.model: int | None = None
         self.first_ids: dict[int, int | str] = {}
+        self._labels: Counter[int | None] = Counter()
         self._kinds: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._largest_id = -1
@@ -27,6 +32,11 @@ class Figures:
         self._next: dict[int, int] = {}
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._history: deque[tuple[float, int]] = deque()
+
+    def written(self, value: bytes | None) -> None:
+        """Add a record of the data topic, while there is no model."""
+        with suppress(RecordError):  # it is rejected
+            self._labels[decode_record(value).label] += 1
 
     def predicted(self, prediction: Prediction) -> None:
         """Add a record of the prediction topic."""
@@ -87,15 +97,24 @@ class Figures:
         return (self.predictions - count) / (now - then) if now > then else 0.0
 
     def line(self, now: float, ends: Mapping[int, int]) -> str:
-        """Return all figures in one line."""
+        """Return all figures in one line, and why some are missing."""
         lag, rate = self.lag(ends), self.rate(now)
         if self.model is None:
-            return f"waiting for the first model, {lag:,} records so far"
-        recent = f"last {RECENT:,} {_share(self.recent_accuracy)}"
-        return (
-            f"{rate:,.0f}/s, accuracy {_share(self.accuracy)}, {recent}, model {self.model},"
-            f" {self.swaps} swaps, {self.rejected:,} rejected, lag {lag:,}"
-        )
+            return f"waiting for the first model, {self._needed()}, {self.rejected:,} rejected"
+        found = [
+            f"{rate:,.{0 if rate >= 1 else 1}f}/s",
+            f"accuracy {_share(self.accuracy)}",
+            f"last {RECENT:,} {_share(self.recent_accuracy)}",
+            f"model {self.model}",
+            f"{self.swaps} swaps",
+            f"{self.rejected:,} rejected",
+            f"lag {lag:,}",
+        ]
+        if not self._recent:
+            found += self._not_counted()
+        if not rate:
+            found.append("no new predictions" if lag else "no new records")
+        return ", ".join(found)
 
     def report(self, drift_every: int = 0) -> list[str]:
         """Return lines that say what was seen, and why there is no accuracy if there is none.
@@ -105,13 +124,9 @@ class Figures:
         drift_every : int
             Records from one drift of the stream to the next; 0: it has none.
         """
-        seen, unlabelled = self._kinds["seen"], self._kinds["unlabelled"]
-        counted = self.predictions - seen - unlabelled
+        counted = self.predictions - self._kinds.total()
         lines = [f"{self.predictions:,} predictions, {counted:,} of them counted"]
-        if seen:
-            lines.append(f"{seen:,} not counted: their model was trained on the record")
-        if unlabelled:
-            lines.append(f"{unlabelled:,} not counted: the record has no label")
+        lines += self._not_counted()
         lines.append(
             f"accuracy {_share(self.accuracy)}, last {RECENT:,} {_share(self.recent_accuracy)}"
             + ("" if counted else " (nothing was counted)")
@@ -125,6 +140,28 @@ class Figures:
             drifts = range(drift_every, self._largest_id + 1, drift_every)
             lines.append(f"{len(drifts)} drifts{_listed([f'at id {id}' for id in drifts])}")
         return lines
+
+    def _needed(self) -> str:
+        """Say what the first model still needs."""
+        labelled = self._labels[0] + self._labels[1]
+        text = f"{min(labelled, FIRST_MODEL)} of {FIRST_MODEL} labelled records so far"
+        if labelled and (absent := [str(label) for label in (0, 1) if not self._labels[label]]):
+            text += f", none labelled {absent[0]}"
+        if self._labels[None]:
+            text += f", {self._labels[None]:,} without a label"
+        return text
+
+    def _not_counted(self) -> list[str]:
+        """Say how many predictions do not count, and why."""
+        reasons = {
+            "seen": "their model was trained on the record",
+            "unlabelled": "the record has no label",
+        }
+        return [
+            f"{self._kinds[kind]:,} not counted: {reason}"
+            for kind, reason in reasons.items()
+            if self._kinds[kind]
+        ]
 
     def _done(self, source: tuple[int, int]) -> None:
         partition, offset = source

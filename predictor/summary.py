@@ -19,7 +19,7 @@ EVERY_SECONDS = 60.0
 
 
 class Summary:
-    """Logs the figures once a second while records are committed; else after 10 s, then each minute.
+    """Logs figures once a second while records are committed; else after 10 s, then each minute.
 
     A line a minute names the commonest reason of the records that were rejected since the last
     such line. While records wait for a model, a line says why: after 10 s, then each minute.

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from local.figures import Figures
+from local.figures import FIRST_MODEL, Figures
 from local.process import Process, leashed, stop
-from stream.records import Prediction
+from modelgenerator import trainer
+from stream.records import Prediction, Record, encode_record
 from tests.services import ROOT, eventually, gone
 
 
@@ -66,6 +67,41 @@ def test_the_rate_is_that_of_the_last_five_seconds() -> None:
             figures.predicted(prediction(0))
         rate = figures.rate(float(second))
     assert rate == pytest.approx(20.0)
+
+
+def test_before_the_first_model_the_line_says_how_many_labelled_records_it_still_needs() -> None:
+    figures = Figures()
+    assert FIRST_MODEL == trainer.FIRST_MODEL
+    assert figures.line(0.0, {0: 0}) == (
+        "waiting for the first model, 0 of 200 labelled records so far, 0 rejected"
+    )
+    for number in range(57):
+        figures.written(encode_record(Record(number, [1.0], 1)))
+    figures.written(encode_record(Record(57, [1.0])))
+    figures.written(b"not json")
+    figures.reject((0, 58), "value: not JSON")
+    assert figures.line(0.0, {0: 59}) == (
+        "waiting for the first model, 57 of 200 labelled records so far, none labelled 0,"
+        " 1 without a label, 1 rejected"
+    )
+    figures.written(encode_record(Record(59, [1.0], 0)))
+    assert "58 of 200 labelled records so far, 1 without" in figures.line(0.0, {0: 60})
+
+
+def test_the_line_says_why_nothing_is_counted_and_why_nothing_comes() -> None:
+    figures = Figures()
+    figures.rate(0.0)
+    figures.predicted(prediction(0, seen=True, n=0, correct=0))
+    assert figures.line(1.0, {0: 1}) == (
+        "1/s, accuracy –, last 1,000 –, model 1, 0 swaps, 0 rejected, lag 0,"
+        " 1 not counted: their model was trained on the record"
+    )
+    figures.predicted(prediction(1))
+    assert figures.line(10.0, {0: 2}).startswith("0.1/s, accuracy 1.0000, last 1,000 1.0000")
+    figures.line(20.0, {0: 2})
+    assert figures.line(30.0, {0: 2}).endswith("lag 0, no new records")
+    assert figures.line(40.0, {0: 5}).startswith("0.0/s, ")
+    assert figures.line(50.0, {0: 5}).endswith("lag 3, no new predictions")
 
 
 def test_the_report_says_where_models_swapped_and_drifts_were() -> None:
