@@ -7,48 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 import numpy as np
 
+from predictor.consumed import Consumed
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
 from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
-from stream.records import Prediction, Record, RecordError, Rejected, decode_record, reject
+from stream.records import Prediction, Record, Rejected
 from stream.service import Stop
-
-KEY_LIMIT_BYTES = 10_000
-"""A record with a longer key is rejected: its prediction could exceed a broker's size limit."""
 
 _Answer = tuple[int, float | None] | str
 """Label and probability, or the reason why there is none."""
 
 _SAMPLE = 16
 _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
-
-
-class Consumed(NamedTuple):
-    """A record as it came from the data topic, or a batch of records that cannot be decoded.
-
-    Attributes
-    ----------
-    offset : int
-        The first offset of a batch.
-    batch : Rejected or None
-        How a batch is rejected.
-    """
-
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    batch: Rejected | None = None
-
-    @property
-    def last(self) -> int:
-        """The last offset that this is about."""
-        return self.batch.last if self.batch else self.offset
 
 
 @dataclass
@@ -170,8 +144,7 @@ def predict_unit(
         outcome.offsets[partition] = consumed.last + 1
         if isinstance(record, str) or isinstance(answer, str):
             tally.rejected += 1
-            rejected = consumed.batch or reject(source, consumed.value, str(answer))
-            outcome.rejected.append(rejected)
+            outcome.rejected.append(consumed.rejected(str(answer)))
             continue
         assert model is not None  # who else has answered?
         label, probability = answer
@@ -195,21 +168,9 @@ def predict_unit(
     return outcome
 
 
-def decode(consumed: Consumed) -> Record | str:
-    """Return the record, or the reason why no model could ever predict it."""
-    if consumed.batch is not None:
-        return consumed.batch.reason
-    if consumed.key is not None and len(consumed.key) > KEY_LIMIT_BYTES:
-        return f"key: at most {KEY_LIMIT_BYTES} bytes, got {len(consumed.key)}"
-    try:
-        return decode_record(consumed.value)
-    except RecordError as error:
-        return str(error)
-
-
 def _decode(consumed: Consumed, model: Model | None) -> Record | str:
     """Return the record, or the reason why it cannot be predicted."""
-    record = decode(consumed)
+    record = consumed.decode()
     if model is None or isinstance(record, str):
         return record
     expected = model.envelope.features

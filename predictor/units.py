@@ -13,23 +13,22 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
 from predictor.committer import CommitError, Committer, FencedError
+from predictor.consumed import Consumed
 from predictor.group import Group
 from predictor.positions import Positions
-from predictor.predictor import Consumed, Outcome
+from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from predictor.waiting import Waiting
 from stream import clients, refusals
-from stream.batches import UndecodableBatch
 from stream.kafka_workarounds import progress
-from stream.records import Rejected
 from stream.service import Fatal, Stop, Warnings
 
 log = logging.getLogger("predictor")
@@ -138,7 +137,7 @@ class Units:
             if self._lost or self._group.changed:
                 return None
             found = chain.from_iterable(polled.values())
-            new = self.waiting.sort(map(_consumed, found))
+            new = self.waiting.sort(map(Consumed.of, found))
             records += new
             size += sum(len(consumed.value or b"") for consumed in new)
         membership = consumer.group_metadata()
@@ -244,11 +243,3 @@ class Units:
                 place = TopicPartition(self._settings.data_topic, partition)
                 self._group.consumer.seek(place, offset)
                 self._group.consumer.resume(place)
-
-
-def _consumed(record: Any) -> Consumed:
-    if isinstance(record, UndecodableBatch):
-        source = (record.partition, record.first)
-        rejected = Rejected(source, record.reason, record.size, "", until=record.offset)
-        return Consumed(*source, None, None, rejected)
-    return Consumed(record.partition, record.offset, record.key, record.value)

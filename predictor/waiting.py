@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from predictor.predictor import Consumed, decode
+from predictor.consumed import Consumed
 from stream.reasons import Reasons
 
 LOOK_AHEAD = 100_000
@@ -95,7 +95,7 @@ class Waiting:
         partition = consumed.partition
         if partition not in self.held:
             return False
-        invalid = decode(consumed)
+        invalid = consumed.decode()
         if partition not in self.queues:
             if isinstance(invalid, str):
                 return False

@@ -91,7 +91,8 @@ def test_records_that_no_model_could_predict_are_rejected_before_there_is_one_an
     assert [r["source"][1] for r in topics.rejected()] == [*range(9), 12, 13, 14]
     assert topics.predictions()[-1]["n"] == 21
     topics.check(topics.log)
-    assert predictor.stop() == 0
+    verified = start.python("-m", "predictor.verify", "--log", str(topics.log))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_it_says_that_the_models_there_were_refused_and_why(

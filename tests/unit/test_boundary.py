@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from predictor.accuracy_log import AccuracyLog
-from predictor.predictor import Consumed, predict_unit
+from predictor.consumed import Consumed
+from predictor.predictor import predict_unit
 from predictor.tally import Tally
 from stream.classifier import check
 from stream.models import Envelope, ModelError, Part, unpack

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from predictor.consumed import Consumed
 from predictor.outputs import Message, last_own, messages
-from predictor.predictor import Consumed, Outcome, predict_unit
+from predictor.predictor import Outcome, predict_unit
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream.records import (

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
+from predictor.consumed import KEY_LIMIT_BYTES, Consumed
 from predictor.predictor import (
-    KEY_LIMIT_BYTES,
     BrokenModelError,
-    Consumed,
     Outcome,
     predict_unit,
     predict_within,

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from predictor.consumed import Consumed
 from predictor.model_shelf import ModelShelf
-from predictor.predictor import Consumed, Outcome
+from predictor.predictor import Outcome
 from predictor.summary import Summary
 from predictor.tally import Tally
 from predictor.waiting import Waiting

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from predictor import waiting as module
-from predictor.predictor import Consumed
+from predictor.consumed import Consumed
 from predictor.waiting import Waiting
 from stream.records import Record, Rejected, encode_record
 
