@@ -31,7 +31,6 @@ class DataTopic(NamedTuple):
     ----------
     id : str or None
         A recreated topic has another one; brokers before 2.8 give none.
-    partitions : int
     """
 
     id: str | None
@@ -132,16 +131,14 @@ class Group:
     def _rejoin(self) -> None:
         clients.close(self.consumer)
         settings, self._listener = self._settings, _Listener()
-        self.consumer = clients.connect(
-            lambda: clients.consumer(
-                settings,
-                group_id=settings.group_id,
-                session_timeout_ms=SESSION_TIMEOUT_MS,
-                heartbeat_interval_ms=HEARTBEAT_MS,
-            ),
+        self.consumer = clients.connected(
+            clients.consumer,
             settings,
             self._stop,
             log,
+            group_id=settings.group_id,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
         )
         self.consumer.subscribe([settings.data_topic], listener=self._listener)
 

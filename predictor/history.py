@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import partial
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from predictor.settings import PredictorSettings
@@ -24,8 +23,7 @@ class History:
         self._settings = settings
         self._topic = settings.prediction_topic
         self._stop = stop
-        make = partial(clients.consumer, settings)
-        self._reader: KafkaConsumer = clients.connect(make, settings, stop, log)
+        self._reader = clients.connected(clients.consumer, settings, stop, log)
 
     def __enter__(self) -> History:
         return self
@@ -38,10 +36,8 @@ class History:
 
         Parameters
         ----------
-        partition : int
         after : int
             0 to begin ``LOG_BACKFILL`` predictions before the end, or at the first.
-        upto : int
 
         Raises
         ------

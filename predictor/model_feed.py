@@ -37,7 +37,6 @@ class ModelFeed:
 
     Parameters
     ----------
-    shelf : ModelShelf
     statuses : Statuses
         Where it is put on record that a model is refused.
     """
@@ -93,13 +92,7 @@ class ModelFeed:
     def _run(self) -> None:
         # Unpickling the first model would load it anyway; by then the wait for the model is over.
         import_module("sklearn.ensemble")
-        connect = partial(
-            clients.connect,
-            partial(clients.consumer, self._settings),
-            self._settings,
-            self._stop,
-            log,
-        )
+        connect = partial(clients.connected, clients.consumer, self._settings, self._stop, log)
         try:
             while not self._stop:
                 try:

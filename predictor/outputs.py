@@ -79,7 +79,6 @@ def last_own(
     ----------
     decode : callable
         Reads the value of a record; raises `RecordError`.
-    group : str
     records : iterable of ConsumerRecord
         In the order of the partition.
     """

@@ -170,8 +170,7 @@ class Positions:
         return reading.newest(self.reader, place, choose, self._stop, most)
 
     def _connect(self, **options: str) -> KafkaConsumer:
-        make = partial(clients.consumer, self._settings, **options)
-        return clients.connect(make, self._settings, self._stop, log)
+        return clients.connected(clients.consumer, self._settings, self._stop, log, **options)
 
 
 class _UndecidedError(KafkaTimeoutError):  # type: ignore[misc] # kafka-python carries no types

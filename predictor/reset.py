@@ -38,8 +38,6 @@ def reset(
 
     Parameters
     ----------
-    client : KafkaAdminClient
-    settings : PredictorSettings
     confirm : callable
         Given what will be deleted; returns whether to do it.
 

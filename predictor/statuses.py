@@ -33,8 +33,7 @@ class Statuses:
         self._problem: str | None = None
 
     def __enter__(self) -> Statuses:
-        make = partial(clients.producer, self._settings)
-        self._producer = clients.connect(make, self._settings, self._stop, log)
+        self._producer = clients.connected(clients.producer, self._settings, self._stop, log)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -84,7 +84,7 @@ class Units:
         self._stop = stop
         self._recovered = recovered
         self._warnings = Warnings(log)
-        self._admin = clients.connect(partial(clients.admin, settings), settings, stop, log)
+        self._admin = clients.connected(clients.admin, settings, stop, log)
         self._group = Group(settings, self._admin, stop)
         self._positions = Positions(settings, self._admin, stop)
         self._committer = Committer(settings, self._group, stop)

@@ -57,6 +57,17 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
         stop.wait(next(pauses))
 
 
+def connected(
+    make: Callable[..., T],
+    settings: StreamSettings,
+    stop: Stop,
+    log: logging.Logger,
+    **options: Any,
+) -> T:
+    """Return a client that `make` makes of the settings and options; waits as `connect` does."""
+    return connect(partial(make, settings, **options), settings, stop, log)
+
+
 def trouble(error: BaseException, settings: StreamSettings) -> str:
     """Say in one line why the brokers do not do what they were asked, as far as one can see here.
 
