@@ -409,6 +409,33 @@ def test_the_brokers_of_a_cluster_are_known_before_they_are_reached(topics: Topi
     assert (broker.host, broker.port) == (host, int(port))
 
 
+def test_how_far_committed_records_can_be_read_is_known_without_asking(
+    topics: Topics, place: TopicPartition
+) -> None:
+    assert not [name for name in dir(KafkaConsumer) if re.search("stable|lag", name)]
+    reader = consumer(topics)
+    reader.assign([place])
+    reader.seek(place, 0)
+    topics.write(2)
+    writer = transactional(topics, uuid.uuid4().hex)
+    for count in (1, 2):
+        writer.begin_transaction()
+        writer.send(place.topic, b"aborted", partition=0).get(10)
+        if count == 1:
+            writer.abort_transaction()
+
+    def read() -> bool:
+        reader.poll(timeout_ms=200)
+        # Two records, an aborted one, its marker, and then an open transaction.
+        expected = kafka_workarounds.Progress(position=4, readable=4, end=5)
+        return kafka_workarounds.progress(reader) == {place: expected}
+
+    eventually(read, message=lambda: str(kafka_workarounds.progress(reader)))
+    assert reader.highwater(place) == 5
+    writer.abort_transaction()
+    clients.close(writer, reader)
+
+
 def _joined(reader: KafkaConsumer) -> bool:
     with suppress(NoOffsetForPartitionError):
         reader.poll(timeout_ms=100)
