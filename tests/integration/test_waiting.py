@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer, TopicPartition
 
 from local.process import Process
+from predictor.waiting import LOOK_AHEAD
 from stream import clients
 from stream.records import Record, encode_record
 from tests.batches import Latin, batch, produce
@@ -128,6 +129,27 @@ def test_a_partition_that_waits_for_a_newer_model_rejects_what_no_model_could_pr
     await_answered(three, 63)
     assert_exactly_once(three)
     three.check(three.log)
+
+
+def test_of_a_long_queue_not_all_is_read_and_predicting_begins_at_its_first_record(
+    topics: Topics, start: Services
+) -> None:
+    producer = Producer(
+        {
+            "bootstrap.servers": topics.settings.kafka_bootstrap_servers,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    value = values(1)[0]
+    for _ in range(4 * LOOK_AHEAD):
+        producer.produce(topics.settings.data_topic, value, partition=0)
+    assert producer.flush(60) == 0
+    predictor = start("predictor")
+    await_line(predictor, f"at most {4 * LOOK_AHEAD:,} records wait, ")
+    assert last_lag(predictor) == f"lag<={4 * LOOK_AHEAD}"
+    topics.publish(1)
+    await_answered(topics, 1)
+    assert topics.predictions()[0]["source"] == [0, 0]
 
 
 def test_the_lag_counts_neither_aborted_records_nor_markers_nor_what_is_behind_an_open_transaction(
