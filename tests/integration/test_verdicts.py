@@ -102,7 +102,7 @@ def test_the_command_says_which_predictor_serves_the_model_and_since_where(
 def test_a_model_that_predictors_lack_a_package_for_ends_the_command_with_their_reason(
     topics: Topics, start: Services, tmp_path: Path, foreign: dict[str, str]
 ) -> None:
-    generator = start("modelgenerator", RETRAIN_EVERY="100")
+    start("modelgenerator", RETRAIN_EVERY="100")
     start.replica("lacking")
 
     def newest() -> int:
@@ -116,15 +116,14 @@ def test_a_model_that_predictors_lack_a_package_for_ends_the_command_with_their_
     version = next(m["version"] for m in topics.models() if m["recipe"] == "by_hand")
     assert done.returncode == 1
     assert f"as model {version} (HouseRules)" in done.stdout
-    assert done.stderr == (
+    assert done.stderr.splitlines()[-1] == (  # the modelgenerator may have fenced it before
         f"model {version} was refused by lacking: cannot be unpickled: ModuleNotFoundError: No"
         " module named 'house_rules'; it holds no pin, and the model before it goes on, unless"
-        " another predictor serves it\n"
+        " another predictor serves it"
     )
     eventually(lambda: newest() > version, 90)
     assert topics.models()[version]["pinned"] is False
     await_serving(topics, topics.versions()[-1])
-    assert "is pinned" not in generator.log()
     topics.check()
 
 

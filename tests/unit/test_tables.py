@@ -54,13 +54,8 @@ def test_a_table_holds_each_record_exactly(ending: str, tmp_path: Path) -> None:
         )
         assert frame["timestamp"][0].isoformat() == "2025-11-24T16:00:00.123000"
     else:
-        frame = pd.read_csv(
-            path,
-            dtype={"id": str},
-            keep_default_na=False,
-            na_values={name: [""] for name in names if name != "id"},
-            float_precision="round_trip",
-        )
+        exactly = dict.fromkeys(names[4:-1], lambda text: float(text) if text else None)
+        frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False, converters=exactly)
         assert frame["timestamp"][0] == "2025-11-24T16:00:00.123Z"
     assert list(frame.columns) == names
     assert frame["id"].tolist() == [str(each.record.id) for each in records]
