@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from kafka import KafkaConsumer, TopicPartition
-from tqdm import tqdm
+from kafka import KafkaConsumer
 
 from modelgenerator.files import whole_file
 from modelgenerator.labelled.tables import (
@@ -31,8 +30,9 @@ from modelgenerator.labelled.tables import (
 )
 from modelgenerator.publish.checks import read_stream
 from modelgenerator.publish.newest import Found
+from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
-from stream import clients, reading
+from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
 from stream.records import RecordError, decode_record
@@ -114,26 +114,18 @@ def labelled(
     left_out : Counter
         Counts the others, by the reason.
     """
-    places = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
-    bounds = {place: reading.bounds(consumer, place) for place in places}
-    if last is not None:
-        bounds = {p: (max(start, end - last), end) for p, (start, end) in bounds.items()}
-    total = sum(end - start for start, end in bounds.values())
-    with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
-        for place, (start, end) in bounds.items():
-            for read in reading.read_range(consumer, place, start, end, stop):
-                progress.update(1)
-                try:
-                    record = decode_record(read.value)
-                except RecordError:
-                    left_out["invalid"] += 1
-                    continue
-                if record.label is None:
-                    left_out["unlabelled"] += 1
-                elif len(record.features) != width:
-                    left_out[f"with another number of features than {width}"] += 1
-                else:
-                    yield Found(place.partition, read.offset, read.timestamp, record)
+    for read in scan(consumer, topic, consumer.partitions_for_topic(topic), last, stop):
+        try:
+            record = decode_record(read.value)
+        except RecordError:
+            left_out["invalid"] += 1
+            continue
+        if record.label is None:
+            left_out["unlabelled"] += 1
+        elif len(record.features) != width:
+            left_out[f"with another number of features than {width}"] += 1
+        else:
+            yield Found(read.partition, read.offset, read.timestamp, record)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from tqdm import tqdm
 
 from modelgenerator.envelope import check
 from modelgenerator.models.catalogue import Catalogue, Row
+from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
 from stream import clients, reading
 from stream.classifier import Model
@@ -99,18 +99,8 @@ class Topics:
         return check(self._settings, *self.models.get(version), schema, self._stop)
 
     def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
-        """Yield the records of a topic, with a progress bar if this is a terminal."""
-        places = [TopicPartition(topic, n) for n in range(self._partitions.get(topic, 0))]
-        bounds = {place: reading.bounds(self._consumer, place) for place in places}
-        if last is not None:
-            bounds = {p: (max(start, end - last), end) for p, (start, end) in bounds.items()}
-        total = sum(end - start for start, end in bounds.values())
-        with tqdm(total=total, desc=topic, unit=" records", disable=None, leave=False) as progress:
-            for place, (before, end) in bounds.items():
-                for record in reading.read_range(self._consumer, place, before, end, self._stop):
-                    yield record
-                    progress.update(record.offset + 1 - before)
-                    before = record.offset + 1
+        partitions = range(self._partitions.get(topic, 0))
+        return scan(self._consumer, topic, partitions, last, self._stop)
 
 
 def _last_time(records: Iterator[Any]) -> int | None:

@@ -39,8 +39,7 @@ def backtest(
     list of str
         The result, a line each.
     """
-    with tqdm(unit=" records", disable=not sys.stderr.isatty(), leave=False) as progress:
-        found = newest_records(consumer, settings, count, stop, progress.update)
+    found = newest_records(consumer, settings, count, stop)
     labelled = [each for each in found if each.record.label is not None][-count:]
     lines, models = [], [("this model", candidate)]
     topic = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 
+from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
-from stream import reading
 from stream.records import Record, RecordError, decode_record
 from stream.service import Stop
 
@@ -25,28 +24,14 @@ class Found(NamedTuple):
 
 
 def newest_records(
-    consumer: KafkaConsumer,
-    settings: Settings,
-    count: int,
-    stop: Stop,
-    progress: Callable[[int], object] = lambda _: None,
+    consumer: KafkaConsumer, settings: Settings, count: int, stop: Stop
 ) -> list[Found]:
-    """Return the valid records among the latest `count` of each partition, oldest first.
-
-    Parameters
-    ----------
-    progress : callable, optional
-        Given 1 for each record read.
-    """
-    found = []
-    for number in sorted(consumer.partitions_for_topic(settings.data_topic) or ()):
-        place = TopicPartition(settings.data_topic, number)
-        start, end = reading.bounds(consumer, place)
-        for read in reading.read_range(consumer, place, max(start, end - count), end, stop):
-            progress(1)
-            with suppress(RecordError):  # the predictor rejects it
-                record = decode_record(read.value)
-                found.append(Found(number, read.offset, read.timestamp, record))
+    """Return the valid records among the latest `count` of each partition, oldest first."""
+    topic, found = settings.data_topic, []
+    for read in scan(consumer, topic, consumer.partitions_for_topic(topic) or (), count, stop):
+        with suppress(RecordError):  # the predictor rejects it
+            record = decode_record(read.value)
+            found.append(Found(read.partition, read.offset, read.timestamp, record))
     return sorted(found, key=lambda each: each.timestamp)
 
 
