@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     topics = Topics(settings, consumer, Stop())
+    topics.listen()
     if options.predictions != 0:
         topics.count_predictions(options.predictions)
     rows = topics.catalogue.rows()

@@ -167,6 +167,10 @@ class Catalogue:
         elif status.status == "barred":
             row.barred = row.barred or why
 
+    def hear(self, timestamp: int) -> None:
+        """Take the time of a prediction or a status."""
+        self.heard = max(self.heard, timestamp)
+
     def add_prediction(self, prediction: Prediction) -> None:
         """Take a record of the prediction topic; in each partition, in its order."""
         row = self._row(prediction.model)

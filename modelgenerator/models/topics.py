@@ -52,15 +52,16 @@ class Topics:
         if settings.model_topic not in self._partitions:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
         self.catalogue.add_models(self.models.read_all(), settings.model_max_bytes)
-        times = [0]
         for record in self._records(settings.status_topic):
             with suppress(RecordError):
                 self.catalogue.add_status(decode_status(record.value))
-                times.append(record.timestamp)
-        for number in range(self._partitions.get(settings.prediction_topic, 0)):
-            place = TopicPartition(settings.prediction_topic, number)
-            times.append(reading.newest(consumer, place, _last_time, stop) or 0)
-        self.catalogue.heard = max(times)
+                self.catalogue.hear(record.timestamp)
+
+    def listen(self) -> None:
+        """Tell the catalogue when the newest prediction of each partition was made."""
+        for number in range(self._partitions.get(self._settings.prediction_topic, 0)):
+            place = TopicPartition(self._settings.prediction_topic, number)
+            self.catalogue.hear(reading.newest(self._consumer, place, _last_time, self._stop) or 0)
 
     def count_predictions(self, last: int | None) -> None:
         """Add to the catalogue what each model predicted.
