@@ -23,6 +23,7 @@ import sklearn
 
 from modelgenerator.labelled import tables
 from modelgenerator.publish.checks import prepared, read_stream
+from modelgenerator.publish.newest import not_yet_written
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -89,20 +90,21 @@ def publish(
     KafkaError
         When no broker answers.
     """
+    said: list[str] = []
     if settings is None:
         settings = read(Settings)
-        for line in misspelt(Settings):
-            warnings.warn(line, stacklevel=2)
+        said += misspelt(Settings)
     if isinstance(trained_to, (str, Path)):
         trained_to = tables.trained_to(Path(trained_to))
     stop = Stop()
     key = own_key(settings, make=False)
     with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of feature names, which arrays do not have
+        stream = read_stream(consumer, settings, stop)
         envelope, pickle = prepared(
             model,
             sklearn.__version__,
-            read_stream(consumer, settings, stop),
+            stream,
             threshold=threshold,
             recipe=recipe,
             reason=reason,
@@ -110,8 +112,10 @@ def publish(
             trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
             pinned=pin,
         )
+        said += not_yet_written(envelope.trained_to, stream.newest)
         version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
-        answer = await_verdict(consumer, settings, version, wait) if wait else "not waited for"
-    if answer is None:
-        warnings.warn(unanswered(version, wait), stacklevel=2)
+        if wait and not await_verdict(consumer, settings, version, wait):
+            said.append(unanswered(version, wait))
+    for line in said:
+        warnings.warn(line, stacklevel=2)
     return version

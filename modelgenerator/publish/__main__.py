@@ -25,6 +25,7 @@ from modelgenerator.labelled.tables import TableError, trained_to
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import prepared, read_stream
 from modelgenerator.publish.files import load
+from modelgenerator.publish.newest import not_yet_written
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -118,6 +119,8 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             trained_to=highest(options.trained_to),
             pinned=not options.no_pin,
         )
+        for line in not_yet_written(envelope.trained_to, stream.newest):
+            print(line, file=sys.stderr)
         if options.backtest or options.dry_run:
             candidate = check(settings, envelope, pickle, stream.schema, stop)
         if options.backtest:

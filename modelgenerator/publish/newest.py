@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -39,3 +40,16 @@ def width(found: list[Found]) -> int | None:
     """Return the commonest number of features, ``None`` if there are no records."""
     counts = Counter(len(each.record.features) for each in found)
     return counts.most_common(1)[0][0] if counts else None
+
+
+def not_yet_written(trained_to: Mapping[str, int], found: list[Found]) -> Iterator[str]:
+    """Yield a line for each partition whose records are said to be trained on before they exist."""
+    newest: dict[int, int] = {}
+    for each in found:
+        newest[each.partition] = max(each.offset, newest.get(each.partition, 0))
+    for partition, offset in newest.items():
+        if (highest := trained_to.get(str(partition), -1)) > offset:
+            yield (
+                f"the newest record of partition {partition} has offset {offset}: those up to"
+                f" {highest} will not be counted; was the model trained on another topic?"
+            )

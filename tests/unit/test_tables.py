@@ -11,7 +11,7 @@ import pytest
 from modelgenerator.labelled.__main__ import main
 from modelgenerator.labelled.tables import TableError, as_parquet, columns, trained_to, write_csv
 from modelgenerator.publish.__main__ import highest
-from modelgenerator.publish.newest import Found
+from modelgenerator.publish.newest import Found, not_yet_written
 from stream.records import Record
 
 IDS: list[int | str] = [
@@ -132,6 +132,16 @@ def test_a_table_that_says_no_offsets_is_refused_in_one_line(
             trained_to(path)
         (line,) = str(refused.value).splitlines()
         assert line.startswith(f"{path}: {reason if name.endswith('csv') else ''}")
+
+
+def test_records_that_are_said_to_be_trained_on_before_they_exist_are_named() -> None:
+    newest = [*found(40), *found(9, partition=12)]
+    assert list(not_yet_written({"0": 46, "12": 15, "99": 1_000}, newest)) == []
+    (line,) = not_yet_written({"0": 46, "12": 16}, newest)
+    assert line == (
+        "the newest record of partition 12 has offset 15: those up to 16 will not be counted; was"
+        " the model trained on another topic?"
+    )
 
 
 def test_of_several_files_and_places_the_highest_offsets_count() -> None:
