@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import platform
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,7 @@ def describe(
     pinned: bool = False,
     features: int | None = None,
 ) -> Envelope:
-    """Say what a fitted classifier is; the version is given when it is published.
+    """Say what a fitted classifier is; `tried` adds how it is served, `Publisher` the version.
 
     Parameters
     ----------
@@ -51,16 +50,19 @@ def describe(
         Their number; by default the model's own.
     """
     features = int(model.n_features_in_) if features is None else features
+    final = model
+    while hasattr(final, "steps"):
+        final = final.steps[-1][1]
     own_names = getattr(model, "feature_names_in_", None)
     names = own_names if feature_names is None else feature_names
     return Envelope(
         version=0,
         recipe=recipe,
-        algorithm=type(final_step(model)).__name__,
+        algorithm=type(final).__name__,
         features=features,
         feature_names=None if names is None else [str(name) for name in names],
-        classes=[int(label) for label in model.classes_],
-        accepts_missing=_accepts_missing(model, features),
+        classes=sorted(int(label) for label in model.classes_),
+        accepts_missing=False,
         trained_on=trained_on,
         trained_to=trained_to,
         recipe_accuracy=recipe_accuracy,
@@ -73,23 +75,6 @@ def describe(
         threshold=threshold,
         pinned=pinned,
     )
-
-
-def _accepts_missing(model: Any, features: int) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model.predict(np.full((1, features), np.nan))
-        except Exception:  # noqa: BLE001 - however it fails, it does not accept them
-            return False
-    return True
-
-
-def final_step(model: Any) -> Any:
-    """Return the classifier at the end of a pipeline, or the classifier itself."""
-    while hasattr(model, "steps"):
-        model = model.steps[-1][1]
-    return model
 
 
 def pickled(model: Any) -> bytes:

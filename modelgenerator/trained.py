@@ -14,6 +14,7 @@ from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.schema_feed import check_width, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
+from modelgenerator.trial import tried
 from modelgenerator.verdicts import served_model
 from stream import clients
 from stream.keys import SigningKey, TrustedKeys
@@ -78,7 +79,7 @@ def publish_trained(
         look = partial(look_up_schema, consumer, settings, stop)
         schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
         check_width(settings, schema, found.model.n_features_in_)
-        envelope = describe(
+        described = describe(
             found.model,
             recipe=found.recipe,
             reason=found.reason,
@@ -88,6 +89,7 @@ def publish_trained(
             feature_names=schema.feature_names if schema else None,
         )
         try:
+            envelope, _ = tried(found.model, described, found.newest)
             publisher = Publisher(settings, key, stop, consumer)
             version = publisher.publish(envelope, pickle, schema, unless_pinned=True)
         except NotPublished as reason:

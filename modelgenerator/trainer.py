@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from modelgenerator.trial import RECORDS
 from stream.service import Warnings
 
 log = logging.getLogger("modelgenerator")
@@ -140,6 +142,8 @@ class Publication:
         Partition to the highest offset it was trained on.
     accuracies : dict of str to (float or None)
         Prequential accuracy of each recipe.
+    newest : list of features
+        Of the newest records that it was trained on, the newest first, to try it on.
     """
 
     recipe: str
@@ -148,6 +152,7 @@ class Publication:
     trained_on: int
     trained_to: dict[str, int]
     accuracies: dict[str, float | None]
+    newest: list[list[float | None]]
 
     @property
     def recipe_accuracy(self) -> float | None:
@@ -305,6 +310,7 @@ class Trainer:
             trained_on=len(self._window),
             trained_to=trained_to,
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
+            newest=[record.features for record in islice(reversed(self._window), RECORDS)],
         )
 
     def _next_champion(self, available: Mapping[str, Accuracy]) -> str:

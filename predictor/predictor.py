@@ -12,14 +12,11 @@ import numpy as np
 
 from predictor.consumed import Consumed
 from predictor.tally import Tally
-from stream.classifier import Matrix, Model
+from stream.classifier import Answer, Matrix, Model
 from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
 from stream.records import Prediction, Record, Rejected
 from stream.service import Stop
-
-_Answer = tuple[int, float | None] | str
-"""Label and probability, or the reason why there is none."""
 
 _SAMPLE = 16
 _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
@@ -176,15 +173,16 @@ def _decode(consumed: Consumed, model: Model | None) -> Record | str:
     expected = model.envelope.features
     if len(record.features) != expected:
         return f"features: expected {expected} numbers, got {len(record.features)}"
-    if not model.envelope.accepts_missing and None in record.features:
-        index = record.features.index(None)
-        return f"features[{index}]: null, and model {model.version} accepts no missing features"
+    if (index := model.envelope.wrongly_null(record.features)) is not None:
+        names = model.envelope.feature_names
+        name = f" {names[index][:100]!r}" if names else ""
+        return f"features[{index}]{name}: null, and model {model.version} accepts none there"
     return record
 
 
 def _predict(
     matrix: Matrix, model: Model, previous: Model | None, overdue: Callable[[], bool]
-) -> list[_Answer]:
+) -> list[Answer]:
     """Predict all rows, or the first of them where `model` raises and time runs out."""
     if not len(matrix):
         return []
@@ -193,41 +191,19 @@ def _predict(
     except ModelError as error:
         if _is_broken(matrix, model, previous):
             raise BrokenModelError(model.version, str(error)) from None
-        return _split(matrix, model, overdue)
-
-
-def _split(matrix: Matrix, model: Model, overdue: Callable[[], bool]) -> list[_Answer]:
-    """Predict by halves, from the first row on; a row that raises alone gets the reason."""
-    answers: list[_Answer] = []
-    waiting = [matrix]
-    while waiting and not (answers and overdue()):
-        rows = waiting.pop()
-        try:
-            answers += zip(*model.predict(rows), strict=True)
-        except ModelError as error:
-            if len(rows) == 1:
-                answers.append(str(error))
-            else:
-                middle = len(rows) // 2
-                waiting += [rows[middle:], rows[:middle]]
-    return answers
+        return model.answers(matrix, overdue)
 
 
 def _is_broken(matrix: Matrix, model: Model, previous: Model | None) -> bool:
     """Tell a broken model from bad records, on a sample of rows predicted one by one."""
-    step = -(-len(matrix) // _SAMPLE)
+    if model.envelope.accepts_missing_in is not None:
+        # Nobody said that it takes them together: a record without several features is at fault.
+        matrix = matrix[np.isnan(matrix).sum(axis=1) <= 1]
+    step = max(1, -(-len(matrix) // _SAMPLE))
     sample = [matrix[i : i + 1] for i in range(0, len(matrix), step)]
-    failed = [row for row in sample if not _answers(model, row)]
+    failed = [row for row in sample if not model.predicts(row)]
     if 2 * len(failed) <= len(sample):
         return False
     if previous is None:
         return len(sample) >= _ENOUGH_TO_BLAME_A_SOLE_MODEL
-    return any(_answers(previous, row) for row in failed)
-
-
-def _answers(model: Model, row: Matrix) -> bool:
-    try:
-        model.predict(row)
-    except ModelError:
-        return False
-    return True
+    return any(previous.predicts(row) for row in failed)

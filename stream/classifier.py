@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -25,6 +26,13 @@ Matrix = npt.NDArray[np.float64]
 
 MAX_BYTES = 512 * 2**20
 """Largest size of a model when unpacked."""
+
+PROBABILITY_TOLERANCE = 1e-6
+NEAR = 1e-9
+"""How near to the threshold a probability must be for the label to depend on its rounding."""
+
+Answer = tuple[int, float | None] | str
+"""Label and probability of label 1, or the reason why there is none."""
 
 _PROBE_ROWS = 8
 _TIMED_ROWS = 500
@@ -58,8 +66,9 @@ class Model:
         Returns
         -------
         labels : list of int
-            1 where the probability of label 1 is above one half, or not below the envelope's
-            threshold where it has one; without probabilities, what the classifier predicts.
+            With the envelope's rule ``predict``, and without probabilities, what the classifier
+            predicts. Otherwise 1 where the probability of label 1 is above one half, or not below
+            the envelope's threshold where it has one.
         probabilities : list of float or None
             Probability of label 1.
 
@@ -69,28 +78,79 @@ class Model:
             When the classifier raises, or returns something else than predictions.
         """
         try:
-            if not hasattr(self.classifier, "predict_proba"):
+            probabilities = self._probabilities(matrix)
+            threshold = self.envelope.threshold
+            if probabilities is None or self.envelope.rule:
                 labels = np.asarray(self.classifier.predict(matrix))
-                probabilities = None
+            elif threshold is None:
+                labels = probabilities > 0.5
             else:
-                probabilities = np.asarray(self.classifier.predict_proba(matrix))
-                if probabilities.shape != (len(matrix), 2):
-                    raise ModelError(f"probabilities of shape {probabilities.shape}")
-                if not np.isfinite(probabilities).all():
-                    raise ModelError("a probability that is not finite")
-                threshold = self.envelope.threshold
-                labels = (
-                    probabilities[:, 1] > 0.5
-                    if threshold is None
-                    else probabilities[:, 1] >= threshold
-                )
+                labels = probabilities >= threshold
+            if labels.shape != (len(matrix),):
+                raise ModelError(f"labels of shape {labels.shape} for {len(matrix)} records")
+            if labels.dtype.kind in "SU" or not np.isin(labels, (0, 1)).all():
+                raise ModelError("a label that is neither 0 nor 1")
+        except ModelError as error:
+            raise ModelError(f"model error: {error}") from None
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             raise ModelError(f"model error: {type(error).__name__}: {str(error)[:200]}") from None
-        if labels.shape != (len(matrix),) or not np.isin(labels, (0, 1)).all():
-            raise ModelError("model error: expected one 0 or 1 for each record")
-        return (
-            labels.astype(int).tolist(),
-            [None] * len(matrix) if probabilities is None else probabilities[:, 1].tolist(),
+        if probabilities is None:
+            return labels.astype(int).tolist(), [None] * len(matrix)
+        return labels.astype(int).tolist(), probabilities.tolist()
+
+    def _probabilities(self, matrix: Matrix) -> Matrix | None:
+        """Return the probability of label 1 of each record, if the classifier gives any."""
+        if not hasattr(self.classifier, "predict_proba"):
+            return None
+        found = np.asarray(self.classifier.predict_proba(matrix), dtype=np.float64)
+        if found.shape != (len(matrix), 2):
+            raise ModelError(f"probabilities of shape {found.shape}")
+        found = found[:, [*self.classifier.classes_].index(1)]
+        if not ((found >= -PROBABILITY_TOLERANCE) & (found <= 1 + PROBABILITY_TOLERANCE)).all():
+            raise ModelError("a probability that is not within 0 and 1")
+        return found.clip(0, 1)  # an average of ones may be 1.0000000000000002
+
+    def predicts(self, matrix: Matrix) -> bool:
+        """Tell whether the classifier predicts these records, and raises on none."""
+        try:
+            self.predict(matrix)
+        except ModelError:
+            return False
+        return True
+
+    def answers(self, matrix: Matrix, overdue: Callable[[], bool] = lambda: False) -> list[Answer]:
+        """Predict by halves, from the first record on, where the classifier raises.
+
+        Parameters
+        ----------
+        overdue : callable
+            Whether to return what is answered so far, at least one answer.
+        """
+        answers: list[Answer] = []
+        waiting = [matrix]
+        while waiting and not (answers and overdue()):
+            rows = waiting.pop()
+            try:
+                answers += zip(*self.predict(rows), strict=True)
+            except ModelError as error:
+                if len(rows) == 1:
+                    answers.append(str(error))
+                else:
+                    middle = len(rows) // 2
+                    waiting += [rows[middle:], rows[:middle]]
+        return answers
+
+    def agree(self, answer: Answer, other: Answer) -> bool:
+        """Tell whether two answers to one record are the same, up to rounding."""
+        if isinstance(answer, str) or isinstance(other, str):
+            return isinstance(answer, str) and isinstance(other, str)
+        (label, probability), (other_label, other_probability) = answer, other
+        if probability is None or other_probability is None:
+            return probability is other_probability and label == other_label
+        threshold = 0.5 if self.envelope.threshold is None else self.envelope.threshold
+        rounded = probability != other_probability and abs(probability - threshold) < NEAR
+        return abs(probability - other_probability) <= PROBABILITY_TOLERANCE and (
+            rounded or label == other_label
         )
 
 
@@ -112,6 +172,10 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
     check_release(envelope.sklearn)
     if envelope.classes != [0, 1]:
         raise ModelError(f"classes: expected [0, 1], got {str(envelope.classes)[:100]}")
+    if envelope.rule not in (None, "predict"):
+        raise ModelError(f"rule: expected predict or null, got {envelope.rule[:100]!r}")
+    if any(index >= envelope.features for index in envelope.accepts_missing_in or ()):
+        raise ModelError(f"accepts_missing_in: more than the {envelope.features} features")
     names = envelope.feature_names
     if envelope.probe is not None and len(envelope.probe) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but a probe of {len(envelope.probe)}")
@@ -184,7 +248,7 @@ def check_classes(classifier: Any) -> None:
     if not hasattr(classifier, "predict"):
         raise ModelError(f"a {kind} is not a classifier")
     classes = np.asarray(getattr(classifier, "classes_", ()), dtype=object)
-    if classes.shape != (2,) or not all(np.ndim(c) == 0 for c in classes) or [*classes] != [0, 1]:
+    if classes.shape != (2,) or any(map(np.ndim, classes)) or [*classes] not in ([0, 1], [1, 0]):
         found = str(classes.tolist())[:100] if classes.size else "missing: not a fitted classifier"
         raise ModelError(f"a {kind} does not predict the labels 0 and 1: its classes are {found}")
 
@@ -213,7 +277,10 @@ def load(
     classifier = unpickle(pickle, max_bytes)
     check_classes(classifier)
     if envelope.threshold is not None and not hasattr(classifier, "predict_proba"):
-        raise ModelError(f"threshold: a {type(classifier).__name__} gives no probabilities")
+        raise ModelError(
+            f"threshold: a {type(classifier).__name__} gives no probabilities;"
+            " calibrate it with CalibratedClassifierCV"
+        )
     model = Model(envelope, classifier)
     rows = probe(envelope)
     model.predict(rows)
@@ -230,11 +297,14 @@ def probe(envelope: Envelope) -> Matrix:
     ndarray of shape (8, features)
     """
     if envelope.probe is not None:
-        return np.tile(np.array(envelope.probe, dtype=np.float64), (_PROBE_ROWS, 1))
-    rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
-    rows[0] = 0.0
-    if envelope.accepts_missing:
-        rows[1] = np.nan
+        rows = np.tile(np.array(envelope.probe, dtype=np.float64), (_PROBE_ROWS, 1))
+    else:
+        rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
+        rows[0] = 0.0
+        if envelope.accepts_missing:
+            rows[1] = np.nan
+    for row, index in zip(rows[1:], envelope.accepts_missing_in or (), strict=False):
+        row[index] = np.nan
     return rows
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -63,7 +64,7 @@ class Envelope:
     classes : list of int
         ``[0, 1]``.
     accepts_missing : bool
-        Whether a feature may be null.
+        Whether every feature may be null.
     trained_on : int
         Number of records it was trained on.
     trained_to : dict of str to int
@@ -82,7 +83,7 @@ class Envelope:
         Of the whole pickle, in hexadecimal.
     threshold : float or None
         The label is 1 if the probability of label 1 is not below it; ``None``: if it is above one
-        half. Older models lack this field and the next three.
+        half. Older models lack this field and all that follow.
     pinned : bool
         Whether the modelgenerator publishes nothing after it, until it is unpinned.
     after : int or None
@@ -92,6 +93,12 @@ class Envelope:
         encoder of categories may.
     stream : str or None
         Id of the stream that it was signed for; older models lack it.
+    rule : str or None
+        ``predict``: the label is what the model's own `predict` says, whatever its probability.
+        ``None``: the label comes from the probability, as `threshold` says.
+    accepts_missing_in : list of int or None
+        Positions of the features that may be null; ``None``: all or none, as `accepts_missing`
+        says.
     """
 
     version: Positive
@@ -116,6 +123,19 @@ class Envelope:
     after: Count | None = None
     probe: list[float | None] | None = None
     stream: Text | None = None
+    rule: Text | None = None
+    accepts_missing_in: list[Count] | None = None
+
+    def wrongly_null(self, features: Sequence[float | None]) -> int | None:
+        """Return the position of the first feature that is null and may not be, if there is one."""
+        if self.accepts_missing or None not in features:
+            return None
+        nulls = (index for index, feature in enumerate(features) if feature is None)
+        return next((index for index in nulls if index not in self._may_be_null), None)
+
+    @cached_property
+    def _may_be_null(self) -> frozenset[int]:
+        return frozenset(self.accepts_missing_in or ())
 
     def trained_on_record(self, partition: int, offset: int) -> bool:
         """Whether the model was trained on the record at this place of the data topic."""

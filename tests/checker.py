@@ -392,17 +392,25 @@ def _check_models(
     for version, pairs in by_version.items():
         classifier = models.classifier(version)
         if classifier is not None:
-            threshold = models.envelopes[version].get("threshold")
-            _check_same(partition, classifier, threshold, pairs)
+            _check_same(partition, classifier, models.envelopes[version], pairs)
             report.recomputed += len(pairs)
 
 
 def _check_same(
     partition: int,
     classifier: Any,
-    threshold: float | None,
+    envelope: dict[str, Any],
     pairs: list[tuple[Published, dict[str, Any]]],
 ) -> None:
+    for prediction, record in pairs:
+        nulls = {i for i, feature in enumerate(record["features"]) if feature is None}
+        assert envelope["accepts_missing"] or nulls <= {
+            *(envelope.get("accepts_missing_in") or ())
+        }, (
+            f"I6 prediction partition {partition} offset {prediction.offset}:"
+            f" predicted with null at {sorted(nulls)}, not to be by {envelope}"
+        )
+    threshold = envelope.get("threshold")
     matrix = np.array([record["features"] for _, record in pairs], dtype=float)
     labels = classifier.predict(matrix)
     probabilities: Iterable[Any] = itertools.repeat(None)
@@ -419,7 +427,8 @@ def _check_same(
         else:
             assert found["probability"] is not None, where
             assert abs(found["probability"] - probability) <= 1e-6, where
-            label = probability > 0.5 if threshold is None else probability >= threshold
+            if envelope.get("rule") != "predict":
+                label = probability > 0.5 if threshold is None else probability >= threshold
         bound = 0.5 if threshold is None else threshold
         if probability is None or abs(probability - bound) >= 1e-9:
             assert found["prediction"] == label, where

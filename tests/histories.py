@@ -125,6 +125,13 @@ def correct_history() -> Made:
     return made
 
 
+def by_its_own_predict(made: Made) -> Made:
+    """Let each model's own predict decide its labels, whatever the threshold."""
+    for fields in made.models.values():
+        fields |= {"rule": "predict", "threshold": 1.0}
+    return made
+
+
 def model_record(
     made: Made, version: int, key: SigningKey
 ) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -257,6 +264,16 @@ def _other_model_named(made: Made) -> None:
     made.at(40)["model"] = 3  # which is barred, so versions may go back from it
 
 
+def _null_not_accepted(made: Made) -> None:
+    record = json.loads(made.data[40] or b"")
+    made.data[40] = json.dumps(record | {"features": [record["features"][0], None]}).encode()
+    made.models[2]["accepts_missing_in"] = [0]
+
+
+def _by_probability(made: Made) -> None:
+    made.models[2]["threshold"] = 1.0
+
+
 def _trained_on_counted_records(made: Made) -> None:
     made.models[1]["trained_to"] = {"0": 3}
 
@@ -288,6 +305,8 @@ BROKEN = [
     Broken("another_probability_predicted_again", "I6", "prediction", 39, _probability_is_off),
     Broken("no_probability_where_there_is_one", "I6", "prediction", 39, _no_probability),
     Broken("a_prediction_of_another_model", "I6", "prediction", 39, _other_model_named),
+    Broken("a_null_that_the_model_does_not_accept", "I6", "prediction", 39, _null_not_accepted),
+    Broken("labels_of_another_threshold", "I6", "prediction", 25, _by_probability),
     Broken("a_counted_record_trained_on", "I7", "prediction", 0, _trained_on_counted_records),
     Broken("a_record_seen_without_reason", "I7", "prediction", 28, _seen_without_reason),
 ]

@@ -53,8 +53,8 @@ def publish(
         Any fitted scikit-learn classifier or pipeline with the classes 0 and 1 (or booleans). It
         takes the features of a record in the order of the stream.
     threshold : float, optional
-        The label is 1 where the probability of label 1 is not below it; without one, where that
-        is above one half. A model that carries a threshold of its own keeps it.
+        The label is 1 where the probability of label 1 is not below it, whatever the model's own
+        `predict` says; without one, the label is what that says.
     recipe, reason : str
         What the model is called, and why it is published.
     trained_on : int
@@ -101,7 +101,7 @@ def publish(
     with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of feature names, which arrays do not have
         stream = read_stream(consumer, settings, stop)
-        envelope, pickle = prepared(
+        envelope, pickle, remarks = prepared(
             model,
             sklearn.__version__,
             stream,
@@ -112,7 +112,7 @@ def publish(
             trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
             pinned=pin,
         )
-        said += not_yet_written(envelope.trained_to, stream.newest)
+        said += [*remarks, *not_yet_written(envelope.trained_to, stream.newest)]
         version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
         if wait and not await_verdict(consumer, settings, version, wait):
             said.append(unanswered(version, wait))

@@ -108,7 +108,7 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
     with clients.closing(clients.consumer(settings)) as consumer:
         model, made_with = load(options.model)
         stream = read_stream(consumer, settings, stop)
-        envelope, pickle = prepared(
+        envelope, pickle, remarks = prepared(
             model,
             made_with,
             stream,
@@ -121,11 +121,12 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
         )
         for line in not_yet_written(envelope.trained_to, stream.newest):
             print(line, file=sys.stderr)
+        # On stderr with --dry-run, whose envelope may go to a program.
+        out = sys.stderr if options.dry_run else sys.stdout
+        print(*remarks, sep="\n", end="\n" * bool(remarks), file=out)
         if options.backtest or options.dry_run:
             candidate = check(settings, envelope, pickle, stream.schema, stop)
         if options.backtest:
-            # On stderr with --dry-run, whose envelope may go to a program.
-            out = sys.stderr if options.dry_run else sys.stdout
             lines = backtest(consumer, candidate, settings, options.backtest, stop)
             print(*lines, sep="\n", file=out)
         if key is None:

@@ -59,18 +59,20 @@ def backtest(
         if not any(m.envelope.trained_on_record(each.partition, each.offset) for _, m in models)
     ]
     fit = [each for each in fresh if all(_fits(each, model.envelope) for _, model in models)]
+    marks = zip(*(_right(model, fit) for _, model in models), strict=True)
+    answered = [each for each in marks if None not in each]
     lines.append(
-        f"backtest on {len(fit)} of the newest {len(labelled)} labelled records;"
+        f"backtest on {len(answered)} of the newest {len(labelled)} labelled records;"
         f" {len(labelled) - len(fresh)} left out as one of the models was trained on them,"
-        f" {len(fresh) - len(fit)} as one of them does not take them"
+        f" {len(fresh) - len(answered)} as one of them does not take them"
     )
     lines += [may_flatter(name) for name, model in models if not model.envelope.trained_to]
-    if not fit:
+    if not answered:
         return [*lines, "nothing to compare on; try again when there are newer records"]
-    rights = [(name, _right(model, fit)) for name, model in models]
-    lines += [score(name, right) for name, right in rights]
+    names, rights = [name for name, _ in models], [*zip(*answered, strict=True)]
+    lines += map(score, names, rights)
     if len(rights) == 2:
-        lines.append(difference(*rights[0], *rights[1]))
+        lines.append(difference(names[0], rights[0], names[1], rights[1]))
     return lines
 
 
@@ -84,16 +86,19 @@ def may_flatter(name: str) -> str:
 
 def _fits(found: Found, envelope: Envelope) -> bool:
     features = found.record.features
-    return len(features) == envelope.features and (envelope.accepts_missing or None not in features)
+    return len(features) == envelope.features and envelope.wrongly_null(features) is None
 
 
-def _right(model: Model, found: Sequence[Found]) -> list[bool]:
-    """Tell of each record whether the model predicts its label."""
-    right: list[bool] = []
+def _right(model: Model, found: Sequence[Found]) -> list[bool | None]:
+    """Tell of each record whether the model predicts its label, ``None`` where it raises."""
+    right: list[bool | None] = []
     for start in tqdm(range(0, len(found), BATCH), disable=not sys.stderr.isatty(), leave=False):
         batch = [each.record for each in found[start : start + BATCH]]
-        labels, _ = model.predict(np.array([each.features for each in batch], dtype=np.float64))
-        right += [a == each.label for a, each in zip(labels, batch, strict=True)]
+        answers = model.answers(np.array([each.features for each in batch], dtype=np.float64))
+        right += [
+            None if isinstance(answer, str) else answer[0] == each.label
+            for answer, each in zip(answers, batch, strict=True)
+        ]
     return right
 
 

@@ -12,10 +12,6 @@ from stream.classifier import Model
 from stream.models import Envelope, ModelError
 from stream.records import Prediction, RecordError, decode_record
 
-PROBABILITY_TOLERANCE = 1e-6
-LABEL_TOLERANCE = 1e-9
-"""How near to the threshold a probability must be for the label to be either."""
-
 _BATCH = 5_000
 
 
@@ -72,6 +68,9 @@ class Recompute:
         if len(record.features) != envelope.features:
             expected = f"a record of the model's {envelope.features} features"
             raise output.violation("I6", expected, str(len(record.features)))
+        if (index := envelope.wrongly_null(record.features)) is not None:
+            expected = f"a rejected record: features[{index}] is null"
+            raise output.violation("I6", expected, f"predicted by model {prediction.model}")
         waiting = self._waiting
         if waiting and (len(waiting) == _BATCH or waiting[-1][1].model != prediction.model):
             self.finish()
@@ -96,22 +95,11 @@ class Recompute:
         for (output, prediction, _), label, probability in zip(
             waiting, labels, probabilities, strict=True
         ):
-            if not _same(prediction, label, probability, model.envelope.threshold):
+            published = prediction.prediction, prediction.probability
+            if not model.agree((label, probability), published):
                 raise output.violation(
                     "I6",
                     f"prediction {label} probability {probability} of model {version}",
                     f"{prediction.prediction} and {prediction.probability}",
                 )
         self._findings.checked["I6"] += len(waiting)
-
-
-def _same(
-    prediction: Prediction, label: int, probability: float | None, threshold: float | None
-) -> bool:
-    published = prediction.probability
-    if probability is None or published is None:
-        return probability is published and label == prediction.prediction
-    either = abs(probability - (0.5 if threshold is None else threshold)) < LABEL_TOLERANCE
-    return abs(probability - published) <= PROBABILITY_TOLERANCE and (
-        either or label == prediction.prediction
-    )

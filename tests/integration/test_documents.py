@@ -55,4 +55,4 @@ def test_the_producer_of_the_document_is_predicted(
     eventually(lambda: topics.answered() == 3, 90)
     assert [p["id"] for p in topics.predictions()] == [0, 2]
     (rejected,) = topics.rejected()
-    assert "accepts no missing features" in rejected["reason"]
+    assert "accepts none there" in rejected["reason"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,25 +10,37 @@ from typing import Any
 
 import joblib
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.metrics import make_scorer, recall_score
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+)
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from modelgenerator.publish import publish as publish_and_wait
 from modelgenerator.publish.__main__ import main as command
 from stream.models import ModelError
 from stream.records import Record, Schema, encode_record
 from tests.services import Services, eventually
-from tests.topics import Topics, regression
-from tests.unit.classifiers import Hanging, Sign
+from tests.topics import Topics, await_serving, regression
+from tests.unit.classifiers import Apart, Hanging, Sign
 
 NAMES = ["age", "hours", "zone"]
 
@@ -114,7 +127,9 @@ def test_a_pipeline_fitted_on_a_data_frame_serves_the_stream_unchanged(
     assert [p["prediction"] for p in topics.predictions()] == model.predict(found).tolist()
     assert topics.check().recomputed == 300
     assert topics.models()[0]["feature_names"] in (NAMES, None)
-    assert topics.models()[0]["accepts_missing"] is True
+    accepted = topics.models()[0]["accepts_missing"], topics.models()[0]["accepts_missing_in"]
+    in_numbers = name == "an encoder that raises on what it has not seen"
+    assert accepted == ((False, [0, 1]) if in_numbers else (True, None))
 
 
 def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
@@ -133,7 +148,9 @@ def test_a_record_of_a_category_that_a_model_has_not_seen_is_rejected_alone(
     start("predictor")
     eventually(lambda: topics.answered() == 102, 90)
     assert len(topics.predictions()) == 100
-    assert ["unknown categories" in r["reason"] for r in topics.rejected()] == [True, True]
+    unknown, null = (rejected["reason"] for rejected in topics.rejected())
+    assert "unknown categories" in unknown
+    assert null == "features[2] 'zone': null, and model 1 accepts none there"
     topics.check()
 
 
@@ -167,16 +184,123 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     }
 
 
-def test_a_model_with_a_threshold_of_its_own_keeps_it(topics: Topics) -> None:
-    topics.write(10)
-    matrix = np.random.default_rng(0).normal(size=(200, 2))
-    own = FixedThresholdClassifier(LogisticRegression(), threshold=0.3)
-    publish(own.fit(matrix, matrix[:, 0] > 0))
-    publish(own, threshold=0.4)
-    own.set_params(response_method="decision_function", threshold=1.5)
-    with pytest.raises(ModelError, match="has to be one of the probability"):
-        publish(own)
-    assert [model["threshold"] for model in topics.models()] == [0.3, 0.4]
+OWN_RULES: list[Any] = [
+    GridSearchCV(
+        FixedThresholdClassifier(LogisticRegression(), threshold=0.2), {"estimator__C": [0.1, 1]}
+    ),
+    make_pipeline(
+        StandardScaler(),
+        TunedThresholdClassifierCV(
+            LogisticRegression(),
+            scoring=make_scorer(recall_score, pos_label=0),
+            response_method="decision_function",
+        ),
+    ),
+    VotingClassifier([("a", LogisticRegression()), ("b", LinearSVC()), ("c", GaussianNB())]),
+    SVC(probability=True, gamma=10, random_state=0),
+    RandomForestClassifier(4, max_depth=2, random_state=0),
+    LogisticRegression(),
+]
+
+
+def test_what_is_served_is_what_the_published_models_predict_says_until_a_threshold_is_given(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    matrix = np.random.default_rng(0).normal(size=(200, 2)).round(1)
+    noisy = matrix[:, 0] + np.random.default_rng(1).normal(size=200) > 0
+    topics.write(300)
+    start("predictor")
+    for version, model in enumerate(OWN_RULES, start=1):
+        assert publish(model.fit(matrix, noisy), pin=False) == version
+        await_serving(topics, version)
+    records = {
+        topic.offset: orjson.loads(topic.value)
+        for topic in topics.records(topics.settings.data_topic)
+    }
+    for version, model in enumerate(OWN_RULES, start=1):
+        served = [p for p in topics.predictions() if p["model"] == version]
+        asked = np.array([records[p["source"][1]]["features"] for p in served])
+        assert [p["prediction"] for p in served] == model.predict(asked).astype(int).tolist()
+    rules = [model["rule"] for model in topics.models()]
+    assert rules == ["predict", "predict", None, "predict", "predict", None]
+
+    path = tmp_path / "model.joblib"
+    joblib.dump(OWN_RULES[0], path)
+    done = start.python(
+        "-m", "modelgenerator.publish", str(path), "--threshold", "0.8", "--no-wait"
+    )
+    said = (
+        r"0\.8 or more is label 1, not its own predict: these differ on [1-9]\d* of (\d+) records"
+    )
+    (count,) = re.findall(said, done.stdout)
+    assert int(count) == topics.written() + 8
+    await_serving(topics, len(OWN_RULES) + 1)
+    served = [p for p in topics.predictions() if p["model"] == len(OWN_RULES) + 1]
+    assert {p["prediction"] == (p["probability"] >= 0.8) for p in served} == {True}
+    recomputed = topics.check().recomputed
+    verified = json.loads(start.python("-m", "predictor.verify", "--json").stdout)
+    assert verified["checked"]["I6"] == recomputed == len(topics.predictions())
+
+
+def test_a_model_that_answers_by_chance_is_not_published(topics: Topics) -> None:
+    topics.write(100)
+    with pytest.raises(ModelError, match=r"it answers \d+ of 108 records otherwise"):
+        publish(fitted(DummyClassifier(strategy="uniform")))
+    assert topics.models() == []
+
+
+def test_a_null_is_predicted_where_the_model_accepts_it_and_rejected_by_name_elsewhere(
+    topics: Topics, start: Services
+) -> None:
+    found, labels = frame(300)
+    columns = ColumnTransformer([("age", SimpleImputer(), ["age"])], remainder="passthrough")
+    topics.describe(Schema(NAMES, "label", "1"))
+    write(topics, found, labels)
+    model = make_pipeline(columns, LogisticRegression()).fit(found, labels)
+    assert publish(model, pin=False) == 1
+    topics.write_values(
+        [
+            b'{"id":300,"features":[null,1,2],"label":1}',
+            b'{"id":301,"features":[null,null,2],"label":1}',
+            b'{"id":302,"features":[40,1,null],"label":1}',
+        ]
+    )
+    start("predictor")
+    eventually(lambda: topics.answered() == 303, 90)
+    assert [r["reason"] for r in topics.rejected()] == [
+        "features[1] 'hours': null, and model 1 accepts none there",
+        "features[2] 'zone': null, and model 1 accepts none there",
+    ]
+    assert topics.predictions()[-1]["source"] == [0, 300]
+    published = topics.models()[0]
+    assert (published["accepts_missing"], published["accepts_missing_in"]) == (False, [0])
+    assert topics.check().recomputed == 301
+    assert start.python("-m", "predictor.verify").returncode == 0
+
+
+def test_records_with_nulls_that_a_model_takes_only_alone_are_rejected_and_it_goes_on_serving(
+    topics: Topics, start: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics.write(100)
+    topics.publish(
+        1,
+        HistGradientBoostingClassifier().fit([[0, 1], [1, 2]] * 20, [0, 1] * 20),
+        accepts_missing=True,
+    )
+    path = tmp_path / "model.joblib"
+    joblib.dump(Apart(), path)
+    assert main([str(path)]) == 0
+    assert "in 2 of 2 features, but not in all of these at once" in capsys.readouterr().out
+    topics.write_values([b'{"id":1,"features":[null,null],"label":1}'] * 100)
+    topics.write_values([b'{"id":1,"features":[1,null],"label":1}'])
+    start("predictor")
+    eventually(lambda: topics.answered() == 201, 90)
+    assert len(topics.rejected()) == 100
+    assert {p["model"] for p in topics.predictions()} == {2}
+    assert {s["status"] for s in topics.statuses()} == {"serving"}
+    assert main([str(path), "--backtest", "--dry-run"]) == 0
+    assert "101 of the newest 201 labelled records" in capsys.readouterr().err
+    topics.check()
 
 
 def fitted(model: Any, width: int = 2, labels: tuple[Any, Any] = (0, 1)) -> Any:

@@ -69,6 +69,18 @@ class Sign:
         return (matrix[:, 0] > 0).astype(int)
 
 
+class Apart(Sign):
+    """Takes a null in any one feature, but not in two at once."""
+
+    n_features_in_ = 2
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict, or raise where a record has two nulls."""
+        if (np.isnan(matrix).sum(axis=1) > 1).any():
+            raise ArithmeticError("two nulls at once")
+        return super().predict(matrix)
+
+
 class Once(Sign):
     """Answers its probe, which predicts more than once, and nothing after it."""
 

@@ -16,6 +16,7 @@ from tests.histories import (
     RECORDS,
     Broken,
     Made,
+    by_its_own_predict,
     correct_history,
     history_with_a_batch,
     model_record,
@@ -58,6 +59,10 @@ def test_a_correct_history_holds(tmp_path: Path) -> None:
     assert (report.models, report.swaps) == ({1, 2, 3}, 3)
     assert report.unlabelled == 1
     assert report.seen == 6
+
+
+def test_the_rule_of_the_envelope_decides_how_a_label_is_checked(tmp_path: Path) -> None:
+    assert checked(by_its_own_predict(correct_history()), tmp_path).recomputed == RECORDS - 1
 
 
 def test_a_batch_that_cannot_be_decoded_is_rejected_as_one(tmp_path: Path) -> None:

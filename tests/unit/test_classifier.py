@@ -53,7 +53,19 @@ def test_a_probability_that_is_the_threshold_gives_label_1_and_one_half_gives_0_
     assert Model(envelope(), Undecided()).predict(X[:1])[0] == [0]
 
 
+@pytest.mark.parametrize("threshold", [None, 0.9])
+def test_with_the_rule_predict_the_label_is_what_the_model_says_and_the_probability_stays(
+    threshold: float | None,
+) -> None:
+    own = FixedThresholdClassifier(LogisticRegression(), threshold=0.3).fit(X, Y)
+    model = load(envelope(rule="predict", threshold=threshold), pickled(own))
+    assert model.predict(X) == (own.predict(X).tolist(), own.predict_proba(X)[:, 1].tolist())
+    assert model.predict(X)[0] != Model(envelope(), own).predict(X)[0]
+
+
 class Undecided:
+    classes_ = (0, 1)
+
     def predict_proba(self, matrix: Any) -> Any:
         return np.full((len(matrix), 2), 0.5)
 
@@ -73,6 +85,8 @@ def test_missing_features_reach_a_model_that_accepts_them() -> None:
 def test_a_model_that_claims_to_accept_missing_features_is_probed_with_one() -> None:
     with pytest.raises(ModelError, match="NaN"):
         load(envelope(accepts_missing=True), pickled(LogisticRegression().fit(X, Y)))
+    with pytest.raises(ModelError, match="NaN"):
+        load(envelope(accepts_missing_in=[1]), pickled(LogisticRegression().fit(X, Y)))
 
 
 @pytest.mark.parametrize(
@@ -105,9 +119,22 @@ class NotFinite:
         return np.full((len(matrix), 2), np.nan)
 
 
-def test_a_probability_that_is_not_finite_is_a_model_error() -> None:
-    with pytest.raises(ModelError, match="not finite"):
-        Model(envelope(), NotFinite()).predict(X)
+class Beyond(NotFinite):
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def predict_proba(self, matrix: Any) -> Any:
+        return np.tile([1 - self.probability, self.probability], (len(matrix), 1))
+
+
+@pytest.mark.parametrize("classifier", [NotFinite(), Beyond(1.3), Beyond(-0.1)])
+def test_a_probability_that_is_not_within_0_and_1_is_a_model_error(classifier: Any) -> None:
+    with pytest.raises(ModelError, match="not within 0 and 1"):
+        Model(envelope(), classifier).predict(X)
+
+
+def test_a_probability_that_is_rounded_beyond_1_is_1() -> None:
+    assert Model(envelope(), Beyond(1.0000000000000002)).predict(X[:1]) == ([1], [1.0])
 
 
 SCHEMA = Schema(["age", "hours"], "income", ">50K")
@@ -122,6 +149,8 @@ SCHEMA = Schema(["age", "hours"], "income", ">50K")
         ({"feature_names": ["age", "height"]}, "feature 1 of the stream is 'hours'"),
         ({"feature_names": ["hours", "age"]}, "feature 0 of the stream is 'age'"),
         ({"feature_names": ["age"]}, "2, but 1 feature_names"),
+        ({"rule": "later"}, "rule: expected predict or null, got 'later'"),
+        ({"accepts_missing_in": [0, 2]}, "accepts_missing_in: more than the 2 features"),
         ({"probe": [1.0, None, 3.0]}, "2, but a probe of 3"),
     ],
 )

@@ -71,6 +71,8 @@ def test_every_field_round_trips() -> None:
         restores=4,
         threshold=0.3,
         pinned=True,
+        rule="predict",
+        accepts_missing_in=[1],
     )
     (message,) = pack(full, b"pickle", KEY)
     part = unpack(message.value)
@@ -174,6 +176,10 @@ def test_the_signature_of_one_part_does_not_fit_another(trusted: TrustedKeys) ->
         ("probe", 1.0),
         ("probe", [1.0, "2"]),
         ("probe", [True, 1.0]),
+        ("rule", 1),
+        ("accepts_missing_in", [-1]),
+        ("accepts_missing_in", ["age"]),
+        ("accepts_missing_in", 1),
         ("sha256", None),
         ("part", 0),
         ("part", 2),
@@ -190,7 +196,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
         unpack(orjson.dumps({**fields, field: value}))
 
 
-ADDED = {"threshold", "pinned", "after", "probe", "stream"}
+ADDED = {"threshold", "pinned", "after", "probe", "stream", "rule", "accepts_missing_in"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
@@ -226,6 +232,24 @@ def test_a_record_counts_as_trained_on_up_to_the_highest_offset_of_its_partition
     ]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "features", "expected"),
+    [
+        ({}, [1.0, None], 1),
+        ({}, [1.0, 2.0], None),
+        ({"accepts_missing": True}, [None, None], None),
+        ({"accepts_missing_in": [1]}, [1.0, None], None),
+        ({"accepts_missing_in": [1]}, [None, None], 0),
+        ({"accepts_missing_in": [1, 0]}, [None, None], None),
+        ({"accepts_missing_in": []}, [None, None], 0),
+    ],
+)
+def test_a_null_is_wrong_where_the_envelope_does_not_accept_it(
+    accepted: dict[str, Any], features: list[float | None], expected: int | None
+) -> None:
+    assert envelope(**accepted).wrongly_null(features) == expected
+
+
 OTHERS: dict[str, Any] = {
     "version": 2,
     "recipe": "other",
@@ -249,6 +273,8 @@ OTHERS: dict[str, Any] = {
     "after": 5,
     "probe": [0.5, None],
     "stream": "another",
+    "rule": "predict",
+    "accepts_missing_in": [1],
     "part": 2,
     "parts": 2,
     "pickle": base64.b64encode(b"other").decode(),

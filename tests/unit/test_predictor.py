@@ -19,7 +19,7 @@ from predictor.tally import Tally
 from stream.classifier import Matrix, Model
 from stream.records import Record, Rejected, encode_record
 from stream.service import Stop, Stopped
-from tests.unit.classifiers import Sign, model
+from tests.unit.classifiers import Apart, Sign, model
 
 
 def consumed(
@@ -109,7 +109,7 @@ def test_a_key_too_long_to_go_on_rejects_the_record() -> None:
         (b'{"id": 1, "features": [1]}', "features: expected 2 numbers, got 1"),
         (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
         (b'{"id": 1, "features": [true, 2]}', "features[0]: expected a number or null, got bool"),
-        (b'{"id": 1, "features": [1, null]}', "features[1]: null, and model 7 accepts no missing"),
+        (b'{"id": 1, "features": [1, null]}', "features[1]: null, and model 7 accepts none there"),
         (None, "value: expected a JSON object, got null"),
     ],
 )
@@ -122,6 +122,28 @@ def test_a_bad_record_is_rejected_with_its_reason_and_the_stream_goes_on(
     assert rejected.source == (0, 5)
     assert [p.n for p, _ in outcome.predictions] == [1, 2]
     assert outcome.tallies[0].rejected == 1
+
+
+def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_none() -> None:
+    names = ["age", "zo\nne"]
+    new = model(7, feature_names=names, accepts_missing_in=[0])
+    records = [consumed(5, [None, 1.0]), consumed(6, [1.0, None]), consumed(7, [None, None])]
+    outcome = predict_unit(records, new, None, {0: Tally()})
+    assert [p.source[1] for p, _ in outcome.predictions] == [5]
+    reason = r"features[1] 'zo\nne': null, and model 7 accepts none there"
+    assert [(r.source[1], r.reason) for r in outcome.rejected] == [(6, reason), (7, reason)]
+
+
+def test_a_record_without_features_that_may_be_null_alone_is_rejected_and_bars_no_model() -> None:
+    new, old = model(8, Apart(), accepts_missing_in=[0, 1]), model(7, accepts_missing=True)
+    records = [consumed(i, [None, None] if i % 10 else [None, 1.0]) for i in range(100)]
+    outcome = predict_unit(records, new, old, {0: Tally()})
+    assert [p.source[1] for p, _ in outcome.predictions] == list(range(0, 100, 10))
+    assert {r.reason for r in outcome.rejected} == {
+        "model error: ArithmeticError: two nulls at once"
+    }
+    with pytest.raises(BrokenModelError):
+        predict_unit(records, model(8, Apart(), accepts_missing=True), old, {0: Tally()})
 
 
 def test_a_rejected_record_keeps_its_size_and_its_first_thousand_bytes() -> None:

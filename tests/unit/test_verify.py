@@ -23,6 +23,7 @@ from tests.histories import (
     RECORDS,
     Broken,
     Made,
+    by_its_own_predict,
     classifier,
     correct_history,
     history_with_a_batch,
@@ -94,6 +95,10 @@ def test_a_correct_history_is_checked_whole_and_holds() -> None:
     assert not findings.not_checked
     assert (findings.predictions, findings.rejected) == (RECORDS - 1, 1)
     assert (findings.models, findings.swapped_to) == ({1, 2, 3}, {2, 3})
+
+
+def test_the_rule_of_the_envelope_decides_how_a_label_is_checked() -> None:
+    assert verified(by_its_own_predict(correct_history())).checked["I6"] == RECORDS - 1
 
 
 def test_each_offset_of_a_batch_that_cannot_be_decoded_counts_in_I1() -> None:  # noqa: N802 - the invariant's name

@@ -1,0 +1,190 @@
+"""How a model is to be served, found out by trying it: its probe, its nulls, its rule."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
+
+from stream.classifier import Answer, Matrix, Model, probe
+from stream.models import Envelope, ModelError
+
+Features = Sequence[float | None]
+
+RECORDS = 2_000
+NUMBERS = 1_000_000
+"""Newest records that a model is tried on, and how many features they have together, at most."""
+
+SECONDS = 5.0
+"""How long they may take to be predicted once; a slower model is tried on fewer."""
+
+PROBES = 200
+"""Newest records that are tried as a probe."""
+
+NULL_TRIALS = 1_000
+NULLABLE = 10_000
+"""Features that may be null if not all may, at most: the envelope lists them."""
+
+_KNOWN = (HistGradientBoostingClassifier, LogisticRegression)
+"""Classes whose `predict` is 1 where the probability is above one half, up to rounding."""
+
+_ROWS = 100
+
+
+def tried(
+    classifier: Any, envelope: Envelope, newest: Sequence[Features]
+) -> tuple[Envelope, list[str]]:
+    """Try a model, and say in its envelope how it is to be served.
+
+    Its own `predict` decides the labels, unless the envelope has a threshold, or `predict` is known
+    to be a probability above one half and is that on all records tried.
+
+    Parameters
+    ----------
+    newest : sequence of features
+        Of the newest records, the newest first. Those with another number of features are left out.
+
+    Returns
+    -------
+    envelope : Envelope
+        With `probe`, `accepts_missing`, `accepts_missing_in` and `rule`.
+    remarks : list of str
+        What the publisher should know, a line each.
+
+    Raises
+    ------
+    ModelError
+        When the model does not answer the same when it is asked again, or its own `predict` gives
+        no labels though it gives probabilities.
+    """
+    newest = [row for row in newest if len(row) == envelope.features]
+    if hasattr(classifier, "predict_proba") and envelope.threshold is None:
+        envelope = replace(envelope, rule=None if _is_known(classifier) else "predict")
+    with warnings.catch_warnings(), threadpool_limits(1):  # several are slower on few records
+        warnings.simplefilter("ignore")
+        envelope = _with_probe(classifier, envelope, newest)
+        envelope, of_nulls = _with_nulls(classifier, envelope)
+        envelope, of_labels = _with_rule(classifier, envelope, _rows(envelope, newest))
+    return envelope, of_nulls + of_labels
+
+
+def record_limit(features: int) -> int:
+    """Return on how many records a model of so many features is tried, at most."""
+    return min(RECORDS, NUMBERS // features + 1)
+
+
+def _with_rule(classifier: Any, envelope: Envelope, rows: Matrix) -> tuple[Envelope, list[str]]:
+    """Compare the labels by the envelope with those by the other rule."""
+    served, known = Model(envelope, classifier), _is_known(classifier)
+    answers = _answers(served, rows)
+    if not known:
+        _check_answers_again(served, rows, answers)
+    if not hasattr(classifier, "predict_proba"):
+        return envelope, []
+    by_predict = replace(envelope, threshold=None, rule="predict")
+    other = replace(envelope, rule=None) if envelope.rule else by_predict
+    labels = [
+        (answer[0], other_answer[0])
+        for answer, other_answer in zip(
+            answers, _answers(Model(other, classifier), rows), strict=False
+        )
+        if not isinstance(answer, str) and not isinstance(other_answer, str)
+    ]
+    differ = sum(label != other_label for label, other_label in labels)
+    if known and (envelope.threshold is not None or not differ):
+        return envelope, []
+    if envelope.threshold is None:
+        how = "its own predict decides the labels, not a probability above one half"
+        envelope = by_predict
+    else:
+        how = f"a probability of {envelope.threshold:g} or more is label 1, not its own predict"
+    return envelope, [f"{how}: these differ on {differ} of {len(labels)} records tried"]
+
+
+def _check_answers_again(model: Model, rows: Matrix, answers: Sequence[Answer]) -> None:
+    again = _answers(model, rows[: len(answers)][::-1])
+    pairs = zip(reversed(answers), again, strict=False)
+    if changed := sum(not model.agree(*pair) for pair in pairs):
+        raise ModelError(
+            f"asked again in another order, it answers {changed} of {len(again)} records otherwise;"
+            " a prediction has to depend on its record alone: does it need a random_state?"
+        )
+
+
+def _is_known(classifier: Any) -> bool:
+    while type(classifier) is Pipeline:
+        classifier = classifier.steps[-1][1]
+    return type(classifier) in _KNOWN
+
+
+def _with_probe(classifier: Any, envelope: Envelope, newest: Sequence[Features]) -> Envelope:
+    """Take a record that the model predicts as its probe, if it does not predict random numbers."""
+    whole_first = sorted(newest[:PROBES], key=lambda row: None in row)
+    for row in (None, *map(list, whole_first)):
+        found = replace(envelope, probe=row)
+        if Model(found, classifier).predicts(probe(found)):
+            return found
+    if envelope.rule and Model(replace(envelope, rule=None), classifier).predicts(probe(envelope)):
+        try:
+            Model(envelope, classifier).predict(probe(envelope))
+        except ModelError as error:
+            raise ModelError(f"{error}; with a threshold, its probabilities decide") from None
+    return envelope
+
+
+def _with_nulls(classifier: Any, envelope: Envelope) -> tuple[Envelope, list[str]]:
+    """Find the features that may be null: all at once, else by halves."""
+    model, row = Model(envelope, classifier), probe(envelope)[:1]
+    waiting = [range(envelope.features)] if model.predicts(row) else []
+    accepted: list[int] = []
+    trials = 0
+    while waiting and trials < NULL_TRIALS:
+        trials += 1
+        columns = waiting.pop()
+        if model.predicts(_without(row, columns)):
+            accepted += columns
+        elif len(columns) > 1:
+            middle = len(columns) // 2
+            waiting += [columns[middle:], columns[:middle]]
+    if trials == 1 and accepted:
+        return replace(envelope, accepts_missing=True), []
+    remark = f"null is accepted in {len(accepted)} of {envelope.features} features"
+    if accepted and not model.predicts(_without(row, accepted)):
+        remark += ", but not in all of these at once"
+    if untried := sum(map(len, waiting)):
+        remark += f"; {untried} were not tried"
+    found = replace(envelope, accepts_missing_in=accepted[:NULLABLE] or None)
+    return found, [remark] if accepted or untried else []
+
+
+def _without(row: Matrix, columns: Sequence[int]) -> Matrix:
+    row = row.copy()
+    row[:, columns] = np.nan
+    return row
+
+
+def _rows(envelope: Envelope, newest: Sequence[Features]) -> Matrix:
+    """Return the probe and the newest records that would not be rejected for their nulls."""
+    accepted = [row for row in newest if envelope.wrongly_null(row) is None]
+    accepted = accepted[: record_limit(envelope.features)]
+    records = np.array(accepted, dtype=np.float64).reshape(-1, envelope.features)
+    return np.vstack([probe(envelope), records])
+
+
+def _answers(model: Model, rows: Matrix) -> list[Answer]:
+    """Return what a model answers within the time that there is."""
+    end = time.monotonic() + SECONDS
+    answers: list[Answer] = []
+    for start in range(0, len(rows), _ROWS):
+        if time.monotonic() > end:
+            break
+        answers += model.answers(rows[start : start + _ROWS], lambda: time.monotonic() > end)
+    return answers
