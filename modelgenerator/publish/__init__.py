@@ -23,7 +23,6 @@ import sklearn
 
 from modelgenerator.labelled import tables
 from modelgenerator.publish.checks import prepared, read_stream
-from modelgenerator.publish.newest import not_yet_written
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -100,11 +99,10 @@ def publish(
     key = own_key(settings, make=False)
     with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of feature names, which arrays do not have
-        stream = read_stream(consumer, settings, stop)
         envelope, pickle, remarks = prepared(
             model,
             sklearn.__version__,
-            stream,
+            read_stream(consumer, settings, stop),
             threshold=threshold,
             recipe=recipe,
             reason=reason,
@@ -112,7 +110,7 @@ def publish(
             trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
             pinned=pin,
         )
-        said += [*remarks, *not_yet_written(envelope.trained_to, stream.newest)]
+        said += remarks
         version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
         if wait and not await_verdict(consumer, settings, version, wait):
             said.append(unanswered(version, wait))

@@ -25,7 +25,6 @@ from modelgenerator.labelled.tables import TableError, trained_to
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import prepared, read_stream
 from modelgenerator.publish.files import load
-from modelgenerator.publish.newest import not_yet_written
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -119,8 +118,6 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             trained_to=highest(options.trained_to),
             pinned=not options.no_pin,
         )
-        for line in not_yet_written(envelope.trained_to, stream.newest):
-            print(line, file=sys.stderr)
         # On stderr with --dry-run, whose envelope may go to a program.
         out = sys.stderr if options.dry_run else sys.stdout
         print(*remarks, sep="\n", end="\n" * bool(remarks), file=out)

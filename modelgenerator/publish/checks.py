@@ -12,7 +12,7 @@ from kafka import KafkaConsumer
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publish.by_position import by_position
 from modelgenerator.publish.classifiers import check_is_classifier
-from modelgenerator.publish.newest import Found, newest_records, width
+from modelgenerator.publish.newest import Found, newest_records, not_yet_written, width
 from modelgenerator.settings import Settings
 from modelgenerator.trial import record_limit, tried
 from stream import classifier
@@ -92,10 +92,11 @@ def prepared(
         pickle = pickled(model)
         foreign = any(a == "__main__" for _, a, _ in pickletools.genops(pickles.dumps(model)))
     except Exception as error:  # noqa: BLE001 - a foreign model may raise anything
-        raise ModelError(f"cannot be pickled: {type(error).__name__}: {error}"[:300]) from None
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot be pickled: {type(error).__name__}: {reason}"[:300]) from None
     if foreign:
         raise ModelError(
             "it uses a class or function of __main__, the notebook or script, which predictors do"
             " not have; put it in a package that is installed there"
         )
-    return envelope, pickle, remarks
+    return envelope, pickle, [*remarks, *not_yet_written(envelope.trained_to, stream.newest)]
