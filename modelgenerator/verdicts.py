@@ -22,7 +22,7 @@ from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses
 from stream import reading
 from stream.model_topic import ModelTopic, StoredModel
 from stream.records import RecordError, Status, decode_status
-from stream.service import Stop
+from stream.service import Fatal, Stop
 
 WAIT_SECONDS = 30.0
 """How long a command waits for a predictor to say what it does with a new model, by default."""
@@ -30,7 +30,7 @@ WAIT_SECONDS = 30.0
 LISTING = "python -m modelgenerator.models"
 
 
-class NotServed(Exception):
+class NotServed(Fatal):
     """A model that was published, and that a predictor has refused or barred."""
 
 

@@ -23,7 +23,6 @@ from modelgenerator.files import whole_file
 from modelgenerator.labelled.tables import (
     ENDINGS,
     PLACE,
-    TableError,
     as_parquet,
     columns,
     write_csv,
@@ -82,10 +81,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         if not count:
             raise Fatal(f"{topic}: no labelled record, nothing was written; left out: {left}")
         if text != written:
-            try:
-                as_parquet(text, written, names)
-            except TableError as error:
-                raise Fatal(f"{path}: {error}") from None
+            as_parquet(text, written, names)
     print(f"wrote {count:,} labelled records of {topic} to {path}, {width} features each")
     print(f"left out: {left}")
     if schema and (renamed := [n for n in names[len(PLACE) : -1] if n not in schema]):

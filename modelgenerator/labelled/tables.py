@@ -15,6 +15,7 @@ import duckdb
 
 from modelgenerator.publish.newest import Found
 from stream.models import instant
+from stream.service import Fatal
 
 ENDINGS = (".csv", ".parquet")
 PLACE = {"partition": "INTEGER", "offset": "BIGINT", "timestamp": "TIMESTAMP", "id": "VARCHAR"}
@@ -27,8 +28,8 @@ _CELLS, _FEWEST_ROWS = 2**21, 2_048
 """Size of a row group of Parquet, which is held in memory, and fewest rows that it may have."""
 
 
-class TableError(ValueError):
-    """A table that cannot be read; the message says why."""
+class TableError(Fatal):
+    """A table that cannot be read or written; the message says why."""
 
 
 def columns(names: Sequence[str] | None, width: int) -> list[str]:

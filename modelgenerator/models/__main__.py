@@ -24,7 +24,7 @@ from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
-from modelgenerator.verdicts import NotServed, add_wait_options, print_verdict
+from modelgenerator.verdicts import add_wait_options, print_verdict
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
@@ -99,8 +99,6 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             work(options, settings, consumer)
         except ModelError as error:
             raise Fatal(f"model {options.version} cannot be loaded: {error}") from None
-        except NotServed as error:
-            raise Fatal(str(error)) from None
     return 0
 
 

@@ -28,7 +28,7 @@ from modelgenerator.publish.files import load
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
-from modelgenerator.verdicts import NotServed, add_wait_options, print_verdict
+from modelgenerator.verdicts import add_wait_options, print_verdict
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
@@ -96,8 +96,6 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         _publish(options, settings)
     except (ModelError, NotPublished) as error:
         raise Fatal(f"{options.model}: not published: {error}") from None
-    except NotServed as error:
-        raise Fatal(str(error)) from None
     return 0
 
 
