@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,8 @@ def tried(
     Raises
     ------
     ModelError
-        When the model does not answer the same when it is asked again, or its own `predict` gives
-        no labels though it gives probabilities.
+        When the model does not answer the same when it is asked again, or only one of its methods
+        answers.
     """
     newest = [row for row in newest if len(row) == envelope.features]
     if hasattr(classifier, "predict_proba") and envelope.threshold is None:
@@ -132,12 +133,21 @@ def _with_probe(classifier: Any, envelope: Envelope, newest: Sequence[Features])
         found = replace(envelope, probe=row)
         if Model(found, classifier).predicts(probe(found)):
             return found
-    if envelope.rule and Model(replace(envelope, rule=None), classifier).predicts(probe(envelope)):
-        try:
-            Model(envelope, classifier).predict(probe(envelope))
-        except ModelError as error:
-            raise ModelError(f"{error}; with a threshold, its probabilities decide") from None
+    if envelope.rule:
+        _check_methods(classifier, envelope)
     return envelope
+
+
+def _check_methods(classifier: Any, envelope: Envelope) -> None:
+    """Check whether only one of `predict` and `predict_proba` raises."""
+    rows = probe(envelope)
+    try:
+        Model(envelope, classifier).predict(rows)
+    except ModelError as error:
+        if Model(replace(envelope, rule=None), classifier).predicts(rows):
+            raise ModelError(f"{error}; with a threshold, its probabilities decide") from None
+        if Model(envelope, SimpleNamespace(predict=classifier.predict)).predicts(rows):
+            raise ModelError(f"{error}; its predict can serve without predict_proba") from None
 
 
 def _with_nulls(classifier: Any, envelope: Envelope) -> tuple[Envelope, list[str]]:

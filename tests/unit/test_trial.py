@@ -236,6 +236,18 @@ def test_a_predict_that_gives_no_labels_is_refused_unless_a_threshold_takes_its_
     assert set(load(found, pickled(model)).predict(X)[0]) == {1}
 
 
+class Voting(Cautious):
+    """Has a predict_proba that always raises."""
+
+    def predict_proba(self, matrix: Matrix) -> Any:
+        raise AttributeError("predict_proba is not available when voting='hard'")
+
+
+def test_a_predict_proba_that_always_raises_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ModelError, match=r"not available when .*; its predict can serve without"):
+        tried(Voting().fit(X, Y), envelope(), NEWEST)
+
+
 def test_a_slow_model_is_tried_on_fewer_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "SECONDS", 0.0)
     _, remarks = tried(Cautious().fit(X, Y), envelope(), NEWEST)
