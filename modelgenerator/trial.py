@@ -166,12 +166,13 @@ def _with_nulls(classifier: Any, envelope: Envelope) -> tuple[Envelope, list[str
             waiting += [columns[middle:], columns[:middle]]
     if trials == 1 and accepted:
         return replace(envelope, accepts_missing=True), []
+    accepted = accepted[:NULLABLE]
     remark = f"null is accepted in {len(accepted)} of {envelope.features} features"
     if accepted and not model.predicts(_without(row, accepted)):
         remark += ", but not in all of these at once"
     if untried := sum(map(len, waiting)):
         remark += f"; {untried} were not tried"
-    found = replace(envelope, accepts_missing_in=accepted[:NULLABLE] or None)
+    found = replace(envelope, accepts_missing_in=accepted or None)
     return found, [remark] if accepted or untried else []
 
 

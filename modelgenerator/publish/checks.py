@@ -65,11 +65,8 @@ def prepared(
 
     Parameters
     ----------
-    model : object
-        Fitted classifier or pipeline.
     made_with : str
         The version of scikit-learn that it was made with.
-    stream : Stream
     **said
         What else the envelope says, as in `describe`.
 

@@ -317,6 +317,13 @@ def test_what_is_not_tried_within_a_thousand_calls_is_not_accepted_and_that_is_s
     assert remarks[0].endswith("were not tried")
 
 
+def test_the_envelope_lists_ten_thousand_features_at_most() -> None:
+    model = wide(20_000, refused=[0])
+    found, remarks = tried(model, envelope(features=20_000), [])
+    assert found.accepts_missing_in == list(range(1, 10_001))
+    assert remarks[0] == "null is accepted in 10000 of 20000 features"
+
+
 def test_features_that_may_be_null_alone_and_not_together_are_accepted_alone() -> None:
     model = wide(3, most=1)
     found, remarks = tried(model, envelope(features=3), [])
