@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from typing import Self
 
 from modelgenerator.trainer import Labelled, Trainer
+from stream.quoting import one_line
 from stream.reasons import Reasons
 from stream.records import RecordError, decode_record, parse
 from stream.service import Stopped
@@ -114,7 +115,7 @@ class Intake:
         self._samples += 1
         if self._samples <= SAMPLED:
             with suppress(RecordError):
-                self._unknown.update(name[:40] for name in set(parse(value)) - _FIELDS)
+                self._unknown.update(one_line(name, 40) for name in set(parse(value)) - _FIELDS)
 
 
 def _likeness(name: str) -> float:

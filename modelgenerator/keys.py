@@ -25,6 +25,7 @@ from stream.keys import (
     signing_key,
     trust,
 )
+from stream.quoting import one_line
 from stream.service import Fatal
 
 
@@ -78,11 +79,11 @@ def _list(settings: Settings) -> int:
     print(f"signing {signing_key(path).fingerprint if path.exists() else 'not made yet'} {path}")
     keys, problems = public_keys(settings.trusted_keys)
     for trusted, key in keys.items():
-        print(f"trusted {fingerprint(key)} {trusted}")
+        print(one_line(f"trusted {fingerprint(key)} {trusted}"))
     for revoked in sorted(settings.trusted_keys.glob("*.revoked")):
-        print(f"revoked {revoked.stem} {revoked}")
+        print(one_line(f"revoked {revoked.stem} {revoked}"))
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     return 1 if problems else 0
 
 

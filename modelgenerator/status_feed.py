@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from modelgenerator.feed import Feed, log
 from modelgenerator.settings import Settings
 from stream import reading
+from stream.quoting import one_line
 from stream.records import RecordError, Status, decode_status
 from stream.service import Stop
 
@@ -67,10 +68,7 @@ class StatusFeed(Feed):
                     fallen.append(recipe)
                     log.warning(
                         "model %d was %s by %s: %s; its recipe %s is suspended",
-                        status.version,
-                        status.status,
-                        status.replica,
-                        status.reason,
-                        recipe,
+                        *(status.version, status.status, one_line(status.replica, 200)),
+                        *(one_line(str(status.reason), 500), recipe),
                     )
         return fallen

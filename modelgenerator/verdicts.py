@@ -21,6 +21,7 @@ from modelgenerator.settings import Settings
 from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses
 from stream import reading
 from stream.model_topic import ModelTopic, StoredModel
+from stream.quoting import one_line
 from stream.records import RecordError, Status, decode_status
 from stream.service import Fatal, Stop
 
@@ -126,7 +127,7 @@ def print_verdict(
     sys.stdout.flush()
     if seconds:
         line = await_verdict(consumer, settings, version, seconds)
-        print(line or unanswered(version, seconds))
+        print(one_line(line or unanswered(version, seconds)))
 
 
 def add_wait_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from pydantic_settings import BaseSettings
 
+from stream.quoting import one_line
 from stream.settings import described
 
 _WIDTH = 96
@@ -15,7 +16,8 @@ _WIDTH = 96
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; {self.prog} --help shows what is allowed\n")
+        line = one_line(f"{self.prog}: {message}; {self.prog} --help shows what is allowed")
+        self.exit(2, f"{line}\n")
 
 
 def argument_parser(

@@ -11,6 +11,7 @@ from typing import TypeVar
 from kafka.errors import KafkaError
 
 from stream.clients import trouble
+from stream.quoting import OneLine, one_line
 from stream.refusals import refusal
 from stream.service import Fatal
 from stream.settings import SettingsError, StreamSettings, misspelt, read
@@ -36,20 +37,22 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
     """
     warnings.simplefilter("ignore")  # as in stream.service.run
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)  # what matters of it is said here
+    if logging.lastResort:  # where warnings go
+        logging.lastResort.setFormatter(OneLine())
     try:
         found = read(settings)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return 2
     for line in misspelt(settings):
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     try:
         return work(found)
     except (Fatal, KafkaError, OSError) as error:
         line = str(error) or repr(error)
         if isinstance(error, KafkaError):
             line = refusal(error, found) or trouble(error, found)
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1

@@ -21,6 +21,7 @@ from typing import NoReturn, TypeVar
 from stream import watchdog
 from stream.arguments import argument_parser
 from stream.deadlines import DeadlineExceeded, Workers
+from stream.quoting import OneLine
 from stream.settings import SettingsError, StreamSettings, misspelt, read
 
 S = TypeVar("S", bound=StreamSettings)
@@ -234,9 +235,9 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     # prediction would change the filters of the other threads as well.
     warnings.simplefilter("ignore")
     log = logging.getLogger(name)
-    logging.basicConfig(
-        stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO"
-    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level="INFO")
     stop, status = Stop(), 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())

@@ -31,6 +31,7 @@ from stream.command import command
 from stream.deadlines import DeadlineExceeded
 from stream.model_topic import ModelTopic
 from stream.models import ModelError
+from stream.quoting import one_line
 from stream.service import Fatal, Stop
 
 PUBLISH_SECONDS = 120.0
@@ -202,9 +203,7 @@ def _print(fields: dict[str, Any]) -> None:
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         text = value if isinstance(value, str) else " ".join(repr(value).split())
-        if len(text) > VALUE_CHARACTERS:
-            text = f"{text[: VALUE_CHARACTERS - 1]}…"
-        print(f"{name:{width}}  {text}")
+        print(f"{name:{width}}  {one_line(text, VALUE_CHARACTERS)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelgenerator.models.catalogue import Row
+from stream.quoting import one_line
 
 COLUMNS = (
     "version", "recipe", "algorithm", "size", "trained on", "recipe accuracy", "created", "key",
@@ -13,6 +14,9 @@ COLUMNS = (
 RIGHT = {"version", "size", "trained on", "recipe accuracy", "records", "counted", "live accuracy"}
 LEFT_OUT_FIRST = ("created", "key", "algorithm", "trained on", "since", "recipe", "size")
 """Columns that are left out on a narrow terminal, in this order."""
+
+CELL = 300
+"""Characters of a cell."""
 
 SILENT_SECONDS = 60
 UNITS = {"days": 86_400, "h": 3_600, "min": 60}
@@ -31,7 +35,8 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
     if not rows:
         return "no models"
     columns = list(COLUMNS)
-    cells = {name: [name, *(_cells(row)[name] for row in rows)] for name in columns}
+    found = [_cells(row) for row in rows]
+    cells = {name: [name, *(one_line(row[name], CELL) for row in found)] for name in columns}
     widths = {name: max(map(len, cells[name])) for name in columns}
     for name in LEFT_OUT_FIRST:
         if width is not None and sum(widths[c] + 2 for c in columns if c != "note") > width:

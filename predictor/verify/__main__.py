@@ -23,6 +23,7 @@ from predictor.verify.topics import Topics
 from predictor.verify.walk import check_partition
 from stream.arguments import argument_parser
 from stream.command import command
+from stream.quoting import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def _verify(paths: Sequence[Path], as_json: bool, settings: PredictorSettings) -
         print(json.dumps(found))
     else:
         print(table(findings))
-        print(f"not verified: {violation}" if violation else summary(found))
+        print(one_line(f"not verified: {violation}") if violation else summary(found))
     return 0 if violation is None else 1
 
 

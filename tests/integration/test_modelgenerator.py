@@ -212,6 +212,28 @@ def test_a_line_says_why_no_model_comes(
     assert topics.assembled() == []
 
 
+def test_whatever_records_and_statuses_say_each_line_of_the_log_is_one_printable_bounded_line(
+    topics: Topics, start: Services
+) -> None:
+    evil = "\n2026-01-01 ERROR forged\x1b[2J\x85" + "x" * 100_000
+    topics.write_values([orjson.dumps({"id": 1, "features": [0.5, 1.0], evil: 1})] * 10)
+    processes = [start("modelgenerator"), start("predictor")]
+    await_line(processes[0], "unknown fields: ")
+    topics.write(200)
+    eventually(topics.assembled)
+    status = encode_status(Status(1, "refused", {}, evil, evil))
+    topics.producer.send(topics.settings.status_topic, status, partition=0).get(30)
+    topics.send([Message(evil.encode(), [("signature", evil.encode())])])
+    await_line(processes[0], "its recipe linear_2000 is suspended")
+    await_line(processes[1], "refused ")
+    for process in processes:
+        assert_ends(process)
+        for line in process.log().split("\n")[:-1]:
+            assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ \w+: ", line), line[:300]
+            assert line.isprintable()
+            assert len(line) < 2_100
+
+
 def test_new_partitions_are_read_too(
     topics: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
