@@ -196,6 +196,7 @@ def measure(options: argparse.Namespace, brokers: str, folder: Path) -> None:
         "GROUP_ID": name,
         "LOG_FILE": str(folder / "accuracy.log"),
         "TRUSTED_KEYS": str(folder / "trusted"),
+        "PREDICTOR_SECRET": str(folder / "secret"),
         # How fast the forest loads and predicts on this machine is not the question here.
         "MODEL_MAX_MICROSECONDS": "100000",
         "MODEL_LOAD_SECONDS": "600",

@@ -247,6 +247,7 @@ def run(settings: DemoSettings, folder: Path) -> None:
             "LOG_FILE": str(log_file),
             "SIGNING_KEY": str(folder / "keys" / "signing.pem"),
             "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
+            "PREDICTOR_SECRET": str(folder / "keys" / "secret"),
         }
         print(f"Kafka on {servers}, topics {name}.*, logs in {folder}", flush=True)
         demo = Demo(settings.model_copy(update=topics), env, folder, broker)

@@ -16,8 +16,8 @@ from pathlib import Path
 from modelgenerator.settings import Settings
 from stream.arguments import argument_parser
 from stream.command import command
+from stream.key_files import KeyFileError
 from stream.keys import (
-    KeyFileError,
     fingerprint,
     public_key,
     public_keys,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from modelgenerator.settings import Settings
-from stream.keys import KeyFileError, SigningKey, TrustedKeys, signing_key
+from stream.key_files import KeyFileError
+from stream.keys import SigningKey, TrustedKeys, signing_key
 from stream.service import Fatal
 
 log = logging.getLogger("modelgenerator")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -13,25 +14,38 @@ from modelgenerator.settings import Settings
 from stream import reading
 from stream.quoting import one_line
 from stream.records import RecordError, Status, decode_status
+from stream.seal import Seal, decode_sealed, own_seal
 from stream.service import Stop
 
 FALLEN = ("refused", "barred")
 """Statuses of a model that is not served."""
 
-LATEST = 1_000
-"""Latest records of the status topic that a publisher looks at."""
+LATEST = 100_000
+"""Latest records of the status topic that a publisher looks at; most may be somebody else's."""
 
 WATCHED = 100
 """Latest versions whose fate matters."""
 
 
+def read_status(record: Any, seal: Seal | None) -> Status:
+    """Return a status to tell people of: where there is no secret, also one without a seal.
+
+    Raises
+    ------
+    RecordError
+    """
+    if seal is None:
+        return decode_status(record.value)
+    return decode_sealed(decode_status, record, seal)
+
+
 def latest_statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
-    """Yield the latest statuses, oldest first."""
-    place = TopicPartition(settings.status_topic, 0)
+    """Yield the latest statuses that predictors sealed, oldest first."""
+    place, seal = TopicPartition(settings.status_topic, 0), own_seal(settings)
     start, end = reading.bounds(consumer, place)
     for record in reading.read_range(consumer, place, max(start, end - LATEST), end, stop):
         with suppress(RecordError):
-            yield decode_status(record.value)
+            yield decode_sealed(decode_status, record, seal)
 
 
 class StatusFeed(Feed):
@@ -60,9 +74,11 @@ class StatusFeed(Feed):
         Stopped
         """
         fallen = []
-        for record in chain.from_iterable(self.fetch().values()):
+        records = list(chain.from_iterable(self.fetch().values()))
+        seal = own_seal(self._settings, log) if records else None
+        for record in records:
             with suppress(RecordError):  # the predictors name it
-                status = decode_status(record.value)
+                status = decode_sealed(decode_status, record, seal)
                 if status.status in FALLEN and status.version in self._recipes:
                     recipe = self._recipes.pop(status.version)
                     fallen.append(recipe)

@@ -3,7 +3,8 @@
 A model is out of service if a predictor has barred it, or if one has refused it and none serves it:
 a replica that lacks a package does not speak for those that have it.
 
-The status topic is not signed. Whoever can write to it can bar a model, and so end its pin as well.
+Only statuses that predictors have sealed decide. Where the secret is missing, none does, and people
+are told of those without a seal.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from contextlib import suppress
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.settings import Settings
-from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses
+from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses, read_status
 from stream import reading
 from stream.model_topic import ModelTopic, StoredModel
 from stream.quoting import one_line
-from stream.records import RecordError, Status, decode_status
+from stream.records import RecordError, Status
+from stream.seal import own_seal
 from stream.service import Fatal, Stop
 
 WAIT_SECONDS = 30.0
@@ -67,7 +69,7 @@ def await_verdict(
         When it has refused or barred the model.
     KafkaError
     """
-    place = TopicPartition(settings.status_topic, 0)
+    place, seal = TopicPartition(settings.status_topic, 0), own_seal(settings)
     start, end = reading.bounds(consumer, place)
     consumer.assign([place])
     consumer.seek(place, max(start, end - LATEST))
@@ -75,7 +77,7 @@ def await_verdict(
     while (left := give_up - time.monotonic()) > 0:
         for record in consumer.poll(timeout_ms=int(1_000 * min(left, 0.5))).get(place, ()):
             with suppress(RecordError):
-                if line := verdict(decode_status(record.value), version):
+                if line := verdict(read_status(record, seal), version):
                     return line
     return None
 

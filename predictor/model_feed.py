@@ -22,12 +22,16 @@ from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import ModelError
 from stream.records import RecordError, Schema, decode_schema, decode_status
+from stream.seal import decode_sealed
 from stream.service import Fatal, Stop, Stopped, Warnings
 
 log = logging.getLogger("predictor")
 
 LOOK_SECONDS = 1.0
 """How often the folder of trusted keys is looked at."""
+
+LATEST = 100_000
+"""Latest records of the schema and the status topic that are read at the start."""
 
 _POLL_MS = 100
 
@@ -119,6 +123,7 @@ class ModelFeed:
         ends = {}
         for place, read in readers.items():
             start, ends[place] = reading.bounds(consumer, place)
+            start = max(start, ends[place] - LATEST)
             for record in reading.read_range(consumer, place, start, ends[place], self._stop):
                 read(record)
         self._look_at_keys()
@@ -237,16 +242,18 @@ class ModelFeed:
             )
 
     def _read_schema(self, record: Any) -> None:
-        if schema := self._decoded(decode_schema, record):
+        if schema := self._decoded(lambda found: decode_schema(found.value), record):
             self._schema = schema
 
     def _read_status(self, record: Any) -> None:
-        if (status := self._decoded(decode_status, record)) and status.status == "barred":
+        decode = partial(decode_sealed, decode_status, seal=self._statuses.seal)
+        if (status := self._decoded(decode, record)) and status.status == "barred":
             self._shelf.bar(status.version)
 
-    def _decoded(self, decode: Callable[[bytes | None], Any], record: Any) -> Any:
+    def _decoded(self, decode: Callable[[Any], Any], record: Any) -> Any:
         try:
-            return decode(record.value)
+            return decode(record)
         except RecordError as error:
-            self._warnings.warn(record.topic, f"{record.topic} offset {record.offset}: {error}")
+            kind = f"{record.topic} {str(error).partition(':')[0]}"
+            self._warnings.warn(kind, f"{record.topic} offset {record.offset}: {error}")
             return None

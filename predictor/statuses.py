@@ -14,6 +14,7 @@ from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.records import Status, encode_status
+from stream.seal import own_seal
 from stream.service import Fatal, Stop
 from stream.topics import create_missing_topics
 
@@ -23,12 +24,19 @@ TIMEOUT_SECONDS = 15.0
 
 
 class Statuses:
-    """Publishes which models serve, and which are refused or barred; connected while entered."""
+    """Publishes which models serve, and which are refused or barred; connected while entered.
+
+    Attributes
+    ----------
+    seal : Seal or None
+        What statuses are sealed with, here and by the other replicas.
+    """
 
     def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
         self._settings = settings
         self._stop = stop
         self._producer: KafkaProducer | None = None
+        self.seal = own_seal(settings, log, make=True)
         self._serving = 0
         self._problem: str | None = None
 
@@ -84,7 +92,9 @@ class Statuses:
     ) -> Any:
         assert self._producer is not None
         value = encode_status(Status(version, status, since or {}, reason, self._settings.replica))
-        future = self._producer.send(self._settings.status_topic, value, partition=0)
+        topic = self._settings.status_topic
+        headers = self.seal.headers(topic, value) if self.seal else None
+        future = self._producer.send(topic, value, headers=headers, partition=0)
         return future.add_errback(self._not_sent)
 
     def _not_sent(self, error: BaseException) -> None:

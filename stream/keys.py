@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,12 +17,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-FILE_BYTES = 10_000
-"""Largest key file that is read."""
-
-
-class KeyFileError(ValueError):
-    """A key file cannot be used; the message names the file."""
+from stream.key_files import (
+    KeyFileError,
+    check_not_replaceable,
+    check_not_writable,
+    check_private,
+    create_file,
+    read_file,
+)
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -60,14 +58,14 @@ def signing_key(path: Path) -> SigningKey:
         When the file is not an unencrypted Ed25519 key in PEM, or others may read it or own it.
     """
     if not path.exists():
-        _create(
+        create_file(
             path,
             Ed25519PrivateKey.generate().private_bytes(
                 Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
             ),
             mode=0o600,
         )
-    content = _read(path, _check_private)
+    content = read_file(path, check_private)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -85,7 +83,7 @@ def public_key(path: Path) -> Ed25519PublicKey:
     KeyFileError
         When the file is not an Ed25519 public key in PEM, or everyone may write it.
     """
-    content = _read(path, _check_not_writable)
+    content = read_file(path, check_not_writable)
     try:
         key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm):
@@ -107,7 +105,8 @@ def public_keys(folder: Path) -> tuple[dict[Path, Ed25519PublicKey], list[str]]:
     """
     keys, problems = {}, []
     try:
-        _check_not_writable(folder, folder.stat())
+        check_not_writable(folder, folder.stat())
+        check_not_replaceable(folder)
         for path in sorted(folder.glob("*.pem")):
             try:
                 # Kubernetes mounts keys as links within the folder.
@@ -137,7 +136,7 @@ def trust(key: Ed25519PublicKey, folder: Path) -> Path:
         raise KeyFileError(f"{revoked}: this key was revoked; delete the file to trust it again")
     if not path.exists():
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        _create(path, pem, mode=0o644)
+        create_file(path, pem, mode=0o644)
     return path
 
 
@@ -216,50 +215,3 @@ class TrustedKeys:
 
     def __str__(self) -> str:
         return str(self.read())
-
-
-def _read(path: Path, check: Callable[[Path, os.stat_result], None]) -> bytes:
-    """Return the content of a small file, after `check` of its owner and mode."""
-
-    def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # a pipe would block for ever
-
-    with open(path, "rb", opener=without_waiting) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(f"{path}: not a regular file")
-        check(path, found)
-        if found.st_size > FILE_BYTES:
-            raise KeyFileError(f"{path}: at most {FILE_BYTES} bytes, got {found.st_size}")
-        return file.read(FILE_BYTES)
-
-
-def _check_private(path: Path, found: os.stat_result) -> None:
-    """Refuse a private key that others than this user and root may read.
-
-    A file of root may be readable by the group: Kubernetes mounts secrets like that.
-    """
-    if found.st_uid not in (os.geteuid(), 0):
-        raise KeyFileError(f"{path}: belongs to user {found.st_uid}, not to {os.geteuid()}")
-    if found.st_mode & (0o077 if found.st_uid == os.geteuid() else 0o037):
-        raise KeyFileError(f"{path}: others may read this private key; run: chmod 600 {path}")
-
-
-def _check_not_writable(path: Path, found: os.stat_result) -> None:
-    """Refuse a file or folder that everyone may write, unless it is mounted read-only."""
-    if found.st_mode & stat.S_IWOTH and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        raise KeyFileError(f"{path}: everyone may write here; run: chmod o-w {path}")
-
-
-def _create(path: Path, content: bytes, mode: int) -> None:
-    """Write a file atomically. If there is one already, leave it as it is."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        os.fchmod(descriptor, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        Path(temporary).unlink()

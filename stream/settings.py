@@ -33,6 +33,7 @@ OF_ONE_SERVICE = frozenset(
         "MODEL_MAX_MICROSECONDS",
         "MODEL_PREDICT_SECONDS",
         "POSITIVE",
+        "PREDICTOR_SECRET",
         "RATE",
         "REPEAT",
         "REPLICA",
@@ -283,6 +284,11 @@ class ModelLimits(StreamSettings):
         " former stream where its topics were moved or mirrored",
     )
 
+    predictor_secret: Path = Field(
+        Path("keys/predictor/secret"),
+        description="Secret with which predictors seal what they write, so that others cannot forge"
+        " it; made on the first start, and the same for all predictors and the modelgenerator",
+    )
     model_max_bytes: int = Field(
         512 * 2**20,
         ge=1_000,

@@ -76,6 +76,7 @@ def settings_env(kafka: str, tmp_path: Path) -> dict[str, str]:
         "LOG_FILE": str(tmp_path / "predictor.log"),
         "SIGNING_KEY": str(tmp_path / "signing" / "key.pem"),
         "TRUSTED_KEYS": str(tmp_path / "trusted"),
+        "PREDICTOR_SECRET": str(tmp_path / "secret"),
         "LOG_LEVEL": "INFO",
     }
 

@@ -22,7 +22,15 @@ from stream import clients, reading
 from stream.keys import SigningKey, TrustedKeys, signing_key
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, Message, pack
-from stream.records import Record, Schema, encode_record, encode_schema
+from stream.records import (
+    Record,
+    Schema,
+    Status,
+    encode_record,
+    encode_schema,
+    encode_status,
+)
+from stream.seal import read_seal
 from stream.service import Stop
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
@@ -132,6 +140,14 @@ class Topics:
                 self.settings.model_topic, message.value, headers=message.headers, partition=0
             )
         self.producer.flush(30)
+
+    def say(self, version: int, status: str, replica: str = "r", sealed: bool = True) -> None:
+        """Write a status as a predictor does, or as somebody who has no secret."""
+        topic = self.settings.status_topic
+        value = encode_status(Status(version, status, {}, "for a test", replica))
+        seal = read_seal(self.settings.predictor_secret, make=True) if sealed else None
+        headers = seal.headers(topic, value) if seal else None
+        self.producer.send(topic, value, headers=headers, partition=0).get(30)
 
     def delete(self, *topics: str) -> None:
         """Delete topics, and wait until they are gone; others may have their names by then."""

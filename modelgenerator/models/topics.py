@@ -12,12 +12,14 @@ from modelgenerator.envelope import check
 from modelgenerator.models.catalogue import Catalogue, Row
 from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
+from modelgenerator.status_feed import read_status
 from stream import clients, reading
 from stream.classifier import Model
 from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.reading import newest_schema
-from stream.records import RecordError, decode_prediction, decode_status
+from stream.records import RecordError, decode_prediction
+from stream.seal import own_seal
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
 
@@ -52,9 +54,10 @@ class Topics:
         if settings.model_topic not in self._partitions:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
         self.catalogue.add_models(self.models.read_all(), settings.model_max_bytes)
+        seal = own_seal(settings)
         for record in self._records(settings.status_topic):
             with suppress(RecordError):
-                self.catalogue.add_status(decode_status(record.value))
+                self.catalogue.add_status(read_status(record, seal))
                 self.catalogue.hear(record.timestamp)
 
     def listen(self) -> None:

@@ -69,6 +69,7 @@ def settings_env(kafka: SecuredKafka, tmp_path: Path) -> dict[str, str]:
         "LOG_FILE": str(tmp_path / "predictor.log"),
         "SIGNING_KEY": str(tmp_path / "signing" / "key.pem"),
         "TRUSTED_KEYS": str(tmp_path / "trusted"),
+        "PREDICTOR_SECRET": str(tmp_path / "secret"),
     }
 
 

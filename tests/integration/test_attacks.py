@@ -11,13 +11,14 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
+from modelgenerator.publisher import NotPublished
 from stream import clients, reading
 from stream.keys import revoke
 from stream.models import Message, pack
 from stream.records import Status, encode_status
 from stream.service import Fatal
 from tests.services import Services, await_line, eventually
-from tests.topics import Topics, await_answered, regression
+from tests.topics import Topics, await_answered, publisher, regression
 from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
 
 
@@ -203,31 +204,48 @@ def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topi
     assert topics.publish_next() == 3
 
 
-def test_a_forged_status_can_bar_a_model_but_not_make_its_version_be_given_again(
+def test_a_status_without_the_seal_of_predictors_bars_nothing_and_takes_no_version(
     topics: Topics, start: Services
 ) -> None:
     topics.publish_next()
     predictor = start("predictor")
     await_line(predictor, "model 1 (test) serves from the next unit")
-
-    def forge(version: int, status: str) -> None:
-        value = encode_status(Status(version, status, {}, "forged", "nobody"))
-        topics.producer.send(topics.settings.status_topic, value, partition=0).get(30)
-
     for value in (b"garbage", b"[" * 100_000, b'{"version":"x"}'):
         topics.producer.send(topics.settings.status_topic, value, partition=0).get(30)
-    forge(10**18, "serving")
-    forge(1, "barred")
-    await_line(predictor, "can be served; waiting for one")
+    topics.say(10**18, "serving")
+    topics.say(2**53 - 1, "serving", sealed=False)
+    for version in (1, 2, 3):
+        topics.say(version, "barred", sealed=False)
+    copied = encode_status(Status(1, "barred", {}, "copied", "r"))
+    sound = topics.records(topics.settings.status_topic)[3]
+    topics.producer.send(
+        topics.settings.status_topic, copied, headers=list(sound.headers), partition=0
+    ).get(30)
     assert topics.publish_next() == 2
     await_line(predictor, "model 2 (test) serves from the next unit")
-    topics.write(1)  # a unit that had begun may still be model 1's
-    eventually(lambda: topics.answered() == 1, 60)
     topics.write(10)
-    eventually(lambda: topics.answered() == 11, 60)
-    assert {p["model"] for p in topics.predictions()[1:]} == {2}
-    warnings = [line for line in predictor.log().splitlines() if "WARNING" in line]
-    assert sum(topics.settings.status_topic in line for line in warnings) == 1
+    await_answered(topics)
+    assert predictor.stop() == 0
+    again = start("predictor")
+    await_line(again, "model 2 (test) serves from the next unit")
+    assert "seal: it was not made with PREDICTOR_SECRET, so it does not count" in again.log()
+    for process in (predictor, again):
+        assert process.log().count("seal:") <= 1, "at most a line a minute"
+
+    topics.say(2, "barred")
+    await_line(again, "model 1 (test) serves from the next unit")
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_only_a_sealed_status_ends_a_pin(topics: Topics, sealed: bool) -> None:
+    assert topics.publish_next(envelope(pinned=True)) == 1
+    topics.say(1, "barred", sealed=sealed)
+    with publisher(topics.settings, topics.key) as found:
+        if sealed:
+            assert found.publish(envelope(), pickled(regression()), unless_pinned=True) == 2
+            return
+        with pytest.raises(NotPublished, match=r"model 1 .* is pinned"):
+            found.publish(envelope(), pickled(regression()), unless_pinned=True)
 
 
 def test_keys_are_rotated_and_revoked_while_the_predictor_runs_and_over_a_restart(

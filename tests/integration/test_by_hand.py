@@ -4,7 +4,6 @@ import pytest
 
 from modelgenerator.publisher import NotPublished
 from stream.models import ModelError
-from stream.records import Status, encode_status
 from tests.services import Services, eventually
 from tests.topics import Topics, publisher, regression
 from tests.unit.classifiers import envelope, pickled
@@ -22,11 +21,6 @@ def rollback(topics: Topics, version: int, **limits: float) -> int:
 def unpin(topics: Topics, **limits: float) -> int:
     with publisher(topics.settings.model_copy(update=limits), topics.key) as found:
         return found.unpin()
-
-
-def fell(topics: Topics, version: int, status: str) -> None:
-    said = encode_status(Status(version, status, {}, "for a test", "r"))
-    topics.producer.send(topics.settings.status_topic, said, partition=0).get(30)
 
 
 def await_published(topics: Topics, version: int) -> None:
@@ -84,8 +78,8 @@ def test_a_barred_model_is_unpinned_by_the_one_before_it(topics: Topics) -> None
     topics.publish(2)
     assert publish_pinned(topics) == 3
     assert topics.versions() == [1, 2, 3]
-    fell(topics, 3, "barred")
-    fell(topics, 2, "refused")
+    topics.say(3, "barred")
+    topics.say(2, "refused")
     assert unpin(topics) == 4
     assert (topics.models()[-1]["restores"], topics.models()[-1]["pinned"]) == (1, False)
 
@@ -138,7 +132,7 @@ def test_a_recipe_whose_model_was_refused_is_not_the_champion(
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
     (first, *_) = topics.models()
-    fell(topics, topics.versions()[-1], "refused")
+    topics.say(topics.versions()[-1], "refused")
 
     def another() -> bool:
         topics.write(100)

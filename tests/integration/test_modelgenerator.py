@@ -14,7 +14,7 @@ import pytest
 
 from modelgenerator.feed import LOOK_SECONDS
 from stream.models import Message, pack
-from stream.records import Record, Schema, Status, encode_record, encode_status
+from stream.records import Record, Schema, encode_record
 from tests.services import Services, assert_ends, await_line, eventually, last_error
 from tests.topics import Topics, regression
 from tests.unit.classifiers import STRANGER, envelope, pickled
@@ -279,11 +279,9 @@ def test_versions_continue_after_those_of_the_status_topic_when_the_model_topic_
     topics: Topics, settings_env: dict[str, str]
 ) -> None:
     assert topics.publish_next() == 1
-    for value in (
-        encode_status(Status(7, "serving", {}, None, "r")),
-        b"garbage",
-        b'{"version":1e99}',
-    ):
+    topics.say(7, "serving")
+    topics.say(9, "serving", sealed=False)
+    for value in (b"garbage", b'{"version":1e99}'):
         topics.producer.send(topics.settings.status_topic, value, partition=0)
     topics.producer.flush(30)
     topics.delete(topics.settings.model_topic)

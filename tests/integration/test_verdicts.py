@@ -13,7 +13,6 @@ from local.process import Process
 from modelgenerator.publish import publish
 from modelgenerator.publisher import NotPublished
 from modelgenerator.verdicts import NotServed
-from stream.records import Status, encode_status
 from tests.services import Services, eventually
 from tests.topics import Topics, await_serving, publisher, regression
 from tests.unit.classifiers import Sign, envelope, pickled
@@ -52,11 +51,6 @@ from house_rules import HouseRules
 matrix = np.random.default_rng(0).normal(size=(200, 2))
 joblib.dump(HouseRules().fit(matrix, (matrix[:, 0] > 0).astype(int)), sys.argv[1])
 """
-
-
-def say(topics: Topics, version: int, status: str, replica: str = "r") -> None:
-    said = encode_status(Status(version, status, {}, "for a test", replica))
-    topics.producer.send(topics.settings.status_topic, said, partition=0).get(30)
 
 
 def while_records_come(topics: Topics, command: Process) -> tuple[int, list[str]]:
@@ -176,7 +170,7 @@ def test_a_model_holds_its_pin_unless_it_is_out_of_service(name: str, topics: To
     topics.publish(1)
     topics.publish(2, pinned=True)
     for status in statuses:
-        say(topics, 2, status, f"replica of {status}")
+        topics.say(2, status, f"replica of {status}")
     assert pinned(topics) == (2 if holds else None)
 
 
@@ -195,11 +189,11 @@ def test_the_pin_before_counts_where_the_newest_is_out_of_service(topics: Topics
     topics.publish(2, pinned=True)
     topics.publish(3, pinned=True)
     assert pinned(topics) == 3
-    say(topics, 3, "refused")
+    topics.say(3, "refused")
     assert pinned(topics) == 2
-    say(topics, 2, "barred")
+    topics.say(2, "barred")
     assert pinned(topics) == 1
-    say(topics, 1, "barred")
+    topics.say(1, "barred")
     assert pinned(topics) is None
 
 
@@ -207,5 +201,5 @@ def test_a_pin_that_was_ended_does_not_come_back_with_a_barred_model(topics: Top
     topics.publish(1, pinned=True)
     with publisher(topics.settings, topics.key) as found:
         assert found.unpin() == 2
-    say(topics, 2, "barred")
+    topics.say(2, "barred")
     assert pinned(topics) is None

@@ -51,6 +51,7 @@ class Suite:
             "DATA_PARTITIONS": str(PARTITIONS),
             "SIGNING_KEY": str(folder / "keys" / "signing.pem"),
             "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
+            "PREDICTOR_SECRET": str(folder / "keys" / "secret"),
             "RATE": str(rate),
             "RETRAIN_EVERY": "1000",
             "WINDOW": "1000",

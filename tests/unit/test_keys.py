@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from modelgenerator import keys
-from stream.keys import KeyFileError, TrustedKeys, revoke, signing_key
+from stream.key_files import KeyFileError
+from stream.keys import TrustedKeys, revoke, signing_key
 from tests.unit.classifiers import new_key
 
 
@@ -370,3 +371,16 @@ def test_the_command_warns_of_a_misspelt_setting_and_names_a_wrong_one(
     monkeypatch.setenv("WINDOW", "many")
     assert keys.main(["list"]) == 2
     assert "WINDOW=many: " in capsys.readouterr().err
+
+
+def test_a_folder_below_one_that_everyone_may_write_trusts_nobody(tmp_path: Path) -> None:
+    key = new_key()
+    above = tmp_path / "everyones"
+    folder = above / "keys" / "trusted"
+    key.share(folder)
+    assert TrustedKeys(folder).fingerprints() == {key.fingerprint}
+    above.chmod(0o777)
+    assert TrustedKeys(folder).fingerprints() == frozenset()
+    assert f"{above}: everyone may write here; run: chmod o-w {above}" in str(TrustedKeys(folder))
+    above.chmod(0o1777)  # as /tmp: only its owner may replace what is in it
+    assert TrustedKeys(folder).fingerprints() == {key.fingerprint}

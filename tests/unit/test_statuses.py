@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from predictor.settings import PredictorSettings
 from predictor.statuses import Statuses
 from stream import clients
 from stream.records import Prediction, Status, decode_status
+from stream.seal import read_seal
 from stream.service import Fatal, Stop
 
 SETTINGS = PredictorSettings.model_validate({"model_topic": "m", "replica": "one"})
@@ -20,12 +22,16 @@ SETTINGS = PredictorSettings.model_validate({"model_topic": "m", "replica": "one
 class Producer:
     """Stands for a producer; what it is sent fails with `errors`, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: Path) -> None:
         self.sent: list[Status] = []
         self.errors: list[Exception] = []
+        self._secret = secret
 
-    def send(self, topic: str, value: bytes, partition: int) -> Future:
+    def send(self, topic: str, value: bytes, headers: Any, partition: int) -> Future:
         assert (topic, partition) == ("m.status", 0)
+        seal = read_seal(self._secret)
+        assert seal
+        assert seal.holds(topic, value, headers)
         self.sent.append(decode_status(value))
         return Future(self.errors.pop(0) if self.errors else None)
 
@@ -50,16 +56,17 @@ class Future:
 
 
 @pytest.fixture
-def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
-    found = Producer()
+def producer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Producer:
+    found = Producer(tmp_path / "secret")
     monkeypatch.setattr(clients, "producer", lambda _: found)
     monkeypatch.setattr(module, "create_missing_topics", lambda *_: None)
     return found
 
 
 @pytest.fixture
-def statuses(producer: Producer) -> Iterator[Statuses]:
-    with Statuses(SETTINGS, Stop()) as found:
+def statuses(producer: Producer, tmp_path: Path) -> Iterator[Statuses]:
+    settings = SETTINGS.model_copy(update={"predictor_secret": tmp_path / "secret"})
+    with Statuses(settings, Stop()) as found:
         yield found
 
 
