@@ -14,7 +14,7 @@ from kafka import TopicPartition
 from modelgenerator.publisher import NotPublished
 from stream import clients, reading
 from stream.keys import revoke
-from stream.models import Message, pack
+from stream.models import SIGNATURE, Message, pack
 from stream.records import Status, encode_status
 from stream.service import Fatal
 from tests.services import Services, await_line, eventually
@@ -180,6 +180,22 @@ def test_a_model_topic_that_was_mirrored_serves_under_the_id_of_its_stream(
     assert elsewhere.stop() == 0
     predictor = start("predictor", STREAM_ID=other.stream)
     await_line(predictor, "model 2 (test) serves from the next unit")
+
+
+def test_a_flood_of_garbage_on_the_model_topic_stops_no_publication_and_no_start(
+    topics: Topics, start: Services
+) -> None:
+    assert topics.publish_next() == 1
+    (tiny,) = pack(envelope(9), b"", STRANGER)
+    topics.send([Message(b"{}", tiny.headers)] * 100_000)
+    topics.send([replace(tiny, headers=[(SIGNATURE, bytes(64))])] * 10_000)
+    assert topics.publish_next() == 2
+    topics.send([Message(b"{}", tiny.headers)] * 100_000)
+    predictor = start("predictor")
+    await_line(predictor, "model 2 (test) serves from the next unit")
+    assert topics.publish_next() == 3
+    await_line(predictor, "model 3 (test) serves from the next unit")
+    assert predictor.log().count("WARNING predictor: refused") <= 3
 
 
 def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topics: Topics) -> None:
