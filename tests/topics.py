@@ -141,10 +141,17 @@ class Topics:
             )
         self.producer.flush(30)
 
-    def say(self, version: int, status: str, replica: str = "r", sealed: bool = True) -> None:
+    def say(
+        self,
+        version: int,
+        status: str,
+        replica: str = "r",
+        reason: str = "for a test",
+        sealed: bool = True,
+    ) -> None:
         """Write a status as a predictor does, or as somebody who has no secret."""
         topic = self.settings.status_topic
-        value = encode_status(Status(version, status, {}, "for a test", replica))
+        value = encode_status(Status(version, status, {}, reason, replica))
         seal = read_seal(self.settings.predictor_secret, make=True) if sealed else None
         headers = seal.headers(topic, value) if seal else None
         self.producer.send(topic, value, headers=headers, partition=0).get(30)
