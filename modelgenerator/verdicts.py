@@ -13,6 +13,7 @@ import argparse
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -39,9 +40,9 @@ class NotServed(Fatal):
 
 def out_of_service(statuses: Iterable[Status]) -> set[int]:
     """Return the versions that are barred, or refused by one predictor and served by none."""
-    versions: dict[str, set[int]] = {"barred": set(), "refused": set(), "serving": set()}
+    versions: dict[str, set[int]] = defaultdict(set)
     for status in statuses:
-        versions.setdefault(status.status, set()).add(status.version)
+        versions[status.status].add(status.version)
     return versions["barred"] | (versions["refused"] - versions["serving"])
 
 

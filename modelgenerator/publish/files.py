@@ -69,7 +69,8 @@ _PICKLE = rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|\(\w"
 """How a pickle begins: with its protocol, or in protocol 0 with its first opcode."""
 
 _VERSION = re.compile(
-    rb"_sklearn_version(?:\x94|q.|r.{4}|\np\d+\n)?(?:\x8c.|X.{4}|V)(\d+(?:\.\d+)+(?:(?:a|b|rc|\.dev)\d+)?)",
+    rb"_sklearn_version(?:\x94|q.|r.{4}|\np\d+\n)?(?:\x8c.|X.{4}|V)"
+    rb"(\d+(?:\.\d+)+(?:(?:a|b|rc|\.dev)\d+)?)",
     re.DOTALL,
 )
 """The version in an estimator's pickled state, in every protocol: opcodes, with memo or without."""
