@@ -203,3 +203,13 @@ def test_a_pin_that_was_ended_does_not_come_back_with_a_barred_model(topics: Top
         assert found.unpin() == 2
     topics.say(2, "barred")
     assert pinned(topics) is None
+
+
+def test_a_modelgenerator_that_starts_goes_on_as_if_a_refused_model_were_not_there(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(300)
+    topics.publish(1, trained_to={"0": 299}, pinned=True)
+    say(topics, 1, "refused")
+    start("modelgenerator")
+    eventually(lambda: topics.versions() == [1, 2], 90)
