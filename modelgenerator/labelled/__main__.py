@@ -34,6 +34,7 @@ from modelgenerator.settings import Settings
 from stream import clients
 from stream.arguments import argument_parser
 from stream.command import command
+from stream.quoting import one_line
 from stream.records import RecordError, decode_record
 from stream.service import Fatal, Stop
 
@@ -86,8 +87,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     print(f"left out: {left}")
     if schema and (renamed := [n for n in names[len(PLACE) : -1] if n not in schema]):
         print(
-            f"renamed, as their names were taken: {', '.join(renamed)[:300]}; train on an array, so"
-            " that the model does not know these names"
+            f"renamed, as their names were taken: {one_line(', '.join(renamed), 300)}; train on an"
+            " array, so that the model does not know these names"
         )
     print(f"publish what was trained on it with --trained-to {path}")
     return 0
