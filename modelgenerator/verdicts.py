@@ -99,7 +99,8 @@ def verdict(status: Status, version: int) -> str | None:
         unless = ", unless another predictor serves it" * (status.status == "refused")
         raise NotServed(
             f"model {version} was {status.status} by {one_line(status.replica, 200)}:"
-            f" {one_line(str(status.reason), 500)}; it holds no pin, and the model before it goes on{unless}"
+            f" {one_line(str(status.reason), 500)}; it holds no pin, and the model before it goes"
+            f" on{unless}"
         )
     since = " ".join(f"{partition}@{offset}" for partition, offset in status.since.items())
     return (

@@ -210,6 +210,6 @@ def test_a_modelgenerator_that_starts_goes_on_as_if_a_refused_model_were_not_the
 ) -> None:
     topics.write(300)
     topics.publish(1, trained_to={"0": 299}, pinned=True)
-    say(topics, 1, "refused")
+    topics.say(1, "refused")
     start("modelgenerator")
     eventually(lambda: topics.versions() == [1, 2], 90)
