@@ -10,7 +10,8 @@ import pytest
 
 from tests.compose.stack import APPS, CLUSTER, KAFKA, PROJECT, SETTINGS, V1, V2, run
 
-LIMIT_MB = 450
+LIMIT_MB = {"datagenerator": 450, "modelgenerator": 520, "predictor": 450}
+"""DuckDB, which only the modelgenerator needs, takes 72 MB."""
 
 
 def image(service: str) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def test_an_image_is_small_has_no_compiler_and_runs_python_as_nobody_in_particul
     service: str,
 ) -> None:
     found = image(service)
-    assert found["Size"] <= LIMIT_MB * 10**6
+    assert found["Size"] <= LIMIT_MB[service] * 10**6
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Cmd"] == ["python", "-m", f"{service}.app"]
     assert "PYTHONUNBUFFERED=1" in found["Config"]["Env"]
