@@ -96,7 +96,7 @@ def _address(part: str) -> Address:
             " KAFKA_SASL_PLAIN_PASSWORD;"
             f" {_ALLOWED}"
         )
-    host, port = _split(rest.removesuffix("/") if mark else rest)
+    host, port = _split(rest.removesuffix("/"))
     if not port.isdecimal() or not port.isascii() or not 1 <= int(port[:6]) <= 65_535:
         raise ValueError(f"the port of {_shown(part)} is not a number from 1 to 65535; {_ALLOWED}")
     return Address(host, int(port))

@@ -5,48 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stream import addresses, spelling
+from stream.quoting import one_line
 
 GIB = 2**30
 SHOWN = 200
 """Characters of a wrong value that are shown."""
-
-OF_ONE_SERVICE = frozenset(
-    [
-        "ALLOW_UNSIGNED_MODELS",
-        "COMMIT_INTERVAL_MS",
-        "COUNT",
-        "DRIFT_EVERY",
-        "GROUP_ID",
-        "LABEL",
-        "LOG_BACKFILL",
-        "LOG_FILE",
-        "LOG_MAX_BYTES",
-        "MODEL_LOAD_SECONDS",
-        "MODEL_MAX_BYTES",
-        "MODEL_MAX_MICROSECONDS",
-        "MODEL_PREDICT_SECONDS",
-        "POSITIVE",
-        "PREDICTOR_SECRET",
-        "RATE",
-        "REPEAT",
-        "REPLICA",
-        "RETRAIN_EVERY",
-        "SEED",
-        "SIGNING_KEY",
-        "STREAM",
-        "STREAM_ID",
-        "TRUSTED_KEYS",
-        "WINDOW",
-    ]
-)
-"""Settings that not every service reads; for the others they are no mistake, and no setting."""
 
 
 class SettingsError(ValueError):
@@ -194,6 +166,18 @@ class StreamSettings(BaseSettings):
                 )
         return values
 
+    @model_validator(mode="before")  # of several, the last one runs first
+    @classmethod
+    def _values_as_people_write_them(cls, values: Any) -> Any:
+        found = {}
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            if field and isinstance(value, str) and not _is_secret(field):
+                value = _plain(name.upper(), field, spelling.plain(value))
+            if value != "":
+                found[name] = value
+        return found
+
     @model_validator(mode="after")
     def _security_settings_fit_together(self) -> Self:
         protocol = self.kafka_security_protocol
@@ -323,23 +307,67 @@ def read(settings: type[S]) -> S:
 
 def _line(settings: type[BaseSettings], error: Mapping[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "bool_parsing":
-        message = "allowed are 1 and 0"
     if not error["loc"]:
         return message
     name, given = str(error["loc"][0]), str(error["input"])
     field = settings.model_fields.get(name.lower())
-    if (field and "Secret" in str(field.annotation)) or "@" in given:  # user:password@host
+    if field and error["type"] != "value_error":
+        message = f"allowed is {_allowed(field)}"
+    if (field and _is_secret(field)) or "@" in given:  # user:password@host
         return f"{name.upper()}: {message}"
-    if len(given) > SHOWN or not given.isprintable():
-        given = f"{given[:SHOWN]!r}…"
-    return f"{name.upper()}={given}: {message}"
+    comment = "; a comment needs a line of its own" if " #" in given else ""
+    return f"{name.upper()}={one_line(given, SHOWN)}: {message}{comment}"
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return "Secret" in str(field.annotation)
+
+
+def _choices(field: FieldInfo) -> list[str]:
+    """Return the words that a setting may be, none where it may be any."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+
+
+def _plain(name: str, field: FieldInfo, value: str) -> str:
+    """Return a value as pydantic reads it: ``1e3`` is a whole number, ``ssl`` is ``SSL``."""
+    if value.upper() in _choices(field):
+        return value.upper()
+    if field.annotation is int and re.fullmatch(r"\d{1,9}(\.\d{1,9})?[eE]\+?\d{1,2}", value):
+        number = Decimal(value)
+        return f"{number:f}" if number == number.to_integral_value() else value
+    if "Path" in str(field.annotation):
+        if os.name != "nt" and re.match(r"[A-Za-z]:[/\\]", value):
+            raise ValueError(
+                f"{name}={one_line(value, SHOWN)}: a path of Windows, and this is not Windows; in a"
+                " container, give the path where the folder is mounted"
+            )
+        return os.path.expanduser(value)  # noqa: PTH111 - pathlib raises for an unknown user
+    return value
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Say in words what a setting may be."""
+    if choices := _choices(field):
+        return ", ".join(choices)
+    if field.annotation is bool:
+        return "1, true, yes or on, and 0, false, no or off"
+    limits = {
+        limit: getattr(each, limit)
+        for each in field.metadata
+        for limit in ("ge", "gt", "le")
+        if hasattr(each, limit)
+    }
+    words = "a whole number" if field.annotation is int else "a number"
+    words += f", {limits['ge']} or more" if "ge" in limits else ""
+    words += f", more than {limits['gt']}" if "gt" in limits else ""
+    return words + (f", at most {limits['le']}" if "le" in limits else "")
 
 
 def misspelt(settings: type[BaseSettings]) -> Iterator[str]:
     """Yield a line for each environment variable that looks like a misspelt setting."""
-    own = {name.upper() for name in (*StreamSettings.model_fields, *settings.model_fields)}
-    for variable, setting in spelling.misspelt(os.environ, own | OF_ONE_SERVICE):
+    own = [name.upper() for name in settings.model_fields]
+    for variable, setting in spelling.misspelt(os.environ, own):
         yield f"{variable} is not a setting and is ignored; the setting is called {setting}"
 
 

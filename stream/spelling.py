@@ -1,8 +1,9 @@
-"""Environment variables that nearly have the name of a setting."""
+"""How people write environment variables: names that are nearly right, values with quotes."""
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping
 
 _PLATFORM = re.compile(
@@ -13,6 +14,25 @@ _PLATFORM = re.compile(
 """Names that Kubernetes and Docker links make of a service's name, such as ``KAFKA_PORT``."""
 
 _PREFIX = "KAFKA_"
+
+_BLANK = f"{string.whitespace}\N{NO-BREAK SPACE}\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"
+
+
+def plain(value: str) -> str:
+    r"""Return a value without what stands around it by mistake.
+
+    That is blanks, the end of a line of Windows, marks without a width, and a pair of quotes, which
+    ``docker run --env-file`` and Kubernetes leave where they are.
+
+    Examples
+    --------
+    >>> plain(' "sea"\r')
+    'sea'
+    """
+    value = value.strip(_BLANK)
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1].strip(_BLANK)
+    return value
 
 
 def set_by_platform(name: str, value: str = "") -> bool:
@@ -34,11 +54,15 @@ def misspelt(environment: Mapping[str, str], names: Iterable[str]) -> Iterator[t
     environment : mapping of str to str
         Empty variables count as not given.
     names : iterable of str
-        Of all settings, in capitals, those of other services included.
+        Of the settings, in capitals.
     """
     known = set(names)
     for name, value in sorted(environment.items()):
         upper = name.upper()
+        if upper.startswith("EXPORT "):  # a line of a shell script in a file of variables
+            upper = upper.removeprefix("EXPORT ").strip()
+            if upper in known:
+                yield name, upper
         if value and upper not in known and not set_by_platform(upper, value):
             setting = nearest(upper, known)
             if setting:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from modelgenerator.intake import Intake
 from modelgenerator.trainer import Trainer, recipes
 from stream.quoting import LINE, OneLine, one_line
+from tests.services import ROOT
 
 
 @given(st.text(st.characters()), st.integers(2, 50))
@@ -43,3 +47,12 @@ def test_names_of_unknown_fields_are_quoted_so_that_what_is_needed_follows() -> 
     assert str(intake).isprintable()
     assert r"la\nbel\x1b[31m" in str(intake)
     assert len(str(intake)) < 300
+
+
+def test_a_service_logs_a_setting_with_a_newline_in_one_line() -> None:
+    env = {"PATH": os.environ["PATH"], "STREAM": "a\n2026-01-01 ERROR forged\x1b[2J"}
+    command = [sys.executable, "-m", "datagenerator.app"]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.count("\n") == 1
+    assert r"STREAM=a\n2026-01-01 ERROR forged\x1b[2J: there is no such file" in done.stdout

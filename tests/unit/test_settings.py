@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
-from stream.settings import OF_ONE_SERVICE, SettingsError, StreamSettings, misspelt, read
+from stream.settings import SettingsError, StreamSettings, misspelt, read
 from tests.services import ROOT
 
 SERVICES = (DatageneratorSettings, ModelgeneratorSettings, PredictorSettings)
-OF_ALL = {name.upper() for name in StreamSettings.model_fields}
+ALL = {name.upper() for service in SERVICES for name in service.model_fields}
 IN_WORDS = "allowed are ASCII letters, digits, dots, underscores and hyphens, at most 200"
 
 
@@ -33,15 +34,10 @@ def line(settings: type[StreamSettings] = StreamSettings) -> str:
     return found
 
 
-def test_the_settings_that_not_every_service_reads_are_all_listed() -> None:
-    named = {name.upper() for service in SERVICES for name in service.model_fields}
-    assert named - OF_ALL == OF_ONE_SERVICE
-
-
 def test_whatever_compose_gives_a_service_is_a_setting_of_one_of_them() -> None:
     given = re.findall(r"^ {2,6}([A-Z][A-Z_]+):", (ROOT / "docker-compose.yml").read_text(), re.M)
     assert len(given) > 40
-    assert set(given) <= OF_ALL | OF_ONE_SERVICE
+    assert set(given) <= ALL
 
 
 @pytest.mark.parametrize(
@@ -113,7 +109,7 @@ def test_a_scheme_that_names_another_protocol_is_refused(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("variable", ["DATA_TOPIC", "MODEL_TOPIC", "PREDICTION_TOPIC"])
-@pytest.mark.parametrize("value", ["two words", "a/b", "ä", "x" * 201, "a\n"])
+@pytest.mark.parametrize("value", ["two words", "a/b", "ä", "x" * 201, "a\nb"])
 def test_a_topic_that_kafka_does_not_allow_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
@@ -153,7 +149,9 @@ def test_two_settings_that_name_one_topic_are_refused(
 
 def test_a_switch_says_what_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPEAT", "often")
-    assert line(DatageneratorSettings) == "REPEAT=often: allowed are 1 and 0"
+    assert line(DatageneratorSettings) == (
+        "REPEAT=often: allowed is 1, true, yes or on, and 0, false, no or off"
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,13 +173,105 @@ def test_a_switch_says_what_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rates", "RATE"),
     ],
 )
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_variable_with_nearly_the_name_of_a_setting_is_named_with_it(
-    monkeypatch: pytest.MonkeyPatch, service: type[StreamSettings], variable: str, setting: str
+def test_a_variable_with_nearly_the_name_of_a_setting_is_named_with_it_by_who_reads_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, setting: str
 ) -> None:
     monkeypatch.setenv(variable, "5")
-    assert list(misspelt(service)) == [
+    readers = [service for service in SERVICES if setting.lower() in service.model_fields]
+    assert [service for service in SERVICES if list(misspelt(service))] == readers
+    assert list(misspelt(readers[0])) == [
         f"{variable} is not a setting and is ignored; the setting is called {setting}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "read_as"),
+    [
+        ("RATE", '"5"', 5.0),
+        ("RATE", "'5'", 5.0),
+        ("RATE", " 5\r", 5.0),
+        ("RATE", "1e3", 1000.0),
+        ("RATE", "1_000", 1000.0),
+        ("RATE", " ", 100.0),
+        ("RATE", '""', 100.0),
+        ("COUNT", "1e6", 1_000_000),
+        ("COUNT", "2.5E3", 2_500),
+        ("COUNT", "5.0", 5),
+        ("REPEAT", '"yes"', True),
+        ("REPEAT", "ON\r\n", True),
+        ("STREAM", '"agrawal"', "agrawal"),
+        ("STREAM", "\ufeffsea\u200b", "sea"),
+        ("DATA_TOPIC", " a.b ", "a.b"),
+        ("LOG_LEVEL", "info", "INFO"),
+        ("HEALTH_FILE", "'run/alive'", Path("run/alive")),
+        ("KAFKA_BOOTSTRAP_SERVERS", '"KAFKA:9092/"', "KAFKA:9092"),
+    ],
+)
+def test_a_value_is_read_as_people_write_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, given: str, read_as: object
+) -> None:
+    monkeypatch.setenv(variable, given)
+    assert getattr(read(DatageneratorSettings), variable.lower()) == read_as
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "given", "message"),
+    [
+        (DatageneratorSettings, "RATE", "1,000", "allowed is a number, 0 or more"),
+        (DatageneratorSettings, "RATE", "inf", "allowed is a number, 0 or more"),
+        (
+            DatageneratorSettings,
+            "RATE",
+            "5 # a second",
+            "allowed is a number, 0 or more; a comment needs a line of its own",
+        ),
+        (DatageneratorSettings, "COUNT", "2.5", "allowed is a whole number, 0 or more"),
+        (DatageneratorSettings, "COUNT", "15e-1", "allowed is a whole number, 0 or more"),
+        (
+            ModelgeneratorSettings,
+            "WINDOW",
+            "1e9",
+            "allowed is a whole number, 200 or more, at most 1000000",
+        ),
+        (PredictorSettings, "MODEL_MAX_MICROSECONDS", "0", "allowed is a number, more than 0"),
+        (PredictorSettings, "LOG_LEVEL", "TRACE", "allowed is DEBUG, INFO, WARNING, ERROR"),
+        (PredictorSettings, "KAFKA_SECURITY_PROTOCOL", "TLS", "allowed is PLAINTEXT, SSL, "),
+        (PredictorSettings, "LOG_FILE", r"C:\logs\predictor.log", "a path of Windows, and "),
+    ],
+)
+def test_a_value_that_is_none_says_in_words_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+    service: type[StreamSettings],
+    variable: str,
+    given: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv(variable, given)
+    found = line(service)
+    assert found.startswith(f"{variable}=")
+    assert message in found
+
+
+def test_a_password_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    sasl = {"MECHANISM": "plain", "PLAIN_USERNAME": "a", "PLAIN_PASSWORD": ' "secret" '}
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "sasl_ssl")
+    for name, value in sasl.items():
+        monkeypatch.setenv(f"KAFKA_SASL_{name}", value)
+    assert ' "secret" ' in read(StreamSettings).sasl().values()
+
+
+def test_a_path_may_begin_at_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("LOG_FILE", "~/predictor.log")
+    assert read(PredictorSettings).log_file == Path("/home/somebody/predictor.log")
+
+
+def test_a_line_of_a_shell_script_in_a_file_of_variables_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("export RATE", "5")
+    assert list(misspelt(DatageneratorSettings)) == [
+        "export RATE is not a setting and is ignored; the setting is called RATE"
     ]
 
 
@@ -189,7 +279,7 @@ def test_a_variable_with_nearly_the_name_of_a_setting_is_named_with_it(
 def test_what_is_a_setting_of_any_service_or_empty_is_no_mistake(
     monkeypatch: pytest.MonkeyPatch, service: type[StreamSettings]
 ) -> None:
-    for name in OF_ALL | OF_ONE_SERVICE:
+    for name in ALL:
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("window", "2000")
     monkeypatch.setenv("RATES", "")

@@ -364,10 +364,10 @@ def test_only_breast_cancer_is_slower_where_no_rate_is_given(
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("RATE", "-1", "Input should be greater than or equal to 0"),
-        ("RATE", "nan", "Input should be "),
-        ("COUNT", "x", "Input should be a valid integer"),
-        ("REPEAT", "2", "allowed are 1 and 0"),
+        ("RATE", "-1", "allowed is a number, 0 or more"),
+        ("RATE", "nan", "allowed is a number, 0 or more"),
+        ("COUNT", "x", "allowed is a whole number, 0 or more"),
+        ("REPEAT", "2", "allowed is 1, true, yes or on, and 0, false, no or off"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
