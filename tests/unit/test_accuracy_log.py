@@ -237,3 +237,26 @@ def test_a_file_is_set_aside_with_one_line_when_counts_start_over(
     assert counts(tmp_path / "predictor.log") == [10]
     assert counts(tmp_path / "predictor.log.old") == [10, 20, 30, 40, 50]
     assert len(caplog.records) == 1
+
+
+def test_a_file_that_is_moved_away_is_followed_by_a_new_one_with_the_next_lines(
+    tmp_path: Path,
+) -> None:
+    log, path = make(tmp_path), tmp_path / "predictor.log"
+    log.append([prediction(n) for n in range(1, 26)])
+    path.rename(tmp_path / "predictor.log-20260101")  # as logrotate does
+    log.append([prediction(n) for n in range(26, 46)])
+    assert counts(path) == [30, 40]
+
+
+def test_a_folder_that_is_deleted_is_made_again_and_the_file_filled_in(
+    tmp_path: Path, clock: Clock
+) -> None:
+    log, path = make(tmp_path / "logs"), tmp_path / "logs" / "predictor.log"
+    log.append([prediction(n) for n in range(1, 26)])
+    path.unlink()
+    path.parent.rmdir()
+    log.append([prediction(n) for n in range(26, 46)])
+    clock.seconds += 2 * RETRY_SECONDS
+    log.append([prediction(n) for n in range(46, 56)])
+    assert counts(path) == [10, 20, 30, 40, 50]
