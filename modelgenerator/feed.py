@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from modelgenerator.settings import Settings
 from stream import clients, reading, refusals
@@ -63,7 +63,7 @@ class Feed:
                 self._client = clients.connect(self._connect, self._settings, self._stop, log)
             client = self._client
             if time.monotonic() >= self._next_look:
-                self._stop.deadline(LOOK_TIMEOUT_SECONDS, partial(self._look, client))
+                self._stop.deadline(LOOK_TIMEOUT_SECONDS, partial(self._look_at_topic, client))
                 self._next_look = time.monotonic() + LOOK_SECONDS
             fetched: dict[TopicPartition, list[Any]] = client.poll(timeout_ms=self.wait_ms)
         except (KafkaError, DeadlineExceeded, OSError) as error:
@@ -91,6 +91,11 @@ class Feed:
             max_poll_records=1_000,
             metadata_max_age_ms=int(1_000 * LOOK_SECONDS),
         )
+
+    def _look_at_topic(self, client: KafkaConsumer) -> None:
+        if not client.partitions_for_topic(self._topic):
+            raise UnknownTopicOrPartitionError(self._topic)  # it is created with a new client
+        self._look(client)
 
     def _look(self, client: KafkaConsumer) -> None:
         """Assign the partitions to a new client, and look after them from time to time."""

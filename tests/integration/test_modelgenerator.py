@@ -306,6 +306,22 @@ def test_training_starts_over_when_the_data_topic_is_recreated(
     assert_ends(process)
 
 
+def test_topics_that_are_deleted_while_it_runs_are_created_again(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    process = start("modelgenerator")
+    topics.write(250)
+    eventually(topics.assembled)
+    settings = topics.settings
+    topics.delete(settings.data_topic, settings.schema_topic, settings.status_topic)
+    eventually(lambda: set(settings.topics) <= set(topics.admin.list_topics()))
+    with Topics(settings_env) as again:
+        again.describe(THREE)
+        again.write(250, width=3)
+        eventually(lambda: widths(again)[-1] == (3, {"0": 199}))
+    assert_ends(process)
+
+
 def test_a_trainer_that_fell_behind_continues_near_the_end_and_says_so(
     topics: Topics, start: Services
 ) -> None:
