@@ -22,6 +22,7 @@ from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.deadlines import DeadlineExceeded
+from stream.seal import own_seal
 from stream.service import Stop
 from stream.transactions import Transactions
 
@@ -54,6 +55,7 @@ class Committer:
         self._settings = settings
         self._group = group
         self._stop = stop
+        self._seal = own_seal(settings, log, make=True)
         self._transactions = Transactions(
             settings, self.transactional_id, log, group=settings.group_id
         )
@@ -88,7 +90,7 @@ class Committer:
         producer, topic, settings = self.producer, self._group.topic, self._settings
         assert producer is not None
         producer.begin_transaction()
-        outputs = messages(outcome, settings, topic.id)
+        outputs = messages(outcome, settings, topic.id, self._seal)
         sent: list[Any] = []
         try:
             sent.extend(producer.send(*output) for output in outputs)

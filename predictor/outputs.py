@@ -1,7 +1,7 @@
 """The outputs of a unit as the records of their topics, and how a group's own are found again.
 
 The last output of a unit on each partition of each topic carries two headers: whose output it is,
-and the id of the data topic that it came from.
+and the id of the data topic that it came from. A seal over both shows that a predictor wrote it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream.records import Prediction, RecordError, Rejected, encode_prediction, encode_rejected
+from stream.seal import Seal
 
 T = TypeVar("T", Prediction, Rejected)
 
@@ -22,7 +23,7 @@ GROUP = "group"
 INCARNATION = "incarnation"
 """Header: the id of the data topic."""
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
 
 
 class Message(NamedTuple):
@@ -49,7 +50,7 @@ class Output(NamedTuple, Generic[T]):
 
 
 def messages(
-    outcome: Outcome, settings: PredictorSettings, incarnation: str | None
+    outcome: Outcome, settings: PredictorSettings, incarnation: str | None, seal: Seal | None
 ) -> list[Message]:
     """Return the records to be produced for an outcome of the data topic with this id."""
     found = [
@@ -59,17 +60,19 @@ def messages(
         Message(settings.rejected_topic, encode_rejected(r), None, None, r.source[0])
         for r in outcome.rejected
     ]
-    headers = [(GROUP, settings.group_id.encode())]
+    headers: Headers = [(GROUP, settings.group_id.encode())]
     if incarnation:
         headers.append((INCARNATION, incarnation.encode()))
     last = {(message.topic, message.partition): i for i, message in enumerate(found)}
     for i in last.values():
-        found[i] = found[i]._replace(headers=headers)
+        topic, value = found[i].topic, found[i].value
+        sealed = seal.headers(topic, value, headers) if seal else headers
+        found[i] = found[i]._replace(headers=sealed)
     return found
 
 
 def last_own(
-    decode: Callable[[bytes | None], T], group: str, records: Iterable[Any]
+    decode: Callable[[bytes | None], T], group: str, seal: Seal | None, records: Iterable[Any]
 ) -> Output[T] | None:
     """Return the last of a group's own outputs among records of one partition.
 
@@ -79,6 +82,8 @@ def last_own(
     ----------
     decode : callable
         Reads the value of a record; raises `RecordError`.
+    seal : Seal or None
+        What shows that an output is the group's own; ``None`` to go by the header alone.
     records : iterable of ConsumerRecord
         In the order of the partition.
     """
@@ -89,7 +94,8 @@ def last_own(
             id = headers.get(INCARNATION)
             of_open_unit = Output(decode(record.value), id.decode(errors="replace") if id else None)
         if GROUP in headers:
-            if headers[GROUP] == group.encode():
+            ours = headers[GROUP] == group.encode()
+            if ours and (not seal or seal.holds(record.topic, record.value, record.headers)):
                 own = of_open_unit or own
             of_open_unit = None
-    return of_open_unit or own
+    return own if seal else of_open_unit or own

@@ -18,7 +18,8 @@ from predictor.resume import Commit, Position, resume
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients, reading, refusals
-from stream.records import RecordError, decode_prediction, decode_rejected
+from stream.records import Prediction, RecordError, Rejected, decode_prediction, decode_rejected
+from stream.seal import Seal, own_seal
 from stream.service import Stop, Warnings
 
 log = logging.getLogger("predictor")
@@ -28,7 +29,7 @@ SETTLE_SECONDS = 60.0
 well before."""
 
 LOOK_BACK = 10_000
-"""Rejected records among which a group's own beyond its committed offset is searched."""
+"""Outputs of each topic among which a group's own beyond its committed offset is searched."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
 
@@ -54,6 +55,7 @@ class Positions:
         self._warnings = Warnings(log)
         self._asked: set[TopicPartition] = set()
         self._undecided_since = math.inf
+        self._seal = own_seal(settings, log, make=True)
         self.reader = self._connect()
 
     def read(
@@ -117,16 +119,12 @@ class Positions:
         if not committed_only:
             self._check_outputs_decided(place.partition)
         most = LOOK_BACK if isinstance(committed, Commit) else None
-        settings, partition = self._settings, place.partition
-        position = resume(
-            bounds,
-            committed,
-            self._newest(settings.prediction_topic, partition, decode_prediction),
-            self._newest(settings.rejected_topic, partition, decode_rejected, most),
-            incarnation,
-        )
+        found = self._outputs(place.partition, self._seal, most)
+        if not isinstance(committed, Commit) and found == (None, None):
+            found = self._outputs(place.partition, None, most)  # older software made no seals
+        position = resume(bounds, committed, *found, incarnation)
         if position.remark:
-            log.warning("partition %d: %s", partition, position.remark)
+            log.warning("partition %d: %s", place.partition, position.remark)
         return position
 
     def _committed(self, group: KafkaConsumer, place: TopicPartition) -> Commit | str | None:
@@ -158,16 +156,21 @@ class Positions:
                     f"{topic} partition {partition}: a transaction is open at offset {decided}"
                 )
 
-    def _newest(
-        self,
-        topic: str,
-        partition: int,
-        decode: Callable[[bytes | None], T],
-        most: int | None = None,
-    ) -> Output[T] | None:
-        choose = partial(outputs.last_own, decode, self._settings.group_id)
-        place = TopicPartition(topic, partition)
-        return reading.newest(self.reader, place, choose, self._stop, most)
+    def _outputs(
+        self, partition: int, seal: Seal | None, most: int | None
+    ) -> tuple[Output[Prediction] | None, Output[Rejected] | None]:
+        """Return the group's newest prediction and rejected record on a partition."""
+
+        def newest(topic: str, decode: Callable[[bytes | None], T]) -> Output[T] | None:
+            choose = partial(outputs.last_own, decode, settings.group_id, seal)
+            place = TopicPartition(topic, partition)
+            return reading.newest(self.reader, place, choose, self._stop, most)
+
+        settings = self._settings
+        return (
+            newest(settings.prediction_topic, decode_prediction),
+            newest(settings.rejected_topic, decode_rejected),
+        )
 
     def _connect(self, **options: str) -> KafkaConsumer:
         return clients.connected(clients.consumer, self._settings, self._stop, log, **options)

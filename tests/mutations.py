@@ -369,6 +369,13 @@ _LIST = [
         "not within",
     ),
     Mutation(
+        "any seal holds",
+        {"stream.seal:Seal.holds": lambda _: lambda seal, *of_record: True},
+        "tests/integration/test_attacks.py::test_forged_outputs_skip_no_record_and_change_no_count"
+        "[False]",
+        "not within|ended without",
+    ),
+    Mutation(
         "outputs beyond the committed offset do not count",
         {"predictor.resume:resume": resumes_without_outputs},
         UNITS

@@ -20,6 +20,7 @@ from stream import kafka_workarounds, records
 from stream.batches import UndecodableBatch
 from stream.models import ModelError, unpack
 from stream.records import RecordError
+from stream.seal import Seal
 from tests.batches import HEADER_BYTES, at, batch, checked, marker, with_attributes
 
 FORMATS = Path(__file__).resolve().parents[1] / "records"
@@ -108,9 +109,10 @@ def headers(data: bytes) -> None:
     name, _, value = data.partition(b"\0")
     record = SimpleNamespace(
         headers=[(name.decode(errors="replace"), value), ("group", b"mine"), ("incarnation", data)],
+        topic="predictions",
         value=(FORMATS / "prediction.json").read_bytes(),
     )
-    outputs.last_own(records.decode_prediction, "mine", [record])
+    outputs.last_own(records.decode_prediction, "mine", Seal(b"s"), [record])
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

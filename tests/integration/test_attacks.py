@@ -15,7 +15,7 @@ from modelgenerator.publisher import NotPublished
 from stream import clients, reading
 from stream.keys import revoke
 from stream.models import SIGNATURE, Message, pack
-from stream.records import Status, encode_status
+from stream.records import Status, encode_rejected, encode_status, reject
 from stream.service import Fatal
 from tests.services import Services, await_line, eventually
 from tests.topics import Topics, await_answered, publisher, regression
@@ -250,6 +250,35 @@ def test_a_status_without_the_seal_of_predictors_bars_nothing_and_takes_no_versi
 
     topics.say(2, "barred")
     await_line(again, "model 1 (test) serves from the next unit")
+
+
+@pytest.mark.parametrize("offsets_are_lost", [False, True])
+def test_forged_outputs_skip_no_record_and_change_no_count(
+    topics: Topics, start: Services, offsets_are_lost: bool
+) -> None:
+    topics.publish(1)
+    topics.write(100)
+    topics.write_values([b"the last one is rejected"])
+    predictor = start("predictor")
+    await_answered(topics, 101)
+    assert predictor.stop() == 0
+    rejected, predicted = topics.settings.rejected_topic, topics.settings.prediction_topic
+    headers = list(topics.records(rejected)[-1].headers)
+    forged = encode_rejected(reject((0, 600), b"", "forged"))
+    prediction = orjson.loads(topics.records(predicted)[-1].value)
+    counts = orjson.dumps({**prediction, "n": 900, "correct": 900, "source": [0, 599]})
+    for with_headers in ([], headers, headers[:-1], [("group", b"\xff"), ("incarnation", b"\xff")]):
+        for topic, value in ((rejected, forged), (predicted, counts)):
+            topics.producer.send(topic, value, headers=with_headers, partition=0).get(30)
+    if offsets_are_lost:
+        eventually(lambda: topics.admin.delete_groups([topics.group])[topics.group] == "OK")
+    topics.write(500)
+    again = start("predictor")
+    await_line(again, "partitions 0@101 n=100")
+    genuine = 101 + 500
+    eventually(lambda: topics.answered() == genuine + 8, 60, again.tail)
+    last = topics.predictions()[-1]
+    assert (last["source"], last["n"]) == ([0, 600], 600)
 
 
 @pytest.mark.parametrize("sealed", [False, True])

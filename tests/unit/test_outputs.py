@@ -17,19 +17,23 @@ from stream.records import (
     encode_prediction,
     encode_record,
 )
+from stream.seal import Seal
 from tests.unit.classifiers import model
 
 SETTINGS = PredictorSettings.model_validate(
     {"group_id": "ours", "prediction_topic": "p", "data_topic": "d"}
 )
-OURS, THEIRS = [("group", b"ours"), ("incarnation", b"this")], [("group", b"theirs")]
+OURS: list[tuple[str, bytes | None]] = [("group", b"ours"), ("incarnation", b"this")]
+THEIRS: list[tuple[str, bytes | None]] = [("group", b"theirs")]
+SEAL = Seal(b"a secret")
 
 
 class Written(NamedTuple):
     """A record as it is read back."""
 
     value: bytes | None
-    headers: list[tuple[str, bytes]] = []  # noqa: RUF012 - a NamedTuple's default
+    headers: list[tuple[str, bytes | None]] = []  # noqa: RUF012 - a NamedTuple's default
+    topic: str = "p"
 
 
 def outcome() -> Outcome:
@@ -47,7 +51,7 @@ def prediction(offset: int) -> bytes:
 
 
 def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_the_key() -> None:
-    found = messages(outcome(), SETTINGS, "this")
+    found = messages(outcome(), SETTINGS, "this", None)
     assert [(m.topic, m.partition, m.key) for m in found] == [
         *[("p", 0, b"k")] * 2,
         *[("p", 1, b"k")] * 2,
@@ -62,7 +66,7 @@ def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_
 def test_the_last_output_on_each_partition_says_whose_it_is_and_of_which_data_topic(
     incarnation: str | None, headers: Any
 ) -> None:
-    found = messages(outcome(), SETTINGS, incarnation)
+    found = messages(outcome(), SETTINGS, incarnation, None)
     assert [m.headers for m in found] == [None, headers, None, headers, headers, headers]
 
 
@@ -72,7 +76,7 @@ def test_a_message_is_in_the_order_of_what_a_producer_sends() -> None:
 
 def test_the_last_own_output_is_found_with_the_data_topic_that_it_came_from() -> None:
     records = [Written(prediction(1)), Written(prediction(2), OURS)]
-    found = last_own(decode_prediction, "ours", records)
+    found = last_own(decode_prediction, "ours", None, records)
     assert found is not None
     assert (found.offset, found.incarnation) == (2, "this")
 
@@ -84,18 +88,39 @@ def test_outputs_without_headers_belong_to_whose_come_next() -> None:
         Written(prediction(3)),
         Written(prediction(4), THEIRS),
     ]
-    found = last_own(decode_prediction, "ours", records)
+    found = last_own(decode_prediction, "ours", None, records)
     assert found is not None
     assert found.offset == 2
-    assert last_own(decode_prediction, "ours", records[2:]) is None
+    assert last_own(decode_prediction, "ours", None, records[2:]) is None
 
 
 def test_what_no_predictor_wrote_is_passed_over() -> None:
     records = [Written(prediction(1), OURS), Written(b"garbage"), Written(None)]
-    found = last_own(decode_prediction, "ours", records)
+    found = last_own(decode_prediction, "ours", None, records)
     assert found is not None
     assert found.offset == 1
 
 
 def test_among_no_outputs_there_is_none_of_ours() -> None:
-    assert last_own(decode_prediction, "ours", []) is None
+    assert last_own(decode_prediction, "ours", None, []) is None
+
+
+def sealed(offset: int, headers: list[tuple[str, bytes | None]] = OURS) -> Written:
+    value = prediction(offset)
+    return Written(value, SEAL.headers("p", value, headers))
+
+
+def test_a_sealed_output_of_ours_counts_whatever_others_write_behind_it() -> None:
+    (ours,) = [m for m in messages(outcome(), SETTINGS, "this", SEAL) if m.headers][:1]
+    assert SEAL.holds(ours.topic, ours.value, ours.headers or [])
+    forged = [
+        Written(prediction(50)),
+        Written(prediction(51), OURS),
+        Written(prediction(52), sealed(7).headers),
+        Written(prediction(53)),
+    ]
+    found = last_own(decode_prediction, "ours", SEAL, [Written(prediction(6)), sealed(7), *forged])
+    assert found is not None
+    assert (found.offset, found.incarnation) == (7, "this")
+    assert last_own(decode_prediction, "ours", SEAL, forged) is None
+    assert last_own(decode_prediction, "ours", SEAL, [sealed(7, THEIRS)]) is None

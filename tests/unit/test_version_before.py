@@ -114,10 +114,10 @@ def test_predictions_of_the_version_before_are_found_by_their_group_with_the_id_
         Prediction(17, 1, 0.87, 1, 1234, 1100, 7, (0, 5120)),
         Prediction("a", 0, None, None, 0, 0, 7, (0, 5122), True),
     ]
-    found = last_own(decode_prediction, "predictors", records)
+    found = last_own(decode_prediction, "predictors", None, records)
     assert found is not None
     assert (found.content.source, found.incarnation) == ((0, 5122), TOPIC_ID)
-    assert last_own(decode_prediction, "others", records) is None
+    assert last_own(decode_prediction, "others", None, records) is None
 
 
 def test_a_model_in_parts_of_the_version_before_is_verified_and_put_together(
