@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stream.settings import ModelLimits, Name
 
@@ -44,3 +44,13 @@ class PredictorSettings(ModelLimits):
     log_backfill: int = Field(
         100_000, ge=0, description="Predictions that an empty log file is filled in from at most"
     )
+
+    @field_validator("log_file")
+    @classmethod
+    def _can_be_read_back(cls, path: Path) -> Path:
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                "it is no regular file; a file is needed, because its lines are read back at each"
+                " start, and rotated"
+            )
+        return path

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -16,7 +16,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError, RetriableError
 from stream import addresses, kafka_workarounds
 from stream.open_transactions import Watch
 from stream.refusals import TEMPORARY, causes, explained, raise_if_refused
-from stream.service import Backoff, Fatal, Stop, Warnings
+from stream.service import Backoff, Fatal, Stop, shared_warnings
 from stream.settings import StreamSettings
 from stream.tls import tls
 from stream.watchdog import doing
@@ -42,7 +42,7 @@ def connect(make: Callable[[], T], settings: StreamSettings, stop: Stop, log: lo
     Fatal
         When no retry helps: a wrong option, password, certificate or right.
     """
-    pauses, warnings = Backoff(), _warnings(log)
+    pauses, warnings = Backoff(), shared_warnings(log)
     while True:
         stop.check()
         try:
@@ -111,12 +111,6 @@ def _misled(settings: StreamSettings, brokers: list[kafka_workarounds.Broker]) -
         f"{settings.kafka_bootstrap_servers} answers, but its advertised listeners are not"
         f" reachable: {', '.join(lost)}; look at advertised.listeners of the broker"
     )
-
-
-@cache
-def _warnings(log: logging.Logger) -> Warnings:
-    """Return the same warnings for each wait, so that several waits log one line a minute."""
-    return Warnings(log)
 
 
 def admin(settings: StreamSettings) -> KafkaAdminClient:

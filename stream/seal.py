@@ -13,13 +13,12 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stream.decoding import RecordError
 from stream.key_files import KeyFileError, check_private, create_file, read_file
-from stream.service import Fatal, Warnings
+from stream.service import Fatal, shared_warnings
 from stream.settings import ModelLimits
 
 T = TypeVar("T")
@@ -137,12 +136,9 @@ def own_seal(
     except OSError as error:
         reason = str(error.strerror or error)
     if log:
-        _warnings(log).warn(
+        shared_warnings(log).warn(
             "secret",
             f"PREDICTOR_SECRET={path}: {reason}; without it, no service goes by what predictors say"
             " of models",
         )
     return None
-
-
-_warnings = cache(Warnings)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -201,6 +202,10 @@ class Warnings:
         self._log.warning(
             "%s%s", message, f" ({held} more since the last such line)" if held else ""
         )
+
+
+shared_warnings = cache(Warnings)
+"""Given a log, returns the same warnings each time: several callers log one line a minute."""
 
 
 class Backoff:

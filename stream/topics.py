@@ -19,6 +19,7 @@ from kafka.errors import (
 
 from stream import clients
 from stream.refusals import TopicError
+from stream.service import shared_warnings
 from stream.settings import StreamSettings
 
 
@@ -33,11 +34,10 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
     found = partition_counts(client, list(wanted))
     have = found.get(settings.data_topic, 0)
     if have > settings.data_partitions:
-        log.warning(
-            "%s has %d partitions, more than DATA_PARTITIONS=%d; partitions cannot be removed",
-            settings.data_topic,
-            have,
-            settings.data_partitions,
+        shared_warnings(log).warn(
+            f"partitions {settings.data_topic}",
+            f"{settings.data_topic} has {have} partitions, more than DATA_PARTITIONS="
+            f"{settings.data_partitions}; partitions cannot be removed",
         )
         for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic):
             if topic in wanted:

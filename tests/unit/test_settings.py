@@ -339,3 +339,16 @@ def test_a_misspelt_setting_of_security_still_ends_the_start(
     found = line()
     assert found.startswith("KAFKA_SASL_PASSWORD is not a setting; allowed are KAFKA_SASL_KERBEROS")
     assert "very-secret" not in found
+
+
+@pytest.mark.parametrize("given", ["/dev/stdout", "/dev/full", "/dev", "pipe"])
+def test_a_log_file_that_cannot_be_read_back_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    if given == "/dev/stdout" and Path(given).is_file():
+        given = "/dev/null"  # the output of this run goes to a file
+    monkeypatch.setenv("LOG_FILE", given)
+    found = line(PredictorSettings)
+    assert found.startswith(f"LOG_FILE={given}: it is no regular file; a file is needed")
