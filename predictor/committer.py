@@ -21,7 +21,6 @@ from predictor.outputs import Message, messages
 from predictor.predictor import Outcome
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
-from stream.deadlines import DeadlineExceeded
 from stream.seal import own_seal
 from stream.service import Stop
 from stream.transactions import Transactions
@@ -79,7 +78,7 @@ class Committer:
         """
         try:
             self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, outcome))
-        except (KafkaError, DeadlineExceeded, ValueError) as error:
+        except (KafkaError, OSError, ValueError) as error:
             refusals.raise_if_refused(error, self._settings, "Write", self.transactional_id)
             for found in refusals.causes(error):
                 if isinstance(found, ProducerFencedError | InvalidProducerEpochError):
@@ -128,9 +127,6 @@ class Committer:
         initialize = partial(self._transactions.initialize, producer, outputs)
         try:
             self._stop.deadline(COMMIT_SECONDS, initialize)
-        except DeadlineExceeded as error:
-            clients.close(producer)
-            raise TimeoutError(str(error)) from None
         except BaseException as error:
             clients.close(producer)
             refusals.raise_if_refused(error, settings, transaction=self.transactional_id)

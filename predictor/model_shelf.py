@@ -30,7 +30,7 @@ class ModelShelf:
         self.refused = 0
         self.refusal = ""
         self.search_needed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._current: Model | None = None
         self._previous: Model | None = None
         self._refused: set[int] = set()
@@ -43,12 +43,13 @@ class ModelShelf:
     def wanted(self, version: int) -> bool:
         """Tell whether a model of this version would be served, once it has passed every check."""
         with self._lock:
-            return self._wanted(version)
+            newest = self._current.version if self._current else 0
+            return version > newest and version not in self.barred and version not in self._refused
 
     def put(self, model: Model) -> bool:
         """Serve a model from now on, if it is wanted; tell whether it was."""
         with self._lock:
-            if not self._wanted(model.version):
+            if not self.wanted(model.version):
                 return False
             if self._current:
                 self.swaps += 1
@@ -82,7 +83,3 @@ class ModelShelf:
                 self.search_needed |= self._current is None
             if self._previous and self._previous.version == version:
                 self._previous = None
-
-    def _wanted(self, version: int) -> bool:
-        newest = self._current.version if self._current else 0
-        return version > newest and version not in self.barred and version not in self._refused

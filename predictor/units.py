@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -41,15 +41,10 @@ FENCED_TWICE_SECONDS = 60.0
 
 
 class Unit(NamedTuple):
-    """Records that are predicted and committed together.
+    """Records that are predicted and committed together, in the order of each partition.
 
-    Attributes
-    ----------
-    records : list of Consumed
-        In the order of each partition.
-    membership : ConsumerGroupMetadata
-        The group membership when they were read: the broker refuses the commit of a member whose
-        partitions were reassigned since.
+    `membership` is that of the time when they were read: the broker refuses the commit of a member
+    whose partitions were reassigned since.
     """
 
     records: list[Consumed]
@@ -117,30 +112,17 @@ class Units:
         if self._lost or self._group.changed:
             self._recover()
         self._hold(model, barred)
-        consumer = self._group.consumer
         records: list[Consumed] = []
         size, end = 0, time.monotonic() + self._settings.commit_interval_ms / 1000
         while len(records) < MAX_RECORDS and size < MAX_BYTES and not self._stop:
-            left = end - time.monotonic()
-            if left <= 0:
+            if (left := end - time.monotonic()) <= 0:
                 break
-            try:
-                polled = consumer.poll(
-                    timeout_ms=max(1, int(1000 * left)), max_records=MAX_RECORDS - len(records)
-                )
-            except (NoOffsetForPartitionError, OffsetOutOfRangeError):
-                self._lost = True
-            except KafkaError as error:
-                refusals.raise_if_refused(error, self._settings)
-                self._lose(f"reading {self._settings.data_topic}: {error!r}")
-                self._stop.wait(0.2)
+            new = self.waiting.sort(self._read(left, MAX_RECORDS - len(records)))
             if self._lost or self._group.changed:
                 return None
-            found = chain.from_iterable(polled.values())
-            new = self.waiting.sort(map(Consumed.of, found))
             records += new
             size += sum(len(consumed.value or b"") for consumed in new)
-        membership = consumer.group_metadata()
+        membership = self._group.consumer.group_metadata()
         if not records:
             return None
         if membership.generation_id < 0 or not membership.member_id:
@@ -184,6 +166,19 @@ class Units:
         found = progress(self._group.consumer).values()
         unread = self.waiting.skipped + sum(max(0, at.readable - at.position) for at in found)
         return self.waiting.read + unread, not unread
+
+    def _read(self, seconds: float, most: int) -> Iterator[Consumed]:
+        polled: dict[TopicPartition, list[Any]] = {}
+        try:
+            timeout_ms = max(1, int(1000 * seconds))
+            polled = self._group.consumer.poll(timeout_ms=timeout_ms, max_records=most)
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+            self._lost = True
+        except KafkaError as error:
+            refusals.raise_if_refused(error, self._settings)
+            self._lose(f"reading {self._settings.data_topic}: {error!r}")
+            self._stop.wait(0.2)
+        return map(Consumed.of, chain.from_iterable(polled.values()))
 
     def _hold(self, model: int, barred: set[int]) -> None:
         """Hold the partitions that `model` must not predict; read the others from where they wait.

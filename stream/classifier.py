@@ -350,7 +350,6 @@ def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: byt
             max_step=1.0,
         )
     except DeadlineExceeded:
-        stop.check()  # a service that stops waits less long
         raise ModelError(f"not loaded and probed within MODEL_LOAD_SECONDS={seconds:g}") from None
 
 

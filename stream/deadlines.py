@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 
-class DeadlineExceeded(Exception):
+class DeadlineExceeded(TimeoutError):
     """A call took too long."""
 
 

@@ -116,10 +116,7 @@ class Stop:
             When the service is told to stop and the call does not return within
             `GRACE_SECONDS`.
         """
-        try:
-            return self.deadline(math.inf, call)
-        except DeadlineExceeded:
-            raise Stopped from None
+        return self.deadline(math.inf, call)
 
     def deadline(self, seconds: float, call: Callable[[], T], max_step: float = math.inf) -> T:
         """Return what `call` returns, or raise if it takes too long.
@@ -141,6 +138,8 @@ class Stop:
         Raises
         ------
         DeadlineExceeded
+        Stopped
+            Instead, once the service is told to stop.
         """
         worker = self._workers.take()
         future = worker.start(call)
@@ -154,6 +153,8 @@ class Stop:
                 stopping, left = True, min(left, GRACE_SECONDS)
             if left <= 0:
                 worker.abandon()
+                if stopping:
+                    raise Stopped
                 raise DeadlineExceeded(f"no answer within {seconds:g} s")
         self._workers.give_back(worker)
         return future.result()  # type: ignore[no-any-return] # what the call returned
