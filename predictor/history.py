@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 
 from kafka import TopicPartition
 from kafka.errors import KafkaError
@@ -69,20 +72,13 @@ class History:
 
     def _first_above(self, place: TopicPartition, n: int, low: int, high: int) -> int:
         """Bisect for the first offset whose prediction has a count above `n`."""
-        while low < high:
-            middle = (low + high) // 2
-            found = self._n_at(place, middle, high)
-            if found is None or found > n:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        return low + bisect_right(
+            range(low, high), float(n), key=lambda offset: self._n_at(place, offset, high)
+        )
 
-    def _n_at(self, place: TopicPartition, offset: int, end: int) -> int | None:
+    def _n_at(self, place: TopicPartition, offset: int, end: int) -> float:
         """Return the count at the first prediction from `offset` on; offsets have gaps."""
         for record in reading.read_range(self._reader, place, offset, end, self._stop):
-            try:
+            with suppress(RecordError):
                 return decode_prediction(record.value).n
-            except RecordError:
-                continue
-        return None
+        return math.inf

@@ -69,10 +69,10 @@ class ModelShelf:
     @property
     def why_none(self) -> str:
         """Why no model serves, in words."""
-        found = [f"{len(self.barred)} models are barred"] if self.barred else []
+        found = [f"barred: {len(self.barred)}"] if self.barred else []
         if self.refused:
-            found.append(f"{self.refused} were refused, the last one: {self.refusal}")
-        return f"no model serves; {', '.join(found)}" if found else "there is no model"
+            found.append(f"refused: {self.refused}, the last one: {self.refusal}")
+        return f"no model serves; {'; '.join(found)}" if found else "there is no model"
 
     def bar(self, version: int) -> None:
         """Never serve a version again; the model before it serves in its place."""

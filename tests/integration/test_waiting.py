@@ -102,7 +102,7 @@ def test_it_says_that_the_models_there_were_refused_and_why(
     topics.write(10)
     topics.publish(1, sklearn="0.24.2")
     predictor = start("predictor")
-    line = "nothing is predicted: no model serves; 1 were refused, the last one: model 1: made with"
+    line = "nothing is predicted: no model serves; refused: 1, the last one: model 1: made with"
     await_line(predictor, line)
     assert "; 10 records wait; 0 rejected so far" in predictor.log()
 

@@ -40,10 +40,10 @@ def test_it_says_why_no_model_serves() -> None:
     shelf.count_refused("model 5: not signed by a trusted key", 3)
     assert (shelf.refused, shelf.why_none) == (
         4,
-        "no model serves; 4 were refused, the last one: model 5: not signed by a trusted key",
+        "no model serves; refused: 4, the last one: model 5: not signed by a trusted key",
     )
     shelf.bar(7)
-    assert shelf.why_none.startswith("no model serves; 1 models are barred, 4 were refused")
+    assert shelf.why_none.startswith("no model serves; barred: 1; refused: 4")
 
 
 def test_a_refused_version_never_serves() -> None:
