@@ -52,3 +52,18 @@ def test_the_largest_tally_stays_well_under_what_a_broker_keeps_as_metadata() ->
 def test_metadata_that_is_no_tally_is_said_to_be_none(metadata: str) -> None:
     with pytest.raises(RecordError):
         Tally.from_metadata(metadata)
+
+
+@pytest.mark.parametrize(
+    ("model", "barred", "allowed"),
+    [(0, set(), False), (4, set(), False), (5, set(), True), (6, set(), True), (4, {5}, True)],
+)
+def test_a_partition_allows_the_model_of_its_tally_or_a_newer_one_or_any_once_that_is_barred(
+    model: int, barred: set[int], allowed: bool
+) -> None:
+    assert Tally(model=5).allows(model, barred) == allowed
+
+
+def test_a_partition_never_predicted_allows_any_model() -> None:
+    assert Tally().allows(1, set())
+    assert not Tally().allows(0, set())
