@@ -46,7 +46,7 @@ class OpenTransaction(NamedTuple):
     partition: int
     offset: int
     producer: str
-    since: str | None = None
+    since: str | None
 
     def __str__(self) -> str:
         since = f" since {self.since}" if self.since else ""
@@ -86,8 +86,12 @@ def _who(client: KafkaAdminClient, producer_id: int) -> tuple[str, str | None]:
             name = listing.transactional_id
             began = client.describe_transactions([name])[name].transaction_start_time_ms
             if began >= 0:
-                since = datetime.fromtimestamp(began // 1000, UTC).isoformat()[:19] + "Z"
+                since = _utc(began // 1000)
     return name, since
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19] + "Z"
 
 
 class Watch:
@@ -122,23 +126,30 @@ class Watch:
         now, since = self._clock(), self._since
         stuck = [(p, at.readable) for p, at in found.items() if at.position >= at.readable < at.end]
         self._since = {each: since.get(each, now) for each in stuck}
-        held = {p: at for (p, at), began in self._since.items() if now - began >= HELD_SECONDS}
+        held = {
+            place: OpenTransaction(
+                place.topic,
+                place.partition,
+                at,
+                "an unknown producer",
+                f"{_utc(time.time() - (now - began))} at least",
+            )
+            for (place, at), began in self._since.items()
+            if now - began >= HELD_SECONDS
+        }
         if held and now >= self._next_line:
             self._next_line = now + WARN_EVERY_SECONDS
             threading.Thread(target=self._say, args=[held], name="watch", daemon=True).start()
 
-    def _say(self, held: dict[TopicPartition, int]) -> None:
-        named = sorted(held)[:NAMED]
-        found = {
-            place: OpenTransaction(place.topic, place.partition, held[place], "an unknown producer")
-            for place in named
-        }
+    def _say(self, held: dict[TopicPartition, OpenTransaction]) -> None:
+        named = {place: held[place] for place in sorted(held)[:NAMED]}
         with suppress(KafkaError, OSError), self._connect() as client:
-            for place in named:
-                for transaction in reversed(open_transactions(client, place)):
-                    found[place] = transaction
+            for place, noticed in named.items():
+                for found in open_transactions(client, place)[:1]:
+                    named[place] = found._replace(since=found.since or noticed.since)
+        more = len(held) - len(named)
         log.warning(
             "%s; records from there on wait for its end%s",
-            "; ".join(map(str, found.values())),
-            f"; {more} more partitions are held" if (more := len(held) - len(named)) else "",
+            "; ".join(map(str, named.values())),
+            f"; {more} more partitions are held" if more else "",
         )
