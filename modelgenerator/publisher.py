@@ -224,7 +224,7 @@ class Publisher:
             TRANSACTION_SECONDS, lambda: self._transactions.initialize(producer, [self._place])
         )
         check_trusted(self._key, self._settings)  # else its models do not count, nor do versions
-        end = self._settled_end()
+        end = stop.until_stopped(self._settled_end)
         newest = self._models.newest(seconds=SEARCH_SECONDS)
         last = newest.envelope if newest else None
         if last and last.version in tried and replace(last, version=0, after=None) == envelope:
@@ -234,7 +234,8 @@ class Publisher:
             raise NotPublished(
                 f"{self._place.topic}: another model was published meanwhile; look at it, try again"
             )
-        statuses = list(latest_statuses(self._consumer, self._settings, stop))
+        read = latest_statuses(self._consumer, self._settings, stop)
+        statuses = stop.until_stopped(lambda: list(read))
         if unless_pinned:
             self._check_not_pinned(statuses)
         told = (s.version for s in statuses if s.version < LARGEST_VERSION)
