@@ -5,6 +5,7 @@ One JSON object a record. Readers ignore fields they do not know; fields are add
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -118,7 +119,7 @@ class Rejected(Struct, frozen=True, omit_defaults=True):
     size : int
         Bytes of the value, or of the batch.
     value : str
-        How the value begins; empty for a batch.
+        How the value begins, in at most 1,000 bytes as they are written; empty for a batch.
     until : int or None
         The last offset of a batch that cannot be decoded: all from `source` on are rejected.
     """
@@ -252,10 +253,20 @@ def decode_rejected(value: bytes | None) -> Rejected:
 
 
 def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejected:
-    """Describe a record that cannot be predicted, keeping its first 1,000 bytes."""
+    """Describe a record that cannot be predicted, and keep how its value begins."""
     value = value or b""
     start = value[:REJECTED_VALUE_BYTES].decode("utf-8", errors="replace")
+    if _written(start) > REJECTED_VALUE_BYTES:
+        shorter = range(len(start))
+        start = start[
+            : bisect(shorter, REJECTED_VALUE_BYTES, key=lambda n: _written(start[:n])) - 1
+        ]
     return Rejected(source, reason, len(value), start)
+
+
+def _written(text: str) -> int:
+    """Return how many bytes a text takes as JSON, where a control character takes six."""
+    return len(msgspec.json.encode(text)) - len('""')
 
 
 def _check_id(id: int | str) -> None:

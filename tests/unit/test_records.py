@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stream.decoding import MAX_BYTES
 from stream.models import pack, unpack
@@ -176,9 +177,22 @@ def test_a_rejected_record_keeps_the_first_1000_bytes() -> None:
     assert (rejected.size, rejected.value) == (900_000, "x" * REJECTED_VALUE_BYTES)
 
 
-def test_a_character_cut_in_two_is_replaced_in_a_rejected_record() -> None:
+def test_a_character_cut_in_two_is_left_out_of_a_rejected_record() -> None:
     value = "é".encode() * REJECTED_VALUE_BYTES
-    assert reject((0, 1), b"x" + value, "r").value == "x" + "é" * 499 + "\ufffd"
+    assert reject((0, 1), b"x" + value, "r").value == "x" + "é" * 499
+
+
+@given(st.binary(max_size=1_200) | st.text(max_size=1_200).map(str.encode))
+@example(bytes(1_000))
+@example(b"\xff" * 1_000)
+@example(b'"' * 1_000)
+def test_what_a_rejected_record_keeps_takes_at_most_1000_bytes_as_written(value: bytes) -> None:
+    rejected = reject((0, 1), value, "r")
+    without = len(encode_rejected(replace(rejected, value="")))
+    kept = len(encode_rejected(rejected)) - without
+    assert kept <= REJECTED_VALUE_BYTES
+    assert value.decode(errors="replace").startswith(rejected.value)
+    assert kept >= min(len(value), REJECTED_VALUE_BYTES - 12) or len(value) > REJECTED_VALUE_BYTES
 
 
 @pytest.mark.parametrize(
