@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,15 +26,9 @@ MESSAGE_BYTES = 1_000_000
 def describe(
     model: Any,
     *,
-    recipe: str,
-    reason: str,
-    trained_on: int,
-    trained_to: dict[str, int],
-    recipe_accuracy: float | None = None,
-    feature_names: Sequence[str] | None = None,
-    threshold: float | None = None,
-    pinned: bool = False,
     features: int | None = None,
+    feature_names: Sequence[str] | None = None,
+    **said: Any,
 ) -> Envelope:
     """Say what a fitted classifier is; `tried` adds how it is served, `Publisher` the version.
 
@@ -42,12 +36,13 @@ def describe(
     ----------
     model : object
         Fitted scikit-learn classifier or pipeline, with classes 0 and 1.
-    recipe, reason, trained_on, trained_to, recipe_accuracy, threshold, pinned
-        As in `Envelope`.
-    feature_names : sequence of str, optional
-        By default the model's own, if it knows any.
     features : int, optional
         Their number; by default the model's own.
+    feature_names : sequence of str, optional
+        By default the model's own, if it knows any.
+    **said
+        What its publisher says of it, as in `Envelope`: `recipe`, `reason`, `trained_on`,
+        `trained_to`, `recipe_accuracy`, `threshold`, `pinned`.
     """
     features = int(model.n_features_in_) if features is None else features
     final = model
@@ -57,24 +52,26 @@ def describe(
     names = own_names if feature_names is None else feature_names
     return Envelope(
         version=0,
-        recipe=recipe,
         algorithm=type(final).__name__,
         features=features,
         feature_names=None if names is None else [str(name) for name in names],
         classes=sorted(int(label) for label in model.classes_),
         accepts_missing=False,
-        trained_on=trained_on,
-        trained_to=trained_to,
-        recipe_accuracy=recipe_accuracy,
-        reason=reason,
         restores=None,
         created=now(),
         sklearn=sklearn.__version__,
         numpy=np.__version__,
         python=".".join(platform.python_version_tuple()[:2]),
-        threshold=threshold,
-        pinned=pinned,
+        **{"recipe_accuracy": None, **said},
     )
+
+
+def highest_offsets(places: Iterable[tuple[int | str, int]]) -> dict[str, int]:
+    """Return the highest offset of each partition, as `trained_to` of an envelope has it."""
+    highest: dict[str, int] = {}
+    for partition, offset in places:
+        highest[str(partition)] = max(offset, highest.get(str(partition), offset))
+    return highest
 
 
 def pickled(model: Any) -> bytes:

@@ -39,6 +39,12 @@ def read_status(record: Any, seal: Seal | None) -> Status:
     return decode_sealed(decode_status, record, seal)
 
 
+def said(status: Status) -> str:
+    """Say who refused or barred which model, and why."""
+    by, reason = one_line(status.replica, 200), one_line(str(status.reason), 500)
+    return f"model {status.version} was {status.status} by {by}: {reason}"
+
+
 def latest_statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
     """Yield the latest statuses that predictors sealed, oldest first."""
     place, seal = TopicPartition(settings.status_topic, 0), own_seal(settings)
@@ -82,9 +88,5 @@ class StatusFeed(Feed):
                 if status.status in FALLEN and status.version in self._recipes:
                     recipe = self._recipes.pop(status.version)
                     fallen.append(recipe)
-                    log.warning(
-                        "model %d was %s by %s: %s; its recipe %s is suspended",
-                        *(status.version, status.status, one_line(status.replica, 200)),
-                        *(one_line(str(status.reason), 500), recipe),
-                    )
+                    log.warning("%s; its recipe %s is suspended", said(status), recipe)
         return fallen

@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from modelgenerator.envelope import highest_offsets
 from modelgenerator.trial import RECORDS
 from stream.service import Warnings
 
@@ -299,16 +300,12 @@ class Trainer:
         self._next_model = self._observed + max(
             LEAST_STEP, min(self._retrain_every, self._observed // 2)
         )
-        trained_to: dict[str, int] = {}
-        for record in self._window:
-            partition = str(record.partition)
-            trained_to[partition] = max(record.offset, trained_to.get(partition, -1))
         return Publication(
             recipe=champion,
             model=self._models[champion],
             reason=reason,
             trained_on=len(self._window),
-            trained_to=trained_to,
+            trained_to=highest_offsets((r.partition, r.offset) for r in self._window),
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
             newest=[record.features for record in islice(reversed(self._window), RECORDS)],
         )

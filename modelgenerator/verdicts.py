@@ -20,7 +20,7 @@ from contextlib import suppress
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.settings import Settings
-from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses, read_status
+from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses, read_status, said
 from stream import reading
 from stream.model_topic import ModelTopic, StoredModel
 from stream.quoting import one_line
@@ -97,11 +97,7 @@ def verdict(status: Status, version: int) -> str | None:
         return None
     if status.status in FALLEN:
         unless = ", unless another predictor serves it" * (status.status == "refused")
-        raise NotServed(
-            f"model {version} was {status.status} by {one_line(status.replica, 200)}:"
-            f" {one_line(str(status.reason), 500)}; it holds no pin, and the model before it goes"
-            f" on{unless}"
-        )
+        raise NotServed(f"{said(status)}; it holds no pin, and the model before it goes on{unless}")
     since = " ".join(f"{partition}@{offset}" for partition, offset in status.since.items())
     return (
         f"model {version} is serving: {status.replica} predicts with it since {since};"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Callable
 from typing import NoReturn
 
 from pydantic_settings import BaseSettings
@@ -41,6 +42,19 @@ def argument_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a type of arguments: a whole number that is not below `least`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {least} on, got {text!r}"
+            )
+        return int(text)
+
+    return read
 
 
 def _table(settings: type[BaseSettings]) -> str:

@@ -27,12 +27,11 @@ from modelgenerator.labelled.tables import (
     columns,
     write_csv,
 )
-from modelgenerator.publish.checks import read_stream
-from modelgenerator.publish.newest import Found
+from modelgenerator.publish.newest import Found, read_stream
 from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
 from stream import clients
-from stream.arguments import argument_parser
+from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.quoting import one_line
 from stream.records import RecordError, decode_record
@@ -44,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argument_parser("python -m modelgenerator.labelled", __doc__)
     add = parser.add_argument
     add("file", type=_file, help="file to write, .csv or .parquet")
-    add("--last", type=_count, metavar="N", help="of the N newest offsets of each partition only")
+    add(
+        "--last",
+        type=whole_number(1),
+        metavar="N",
+        help="of the N newest offsets of each partition only",
+    )
     add("--force", action="store_true", help="overwrite the file")
     return command(Settings, partial(_run, parser.parse_args(arguments)))
 
@@ -54,12 +58,6 @@ def _file(text: str) -> Path:
     if path.suffix not in ENDINGS:
         raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .csv or .parquet")
     return path
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from modelgenerator.envelope import highest_offsets
 from modelgenerator.publish.newest import Found
 from stream.models import instant
 from stream.service import Fatal
@@ -103,7 +104,7 @@ def as_parquet(source: Path, path: Path, names: Sequence[str]) -> None:
         raise TableError(f"{len(names)} columns are too many for Parquet; write .csv") from None
 
 
-def trained_to(path: Path) -> dict[int, int]:
+def trained_to(path: Path) -> dict[str, int]:
     """Return the highest offset of each partition in a table, or in what was saved of one.
 
     Parameters
@@ -118,13 +119,8 @@ def trained_to(path: Path) -> dict[int, int]:
         When it is no table, has no such columns or no records, or a record lacks them.
     OSError
     """
-    found: dict[int, int] = {}
     try:
-        for place in _places(path):
-            partition, offset = map(int, place)
-            if min(partition, offset) < 0:
-                raise ValueError(place)
-            found[partition] = max(offset, found.get(partition, offset))
+        found = highest_offsets(map(_place, _places(path)))
     except (ValueError, TypeError):
         raise TableError(f"{path}: a record without its partition and offset, {_WRITTEN}") from None
     if not found:
@@ -151,6 +147,13 @@ def _places(path: Path) -> Iterator[Sequence[Any]]:
             if {"partition", "offset"} <= {*names}:
                 place = itemgetter(names.index("partition"), names.index("offset"))
                 yield from (place([*row, "", ""]) for row in csv.reader(file, delimiter=delimiter))
+
+
+def _place(cells: Sequence[Any]) -> tuple[int, int]:
+    partition, offset = map(int, cells)
+    if min(partition, offset) < 0:
+        raise ValueError(cells)
+    return partition, offset
 
 
 _WRITTEN = "as python -m modelgenerator.labelled writes them"

@@ -26,7 +26,7 @@ from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.verdicts import add_wait_options, print_verdict
 from stream import clients
-from stream.arguments import argument_parser
+from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.deadlines import DeadlineExceeded
 from stream.model_topic import ModelTopic
@@ -62,15 +62,17 @@ def _parser() -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=help, description=help)
         found.set_defaults(work=work)
         if name not in ("list", "unpin"):
-            found.add_argument("version", type=_count, help="as `list` shows it")
+            found.add_argument("version", type=whole_number(0), help="as `list` shows it")
         return found
 
     listing = add("list", _list, "list the models (default)")
     listing.add_argument("--json", action="store_true", help="one array, a model an object")
-    listing.add_argument("--last", type=_count, metavar="N", help="the N newest versions only")
+    listing.add_argument(
+        "--last", type=whole_number(0), metavar="N", help="the N newest versions only"
+    )
     listing.add_argument(
         "--predictions",
-        type=_count,
+        type=whole_number(0),
         metavar="N",
         help="count those among the N newest offsets of each partition, 0 for none; all by default",
     )
@@ -85,12 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     add_wait_options(rollback)
     add_wait_options(add("unpin", _unpin, "let the modelgenerator publish again"))
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
-    return int(text)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

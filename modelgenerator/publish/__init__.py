@@ -21,8 +21,10 @@ from typing import Any
 
 import sklearn
 
+from modelgenerator.envelope import highest_offsets
 from modelgenerator.labelled import tables
-from modelgenerator.publish.checks import prepared, read_stream
+from modelgenerator.publish.checks import prepared
+from modelgenerator.publish.newest import read_stream
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -94,7 +96,9 @@ def publish(
         settings = read(Settings)
         said += misspelt(Settings)
     if isinstance(trained_to, (str, Path)):
-        trained_to = tables.trained_to(Path(trained_to))
+        highest = tables.trained_to(Path(trained_to))
+    else:
+        highest = highest_offsets((trained_to or {}).items())
     stop = Stop()
     key = own_key(settings, make=False)
     with clients.closing(clients.consumer(settings)) as consumer, warnings.catch_warnings():
@@ -107,7 +111,7 @@ def publish(
             recipe=recipe,
             reason=reason,
             trained_on=trained_on,
-            trained_to={str(p): offset for p, offset in (trained_to or {}).items()},
+            trained_to=highest,
             pinned=pin,
         )
         said += remarks

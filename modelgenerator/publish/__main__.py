@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,18 @@ from typing import Any
 
 import msgspec
 
-from modelgenerator.envelope import check
+from modelgenerator.envelope import check, highest_offsets
 from modelgenerator.labelled.tables import TableError, trained_to
 from modelgenerator.publish.backtest import backtest
-from modelgenerator.publish.checks import prepared, read_stream
+from modelgenerator.publish.checks import prepared
 from modelgenerator.publish.files import load
+from modelgenerator.publish.newest import read_stream
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.verdicts import add_wait_options, print_verdict
 from stream import clients
-from stream.arguments import argument_parser
+from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.models import PART_BYTES, Envelope, ModelError
 from stream.service import Fatal, Stop
@@ -46,7 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--threshold", type=float, help="label 1 from this probability on, 0 to 1")
     add("--recipe", default="by_hand", metavar="NAME", help="what the model is called")
     add("--reason", default="by hand", metavar="TEXT", help="why it is published")
-    add("--trained-on", type=int, default=0, metavar="N", help="records it was trained on")
+    add(
+        "--trained-on",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="records it was trained on",
+    )
     add(
         "--trained-to",
         type=_trained_to,
@@ -60,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--dry-run", action="store_true", help="check it, show the envelope, publish nothing")
     add(
         "--backtest",
-        type=int,
+        type=whole_number(1),
         nargs="?",
         const=BACKTEST_RECORDS,
         metavar="RECORDS",
@@ -72,23 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command(Settings, partial(_run, options))
 
 
-def _trained_to(text: str) -> dict[int, int]:
+def _trained_to(text: str) -> dict[str, int]:
     if place := re.fullmatch(r"(\d+):(\d+)", text, re.ASCII):
-        return {int(place[1]): int(place[2])}
+        return {str(int(place[1])): int(place[2])}
     try:
         return trained_to(Path(text))
     except (TableError, OSError) as error:
         raise argparse.ArgumentTypeError(
             f"neither PARTITION:OFFSET nor a table of records: {error}"
         ) from None
-
-
-def highest(places: Iterable[Mapping[int, int]]) -> dict[str, int]:
-    """Return the highest offset of each partition, as an envelope has it."""
-    found: dict[str, int] = {}
-    for partition, offset in (item for each in places for item in each.items()):
-        found[str(partition)] = max(offset, found.get(str(partition), offset))
-    return found
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
@@ -113,7 +112,9 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             recipe=options.recipe,
             reason=options.reason,
             trained_on=options.trained_on,
-            trained_to=highest(options.trained_to),
+            trained_to=highest_offsets(
+                item for each in options.trained_to for item in each.items()
+            ),
             pinned=not options.no_pin,
         )
         # On stderr with --dry-run, whose envelope may go to a program.

@@ -1,61 +1,19 @@
-"""A model that was trained anywhere, made ready for the stream or refused with the reason."""
+"""A model that was trained anywhere, made ready or refused with the reason; knows no Kafka."""
 
 from __future__ import annotations
 
 import pickle as pickles
 import pickletools
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from kafka import KafkaConsumer
+from typing import Any
 
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publish.by_position import by_position
 from modelgenerator.publish.classifiers import check_is_classifier
-from modelgenerator.publish.newest import Found, newest_records, not_yet_written, width
-from modelgenerator.settings import Settings
-from modelgenerator.trial import record_limit, tried
+from modelgenerator.publish.newest import Stream, not_yet_written
+from modelgenerator.trial import tried
 from stream import classifier
 from stream.models import Envelope, ModelError
-from stream.reading import newest_schema
-from stream.records import Schema
-from stream.service import Fatal, Stop
-
-LOOKED_AT = 200
-"""Latest records of each partition whose commonest width is that of the stream."""
-
-
-class Stream(NamedTuple):
-    """What a model has to fit: the schema, the newest records, their commonest width."""
-
-    schema: Schema | None
-    newest: list[Found]
-    width: int | None
-
-
-def read_stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stream:
-    """Read the schema and the newest records.
-
-    Raises
-    ------
-    Fatal
-        When a topic is missing.
-    KafkaError
-    """
-    topics = {settings.data_topic, settings.schema_topic, settings.model_topic}
-    missing = topics - consumer.topics()
-    if missing:
-        raise Fatal(
-            f"{settings.kafka_bootstrap_servers}: no topic {', '.join(sorted(missing))};"
-            " start the services first"
-        )
-    schema = newest_schema(consumer, settings, stop)
-    newest = newest_records(consumer, settings, LOOKED_AT, stop)
-    common = width(newest)
-    if common and len(newest) < (count := record_limit(common)):
-        of_each = -(-count // len(consumer.partitions_for_topic(settings.data_topic)))
-        newest = newest_records(consumer, settings, max(LOOKED_AT, of_each), stop)
-    return Stream(schema, newest, common)
 
 
 def prepared(

@@ -36,6 +36,7 @@ _COMPRESSED: dict[str, tuple[bytes, Callable[[], Any]]] = {
 }
 
 _KINDS: dict[str, bytes] = {
+    "a pointer of Git LFS": rb"version https://git-lfs",
     "an HDF5 file, as Keras writes": rb"\x89HDF\r\n",
     "an ONNX model": rb"\x08[\x01-\x20](\x12.[ -~]{3}|[\x3a\x42])",
     "a numpy array": rb"\x93NUMPY",
@@ -63,7 +64,14 @@ _ZIPPED = {
     "a model of PyTorch": r".*data\.pkl",
     "numpy arrays": r".*\.npy",
     "a model of H2O": r"model\.ini",
+    "a zip file": r".*",
 }
+
+_ADVICE = {
+    "a pointer of Git LFS": "git lfs pull fetches the file itself",
+    "a skops file": "load it with skops.io.load, then joblib.dump(model, FILE)",
+}
+"""What to do with some of these; with the others: `SAVE`."""
 
 _PICKLE = rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|\(\w"
 """How a pickle begins: with its protocol, or in protocol 0 with its first opcode."""
@@ -126,8 +134,6 @@ def kind(path: Path) -> tuple[str, str] | None:
         start = file.read(_START_BYTES)
     if not start:
         return "an empty file", SAVE
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS", "git lfs pull fetches the file itself"
     if start.startswith(b"PK"):
         return _zipped(path)
     packed = _compression(start)
@@ -139,7 +145,7 @@ def kind(path: Path) -> tuple[str, str] | None:
         return None
     what = next((w for w, magic in _KINDS.items() if re.match(magic, start, re.DOTALL)), None)
     what = what or _text(start) or f"a file that begins with {start[:8]!r}"
-    return (f"{what}, packed with {packed}" if packed else what), SAVE
+    return (f"{what}, packed with {packed}" if packed else what), _ADVICE.get(what, SAVE)
 
 
 def _zipped(path: Path) -> tuple[str, str]:
@@ -148,13 +154,9 @@ def _zipped(path: Path) -> tuple[str, str]:
             names = archive.namelist()
     except zipfile.BadZipFile:
         return "a zip file that is not whole", "copy it again"
-    of = [what for what, p in _ZIPPED.items() if any(re.fullmatch(p, name) for name in names)]
-    what = of[0] if of else "a zip file"
-    if what == "a skops file":
-        return what, "load it with skops.io.load, then joblib.dump(model, FILE)"
-    if any(name.endswith((".joblib", ".pkl", ".pickle")) for name in names):
-        return what, "unpack it first"
-    return what, SAVE
+    what = next(w for w, p in _ZIPPED.items() if any(re.fullmatch(p, n) for n in [*names, ""]))
+    of_model = any(name.endswith((".joblib", ".pkl", ".pickle")) for name in names)
+    return what, _ADVICE.get(what, "unpack it first" if of_model else SAVE)
 
 
 def _compression(start: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""The newest records of the data topic, to try a model on."""
+"""What the topics say a model has to fit: the schema, and the newest records to try it on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import NamedTuple
 
 from kafka import KafkaConsumer
 
+from modelgenerator.envelope import highest_offsets
 from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
-from stream.records import Record, RecordError, decode_record
-from stream.service import Stop
+from modelgenerator.trial import record_limit
+from stream.reading import newest_schema
+from stream.records import Record, RecordError, Schema, decode_record
+from stream.service import Fatal, Stop
+
+LOOKED_AT = 200
+"""Latest records of each partition whose commonest width is that of the stream."""
 
 
 class Found(NamedTuple):
@@ -36,19 +42,44 @@ def newest_records(
     return sorted(found, key=lambda each: each.timestamp)
 
 
-def width(found: list[Found]) -> int | None:
-    """Return the commonest number of features, ``None`` if there are no records."""
-    counts = Counter(len(each.record.features) for each in found)
-    return counts.most_common(1)[0][0] if counts else None
+class Stream(NamedTuple):
+    """What a model has to fit: the schema, the newest records, their commonest width."""
+
+    schema: Schema | None
+    newest: list[Found]
+    width: int | None
+
+
+def read_stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stream:
+    """Read the schema and the newest records.
+
+    Raises
+    ------
+    Fatal
+        When a topic is missing.
+    KafkaError
+    """
+    topics = {settings.data_topic, settings.schema_topic, settings.model_topic}
+    missing = topics - consumer.topics()
+    if missing:
+        raise Fatal(
+            f"{settings.kafka_bootstrap_servers}: no topic {', '.join(sorted(missing))};"
+            " start the services first"
+        )
+    schema = newest_schema(consumer, settings, stop)
+    newest = newest_records(consumer, settings, LOOKED_AT, stop)
+    widths = Counter(len(each.record.features) for each in newest)
+    common = widths.most_common(1)[0][0] if widths else None
+    if common and len(newest) < (count := record_limit(common)):
+        of_each = -(-count // len(consumer.partitions_for_topic(settings.data_topic)))
+        newest = newest_records(consumer, settings, max(LOOKED_AT, of_each), stop)
+    return Stream(schema, newest, common)
 
 
 def not_yet_written(trained_to: Mapping[str, int], found: list[Found]) -> Iterator[str]:
     """Yield a line for each partition whose records are said to be trained on before they exist."""
-    newest: dict[int, int] = {}
-    for each in found:
-        newest[each.partition] = max(each.offset, newest.get(each.partition, 0))
-    for partition, offset in newest.items():
-        if (highest := trained_to.get(str(partition), -1)) > offset:
+    for partition, offset in highest_offsets((f.partition, f.offset) for f in found).items():
+        if (highest := trained_to.get(partition, -1)) > offset:
             yield (
                 f"the newest record of partition {partition} has offset {offset}: those up to"
                 f" {highest} will not be counted; was the model trained on another topic?"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from modelgenerator.labelled.__main__ import main as labelled
+from modelgenerator.publish.__main__ import main as publish
 from stream.settings import StreamSettings, described
 from tests.services import ROOT
 
@@ -105,3 +107,17 @@ def test_the_help_of_a_service_shows_its_settings_with_their_defaults() -> None:
     for setting in described(StreamSettings):
         assert f"  {setting.name} ({setting.default})\n" in shown
     assert "  RATE (100)\n" in shown
+
+
+@pytest.mark.parametrize("number", ["0", "-5", "1.5", "many"])
+def test_a_number_of_records_is_a_whole_one_from_1_on(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for main, arguments in (
+        (publish, ["model.joblib", "--backtest", number]),
+        (labelled, ["records.csv", "--last", number]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert f"expected a whole number from 1 on, got '{number}'" in capsys.readouterr().err

@@ -8,9 +8,9 @@ import duckdb
 import pandas as pd
 import pytest
 
+from modelgenerator.envelope import highest_offsets
 from modelgenerator.labelled.__main__ import main
 from modelgenerator.labelled.tables import TableError, as_parquet, columns, trained_to, write_csv
-from modelgenerator.publish.__main__ import highest
 from modelgenerator.publish.newest import Found, not_yet_written
 from stream.records import Record
 
@@ -65,7 +65,7 @@ def test_a_table_holds_each_record_exactly(ending: str, tmp_path: Path) -> None:
     assert frame["label"].tolist() == [each.record.label for each in records]
     read = frame[names[4:-1]].astype(object).where(frame[names[4:-1]].notna(), None)
     assert read.to_numpy().tolist() == [each.record.features for each in records]
-    assert trained_to(path) == {0: 46, 12: 15}
+    assert trained_to(path) == {"0": 46, "12": 15}
 
 
 def test_columns_are_called_as_in_the_schema_or_by_their_number() -> None:
@@ -97,7 +97,7 @@ def test_what_a_notebook_saved_of_a_table_is_read_in_every_dialect(
 ) -> None:
     path = tmp_path / "part.csv"
     path.write_bytes(text.encode())
-    assert trained_to(path) == {0: 5, 1: 9}
+    assert trained_to(path) == {"0": 5, "1": 9}
 
 
 def test_what_pandas_saves_of_a_table_is_read(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_pandas_saves_of_a_table_is_read(tmp_path: Path) -> None:
     frame.sample(frac=1, random_state=0).to_csv(tmp_path / "all.csv")
     frame.to_csv(tmp_path / "all.csv.gz", index=False)
     for name in ("all.csv", "all.csv.gz"):
-        assert trained_to(tmp_path / name) == {0: 11, 1: 2}
+        assert trained_to(tmp_path / name) == {"0": 11, "1": 2}
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,9 @@ def test_records_that_are_said_to_be_trained_on_before_they_exist_are_named() ->
 
 
 def test_of_several_files_and_places_the_highest_offsets_count() -> None:
-    assert highest([{0: 7, 1: 2}, {0: 3}, {1: 4, 20: 0}]) == {"0": 7, "1": 4, "20": 0}
-    assert highest([]) == {}
+    places: list[tuple[int | str, int]] = [(0, 7), (1, 2), ("0", 3), (1, 4), ("20", 0)]
+    assert highest_offsets(places) == {"0": 7, "1": 4, "20": 0}
+    assert highest_offsets([]) == {}
 
 
 @pytest.mark.parametrize("name", ["model.joblib", "records", "records.CSVX", "records.xlsx"])
