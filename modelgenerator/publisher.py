@@ -31,7 +31,7 @@ from modelgenerator.status_feed import latest_statuses
 from modelgenerator.verdicts import out_of_service, served_model
 from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
-from stream.keys import SigningKey, TrustedKeys
+from stream.keys import SigningKey
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import Envelope, now
 from stream.reading import newest_schema
@@ -80,9 +80,7 @@ class Publisher:
         self._key = key
         self._stop = stop
         self._consumer = consumer
-        self._models = models or ModelTopic(
-            settings, consumer, stop, TrustedKeys(settings.trusted_keys)
-        )
+        self._models = models or ModelTopic(settings, consumer, stop, settings.trusted_keys)
         self._writer = ModelWriter(settings, key, stop)
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"

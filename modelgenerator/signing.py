@@ -45,6 +45,6 @@ def own_key(settings: Settings, *, make: bool) -> SigningKey:
 
 def check_trusted(key: SigningKey, settings: Settings) -> None:
     """Raise `Fatal` unless the key is trusted now: else its models do not count."""
-    trusted = TrustedKeys(settings.trusted_keys).read()
+    trusted = TrustedKeys(settings.trusted_keys)
     if key.fingerprint not in trusted.fingerprints():
         raise Fatal(f"signing key {key.fingerprint} is not trusted; {trusted}")

@@ -17,7 +17,7 @@ from modelgenerator.trainer import Publication
 from modelgenerator.trial import tried
 from modelgenerator.verdicts import served_model
 from stream import clients
-from stream.keys import SigningKey, TrustedKeys
+from stream.keys import SigningKey
 from stream.model_topic import ModelTopic
 from stream.models import ModelError
 from stream.service import Stop, Warnings
@@ -35,7 +35,7 @@ def trained_already(
     another number of features than `width`, it was made with another scikit-learn, or there is
     none.
     """
-    models = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
+    models = ModelTopic(settings, consumer, stop, settings.trusted_keys)
     newest = served_model(models, consumer, settings, stop)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
         return None

@@ -57,9 +57,7 @@ class ModelFeed:
         self._statuses = statuses
         self._stop = stop
         self._warnings = Warnings(log)
-        self._trusted = (
-            None if settings.allow_unsigned_models else TrustedKeys(settings.trusted_keys)
-        )
+        self._trusted = None if settings.allow_unsigned_models else settings.trusted_keys
         self._keys: frozenset[str] | None = None
         self._next_look = 0.0
         self._schema: Schema | None = None
@@ -226,7 +224,7 @@ class ModelFeed:
         if not self._trusted or now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        found = self._trusted.read()
+        found = TrustedKeys(self._trusted)
         before, self._keys = self._keys, found.fingerprints()
         if self._keys != before:
             log.info("%s", found)

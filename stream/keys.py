@@ -162,8 +162,8 @@ def revoke(name: str, folder: Path) -> Path:
     return mark
 
 
-class KeySet:
-    """The public keys that a folder of trusted keys held when it was read.
+class TrustedKeys:
+    """The public keys that a folder held when this was made.
 
     Parameters
     ----------
@@ -191,27 +191,3 @@ class KeySet:
 
     def __str__(self) -> str:
         return self._text
-
-
-class TrustedKeys:
-    """A folder of trusted public keys. Keys that are added or removed count at once, because each
-    call reads the folder again.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self) -> KeySet:
-        """Return the keys that the folder holds now, to check many signatures with."""
-        return KeySet(self._folder)
-
-    def signer(self, value: bytes, signature: bytes) -> str | None:
-        """Return the fingerprint of the trusted key that signed `value`, or ``None``."""
-        return self.read().signer(value, signature)
-
-    def fingerprints(self) -> frozenset[str]:
-        """Return the fingerprints of the keys that are trusted now."""
-        return self.read().fingerprints()
-
-    def __str__(self) -> str:
-        return str(self.read())

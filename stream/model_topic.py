@@ -22,13 +22,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from stream import kafka_workarounds, reading
-from stream.keys import KeySet, TrustedKeys
+from stream.keys import TrustedKeys
 from stream.models import Envelope, ModelError, Part, unpack, verify
 from stream.service import Stop
 from stream.settings import ModelLimits
@@ -240,10 +241,10 @@ class ModelTopic:
         For this object alone.
     stop : Stop
         Ends a read early.
-    trusted : TrustedKeys or None
-        Whose signatures count. The folder is read once for each stretch of records, and a record
-        is not checked again later: where a key was added or revoked, begin with a new `ModelTopic`.
-        ``None`` accepts records without any signature.
+    trusted : Path or None
+        Folder of the keys whose signatures count. It is read once for each stretch of records, and
+        a record is not checked again later: where a key was added or revoked, begin with a new
+        `ModelTopic`. ``None`` accepts records without any signature.
     ignored : callable, optional
         Told of each record that does not count: the record, and why. The reason may quote the
         record.
@@ -256,7 +257,7 @@ class ModelTopic:
         settings: ModelLimits,
         consumer: KafkaConsumer,
         stop: Stop,
-        trusted: TrustedKeys | None,
+        trusted: Path | None,
         ignored: Callable[[Any, str], object] = lambda *_: None,
         index: ModelIndex | None = None,
     ) -> None:
@@ -384,7 +385,7 @@ class ModelTopic:
         return reading.read_range(self._consumer, self._place, start, end, self._stop)
 
     def _take(self, records: Iterable[Any]) -> list[StoredModel]:
-        keys = self._trusted.read() if self._trusted else None
+        keys = TrustedKeys(self._trusted) if self._trusted else None
         whole = []
         for record in records:
             try:
@@ -410,7 +411,7 @@ class ModelTopic:
             )
 
 
-def _part(record: Any, keys: KeySet | None) -> tuple[Part, str]:
+def _part(record: Any, keys: TrustedKeys | None) -> tuple[Part, str]:
     """Return what a record holds, and who signed it.
 
     Garbage fails to parse, which is a hundred times cheaper than to check its signature.

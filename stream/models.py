@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from stream.decoding import RecordError, reader
-from stream.keys import KeySet, SigningKey, TrustedKeys
+from stream.keys import SigningKey, TrustedKeys
 from stream.records import FEATURES_LIMIT, Count, Offsets, Probability
 
 SIGNATURE = "signature"
@@ -204,7 +204,7 @@ def pack(
         yield Message(value, [(SIGNATURE, key.sign(value))] if key else [])
 
 
-def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys | KeySet) -> str:
+def verify(value: bytes | None, headers: Headers, trusted: TrustedKeys) -> str:
     """Check the signature of one record, before anything else in it is read.
 
     Returns

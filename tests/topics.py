@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from modelgenerator.publisher import Publisher
 from modelgenerator.settings import Settings
 from stream import clients, reading
-from stream.keys import SigningKey, TrustedKeys, signing_key
+from stream.keys import SigningKey, signing_key
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, Message, pack
 from stream.records import (
@@ -191,7 +191,7 @@ class Topics:
             raise AssertionError(why)
 
         self.await_decided()
-        trusted = TrustedKeys(self.settings.trusted_keys)
+        trusted = self.settings.trusted_keys
         topic = ModelTopic(self.settings, self.consumer, Stop(), trusted, fail)
         return [topic.get(found.version) for found in topic.read_all().models() if found.whole]
 

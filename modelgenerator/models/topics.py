@@ -15,7 +15,6 @@ from modelgenerator.settings import Settings
 from modelgenerator.status_feed import read_status
 from stream import clients, reading
 from stream.classifier import Model
-from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.reading import newest_schema
 from stream.records import RecordError, decode_prediction
@@ -46,8 +45,9 @@ class Topics:
         self._consumer = consumer
         self._stop = stop
         self.catalogue = Catalogue()
-        trusted, untrusted = TrustedKeys(settings.trusted_keys), self.catalogue.add_untrusted
-        self.models = ModelTopic(settings, consumer, stop, trusted, untrusted)
+        self.models = ModelTopic(
+            settings, consumer, stop, settings.trusted_keys, self.catalogue.add_untrusted
+        )
         topics = [settings.model_topic, settings.status_topic, settings.prediction_topic]
         with clients.closing(clients.admin(settings)) as admin:
             self._partitions = partition_counts(admin, topics)

@@ -15,7 +15,6 @@ from modelgenerator.settings import Settings
 from modelgenerator.verdicts import served_model
 from stream import classifier
 from stream.classifier import Model
-from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, ModelError
 from stream.service import Stop
@@ -42,7 +41,7 @@ def backtest(
     found = newest_records(consumer, settings, count, stop)
     labelled = [each for each in found if each.record.label is not None][-count:]
     lines, models = [], [("this model", candidate)]
-    topic = ModelTopic(settings, consumer, stop, TrustedKeys(settings.trusted_keys))
+    topic = ModelTopic(settings, consumer, stop, settings.trusted_keys)
     served = served_model(topic, consumer, settings, stop)
     if served is None:
         lines.append("no model is being served to compare with")

@@ -11,7 +11,6 @@ from kafka import KafkaConsumer, TopicPartition
 from predictor.settings import PredictorSettings
 from stream import classifier, reading
 from stream.classifier import Model
-from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, ModelError, unpack
 from stream.records import RecordError, decode_status
@@ -32,7 +31,7 @@ class ModelLibrary:
     ) -> None:
         self._max_bytes = settings.model_max_bytes
         self._ignored: dict[int, str] = {}
-        trusted = None if settings.allow_unsigned_models else TrustedKeys(settings.trusted_keys)
+        trusted = None if settings.allow_unsigned_models else settings.trusted_keys
         self._barred: set[int] = set()
         self._statuses = statuses
         self._status_place = TopicPartition(settings.status_topic, 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,15 +98,15 @@ def test_a_malformed_signature_is_not_trusted(tmp_path: Path, signature: bytes) 
     assert TrustedKeys(tmp_path).signer(b"value", signature) is None
 
 
-def test_the_folder_is_read_again_when_a_signature_is_unknown(tmp_path: Path) -> None:
+def test_a_key_that_is_added_to_the_folder_counts_when_it_is_read_again(tmp_path: Path) -> None:
     first, second = new_key(), new_key()
-    trusted = TrustedKeys(tmp_path)
-    assert trusted.signer(b"value", first.sign(b"value")) is None
+    trusted = partial(TrustedKeys, tmp_path)
+    assert trusted().signer(b"value", first.sign(b"value")) is None
     first.share(tmp_path)
-    assert trusted.signer(b"value", first.sign(b"value")) == first.fingerprint
+    assert trusted().signer(b"value", first.sign(b"value")) == first.fingerprint
     second.share(tmp_path)
-    assert trusted.signer(b"value", second.sign(b"value")) == second.fingerprint
-    assert trusted.signer(b"value", first.sign(b"value")) == first.fingerprint
+    assert trusted().signer(b"value", second.sign(b"value")) == second.fingerprint
+    assert trusted().signer(b"value", first.sign(b"value")) == first.fingerprint
 
 
 def test_files_that_are_no_public_key_do_not_harm_the_others(tmp_path: Path) -> None:
@@ -118,16 +119,16 @@ def test_files_that_are_no_public_key_do_not_harm_the_others(tmp_path: Path) -> 
     )
     (tmp_path / "d.pem").mkdir()
     key.share(tmp_path)
-    trusted = TrustedKeys(tmp_path)
-    assert trusted.signer(b"value", key.sign(b"value")) == key.fingerprint
-    assert str(trusted).split("; ") == [
+    trusted = partial(TrustedKeys, tmp_path)
+    assert trusted().signer(b"value", key.sign(b"value")) == key.fingerprint
+    assert str(trusted()).split("; ") == [
         f"trusted in {tmp_path}: {key.fingerprint}",
         f"{tmp_path}/a.pem: not a public key in PEM",
         f"{tmp_path}/b.pem: a private key",
         f"{tmp_path}/c.pem: expected an Ed25519 key, got RSAPublicKey",
         f"[Errno 21] Is a directory: '{tmp_path}/d.pem'",
     ]
-    assert trusted.fingerprints() == {key.fingerprint}
+    assert trusted().fingerprints() == {key.fingerprint}
 
 
 def test_a_half_written_key_trusts_nobody_until_it_is_whole(tmp_path: Path) -> None:
@@ -159,11 +160,11 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (folder / "a.pem").symlink_to(target)
     (folder / "b.pem").symlink_to("/dev/zero")
     (folder / "c.pem").symlink_to("c.pem")
-    trusted = TrustedKeys(folder)
-    assert trusted.signer(b"value", key.sign(b"value")) is None
-    assert f"{folder}/a.pem: a link out of the folder, to {target}" in str(trusted)
-    assert f"{folder}/b.pem: a link out of the folder, to /dev/zero" in str(trusted)
-    assert "c.pem" in str(trusted)
+    trusted = partial(TrustedKeys, folder)
+    assert trusted().signer(b"value", key.sign(b"value")) is None
+    assert f"{folder}/a.pem: a link out of the folder, to {target}" in str(trusted())
+    assert f"{folder}/b.pem: a link out of the folder, to /dev/zero" in str(trusted())
+    assert "c.pem" in str(trusted())
 
 
 def test_a_folder_that_is_itself_a_link_is_followed(tmp_path: Path) -> None:
@@ -179,21 +180,21 @@ def test_a_pipe_or_a_huge_file_among_the_keys_is_not_read(tmp_path: Path) -> Non
     with (tmp_path / "b.pem").open("wb") as file:
         file.truncate(10**10)
     key.share(tmp_path)
-    trusted = TrustedKeys(tmp_path)
-    assert trusted.fingerprints() == {key.fingerprint}
-    assert f"{tmp_path}/a.pem: not a regular file" in str(trusted)
-    assert f"{tmp_path}/b.pem: at most 10000 bytes, got 10000000000" in str(trusted)
+    trusted = partial(TrustedKeys, tmp_path)
+    assert trusted().fingerprints() == {key.fingerprint}
+    assert f"{tmp_path}/a.pem: not a regular file" in str(trusted())
+    assert f"{tmp_path}/b.pem: at most 10000 bytes, got 10000000000" in str(trusted())
 
 
 def test_a_folder_that_everyone_may_write_trusts_nobody(tmp_path: Path) -> None:
     key = new_key()
     key.share(tmp_path)
     tmp_path.chmod(0o1777)
-    trusted = TrustedKeys(tmp_path)
-    assert trusted.signer(b"value", key.sign(b"value")) is None
-    assert f"{tmp_path}: everyone may write here; run: chmod o-w {tmp_path}" in str(trusted)
+    trusted = partial(TrustedKeys, tmp_path)
+    assert trusted().signer(b"value", key.sign(b"value")) is None
+    assert f"{tmp_path}: everyone may write here; run: chmod o-w {tmp_path}" in str(trusted())
     tmp_path.chmod(0o775)
-    assert trusted.fingerprints() == {key.fingerprint}
+    assert trusted().fingerprints() == {key.fingerprint}
 
 
 def test_a_key_file_that_everyone_may_write_is_not_trusted(tmp_path: Path) -> None:
@@ -252,17 +253,17 @@ def test_while_keys_are_rotated_both_are_trusted_and_a_revoked_one_is_not_truste
     tmp_path: Path,
 ) -> None:
     old, new = new_key(), new_key()
-    trusted = TrustedKeys(tmp_path)
+    trusted = partial(TrustedKeys, tmp_path)
     old.share(tmp_path)
     new.share(tmp_path)
-    assert {trusted.signer(b"v", key.sign(b"v")) for key in (old, new)} == {
+    assert {trusted().signer(b"v", key.sign(b"v")) for key in (old, new)} == {
         old.fingerprint,
         new.fingerprint,
     }
     mark = revoke(old.fingerprint, tmp_path)
     assert mark.name == f"{old.fingerprint}.revoked"
-    assert trusted.signer(b"v", old.sign(b"v")) is None
-    assert trusted.signer(b"v", new.sign(b"v")) == new.fingerprint
+    assert trusted().signer(b"v", old.sign(b"v")) is None
+    assert trusted().signer(b"v", new.sign(b"v")) == new.fingerprint
     with pytest.raises(KeyFileError, match="this key was revoked; delete the file"):
         old.share(tmp_path)
     with pytest.raises(KeyFileError, match=f"no key {old.fingerprint} is trusted here"):
@@ -280,7 +281,7 @@ def test_a_key_that_stands_in_two_files_is_revoked_in_both(tmp_path: Path) -> No
 def test_keys_may_come_and_go_while_the_folder_is_read(tmp_path: Path) -> None:
     kept = new_key()
     kept.share(tmp_path)
-    trusted, end = TrustedKeys(tmp_path), threading.Event()
+    trusted, end = partial(TrustedKeys, tmp_path), threading.Event()
 
     def change() -> None:
         while not end.is_set():
@@ -293,7 +294,7 @@ def test_keys_may_come_and_go_while_the_folder_is_read(tmp_path: Path) -> None:
     thread.start()
     try:
         for _ in range(300):
-            assert trusted.signer(b"v", kept.sign(b"v")) == kept.fingerprint
+            assert trusted().signer(b"v", kept.sign(b"v")) == kept.fingerprint
     finally:
         end.set()
         thread.join()

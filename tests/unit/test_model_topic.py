@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from stream.keys import SigningKey, TrustedKeys, revoke
+from stream.keys import SigningKey, revoke
 from stream.model_topic import LONGEST, ModelIndex, ModelTopic, StoredModel, put_together
 from stream.models import Message, ModelError, Part, pack, unpack
 from stream.service import Stop
@@ -84,7 +84,7 @@ def log() -> Log:
 @pytest.fixture
 def topic(log: Log, tmp_path: Path) -> ModelTopic:
     KEY.share(tmp_path)
-    return ModelTopic(SETTINGS, log, Stop(), TrustedKeys(tmp_path))
+    return ModelTopic(SETTINGS, log, Stop(), tmp_path)
 
 
 def version_of(found: StoredModel | None) -> int | None:
@@ -252,15 +252,14 @@ def test_only_the_records_of_trusted_keys_count_and_others_are_told_of(
     log.messages += [GARBAGE, *model(2, key=None), *model(3, key=STRANGER)]
     ignored: list[tuple[int, str]] = []
     KEY.share(tmp_path)
-    trusted = TrustedKeys(tmp_path)
     topic = ModelTopic(
-        SETTINGS, log, Stop(), trusted, lambda r, why: ignored.append((r.offset, why))
+        SETTINGS, log, Stop(), tmp_path, lambda r, why: ignored.append((r.offset, why))
     )
     assert version_of(topic.newest()) == 1
     assert {offset for offset, _ in ignored} == {2, 3, 4}
     assert dict(ignored)[3] == "expected one signature header, got none"
     revoke(KEY.fingerprint, tmp_path)
-    assert ModelTopic(SETTINGS, log, Stop(), trusted).newest() is None
+    assert ModelTopic(SETTINGS, log, Stop(), tmp_path).newest() is None
     anyones = ModelTopic(SETTINGS, log, Stop(), None).newest()
     assert anyones
     assert (anyones.version, anyones.signer) == (3, "nobody")
@@ -279,7 +278,7 @@ def test_a_model_that_was_signed_for_another_stream_does_not_count(
     KEY.share(tmp_path)
     ignored: dict[int, str] = {}
     topic = ModelTopic(
-        SETTINGS, log, Stop(), TrustedKeys(tmp_path), lambda r, why: ignored.update({r.offset: why})
+        SETTINGS, log, Stop(), tmp_path, lambda r, why: ignored.update({r.offset: why})
     )
     assert version_of(topic.newest()) == 2
     assert [m.version for m in topic.read_all().models()] == [1, 2]
@@ -467,7 +466,7 @@ def test_the_bytes_of_a_model_are_found_between_strangers_and_copies(
 def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_path: Path) -> None:
     KEY.share(tmp_path)
     small = SETTINGS.model_copy(update={"model_max_bytes": 1_000})
-    topic = ModelTopic(small, log, Stop(), TrustedKeys(tmp_path))
+    topic = ModelTopic(small, log, Stop(), tmp_path)
     log.messages += model(1, LARGE)[::2]
     log.messages += model(2, LARGE)
     log.messages += model(3, b"x", STRANGER)
@@ -491,7 +490,7 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(log: Log, tmp_pat
     with pytest.raises(ModelError, match="larger than 1000 bytes"):
         topic.get(2)
     assert log.read == read, "nothing is read of a model that is too large"
-    roomy = ModelTopic(SETTINGS, log, Stop(), TrustedKeys(tmp_path))
+    roomy = ModelTopic(SETTINGS, log, Stop(), tmp_path)
     with pytest.raises(ModelError, match="part 2 of 3 is missing"):
         roomy.get(1)
     assert roomy.get(2)[1] == LARGE
