@@ -254,15 +254,15 @@ class Publisher:
             When one is open for longer than one of ours takes to end: it may hide the newest
             version.
         """
-        with clients.closing(clients.admin(self._settings)) as admin:
-            end: int = admin.list_partition_offsets({self._place: OffsetSpec.LATEST})[
-                self._place
-            ].offset
+        place, stop = self._place, self._stop
+        with clients.closing(stop.until_stopped(partial(clients.admin, self._settings))) as admin:
+            ask = partial(admin.list_partition_offsets, {place: OffsetSpec.LATEST})
+            end: int = stop.until_stopped(ask)[place].offset
         give_up = time.monotonic() + HIDDEN_SECONDS
-        while (seen := reading.bounds(self._consumer, self._place)[1]) < end:
+        while (seen := reading.bounds(self._consumer, self._place, stop)[1]) < end:
             if time.monotonic() > give_up:
                 raise KafkaError(f"another producer's transaction is open, from offset {seen} on")
-            self._stop.wait(0.1)
+            stop.wait(0.1)
         return end
 
     def _check_not_pinned(self, statuses: Sequence[Status]) -> None:

@@ -48,7 +48,7 @@ def said(status: Status) -> str:
 def latest_statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
     """Yield the latest statuses that predictors sealed, oldest first."""
     place, seal = TopicPartition(settings.status_topic, 0), own_seal(settings)
-    start, end = reading.bounds(consumer, place)
+    start, end = reading.bounds(consumer, place, stop)
     for record in reading.read_range(consumer, place, max(start, end - LATEST), end, stop):
         with suppress(RecordError):
             yield decode_sealed(decode_status, record, seal)

@@ -325,7 +325,7 @@ class ModelTopic:
 
     def read_all(self) -> ModelIndex:
         """Read the whole topic from its beginning, and return what stands there."""
-        beginning, end = reading.bounds(self._consumer, self._place)
+        beginning, end = reading.bounds(self._consumer, self._place, self._stop)
         self._read(beginning, end)
         self.index.start, self.index.end = beginning, end
         return self.index
@@ -350,7 +350,7 @@ class ModelTopic:
     def _search(
         self, choose: Callable[[], StoredModel | None], seconds: float = math.inf
     ) -> StoredModel | None:
-        beginning, end = reading.bounds(self._consumer, self._place)
+        beginning, end = reading.bounds(self._consumer, self._place, self._stop)
         index, give_up = self.index, time.monotonic() + seconds
         if index.end is None or index.start is None or index.end > end:  # new, or recreated
             index = self.index = ModelIndex()

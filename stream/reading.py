@@ -22,8 +22,15 @@ SILENCE_SECONDS = 30.0
 """Timeout of a read that gets nothing. The transaction of a killed service times out sooner."""
 
 
-def bounds(client: KafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
-    """Return the first offset of a partition, and the one after its last committed record."""
+def bounds(
+    client: KafkaConsumer, partition: TopicPartition, stop: Stop | None = None
+) -> tuple[int, int]:
+    """Return the first offset of a partition, and the one after its last committed record.
+
+    With `stop`, it raises `Stopped` when the service is told to stop meanwhile.
+    """
+    if stop is not None:
+        return stop.until_stopped(partial(bounds, client, partition))
     start = client.beginning_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
     end = client.end_offsets([partition], timeout_ms=REQUEST_TIMEOUT_MS)[partition]
     return start, end
@@ -84,7 +91,7 @@ def newest(
     object or None
         ``None`` if `choose` found nothing.
     """
-    start, end = bounds(client, partition)
+    start, end = bounds(client, partition, stop)
     start = start if most is None else max(start, end - most)
     length = 8
     while end > start:
