@@ -83,6 +83,7 @@ class Units:
         self._group = Group(settings, self._admin, stop)
         self._positions = Positions(settings, self._admin, stop)
         self._committer = Committer(settings, self._group, stop)
+        self._most = MAX_RECORDS
         self._lost = True
         self._fenced_at = -FENCED_TWICE_SECONDS
 
@@ -114,10 +115,10 @@ class Units:
         self._hold(model, barred)
         records: list[Consumed] = []
         size, end = 0, time.monotonic() + self._settings.commit_interval_ms / 1000
-        while len(records) < MAX_RECORDS and size < MAX_BYTES and not self._stop:
+        while len(records) < self._most and size < MAX_BYTES and not self._stop:
             if (left := end - time.monotonic()) <= 0:
                 break
-            new = self.waiting.sort(self._read(left, MAX_RECORDS - len(records)))
+            new = self.waiting.sort(self._read(left, self._most - len(records)))
             if self._lost or self._group.changed:
                 return None
             records += new
@@ -141,8 +142,14 @@ class Units:
             self._fenced()
             return False
         except CommitError as error:
-            self._lose(f"commit of {len(outcome)} records failed: {error}")
+            # A quota or a slow line may let less through within the time than a unit holds.
+            self._most = max(1, len(outcome) // 2)
+            self._lose(
+                f"commit of {len(outcome)} records failed: {error}; the next unit has at most"
+                f" {self._most}"
+            )
             return False
+        self._most = min(MAX_RECORDS, self._most + 1 + self._most // 8)
         self.tallies.update(outcome.tallies)
         if rest := unit.records[len(outcome) :]:
             self._warnings.warn(

@@ -257,10 +257,9 @@ def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejecte
     value = value or b""
     start = value[:REJECTED_VALUE_BYTES].decode("utf-8", errors="replace")
     if _written(start) > REJECTED_VALUE_BYTES:
-        shorter = range(len(start))
-        start = start[
-            : bisect(shorter, REJECTED_VALUE_BYTES, key=lambda n: _written(start[:n])) - 1
-        ]
+        lengths = range(len(start))
+        fitting = bisect(lengths, REJECTED_VALUE_BYTES, key=lambda n: _written(start[:n]))
+        start = start[: fitting - 1]
     return Rejected(source, reason, len(value), start)
 
 

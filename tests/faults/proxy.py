@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,10 +62,13 @@ class Proxy:
         Where it listens on 127.0.0.1.
     requests : Counter of int
         How often each kind of request came.
+    produce_bytes_a_second : float
+        How fast each connection lets what is produced through.
     """
 
     def __init__(self, port: int) -> None:
         self.requests: Counter[int] = Counter()
+        self.produce_bytes_a_second = math.inf
         self._broker = port
         self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.port = self._listener.getsockname()[1]
@@ -168,6 +173,8 @@ class _Link:
                     if strike.moment == "half":
                         self._broker.sendall(frame[: len(frame) // 2])
                     self._proxy.carry_out(strike)
+                if api == PRODUCE:
+                    time.sleep(len(frame) / self._proxy.produce_bytes_a_second)
                 if not self.stalled:
                     self._broker.sendall(frame)
         self._end()

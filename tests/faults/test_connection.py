@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from tests.faults.proxy import (
 )
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services
+from tests.topics import Topics, await_answered
 
 STALLED_SECONDS = 2 * 45.0
 """Each of four clients in turn finds out by a deadline of ten seconds."""
@@ -101,3 +103,19 @@ def test_connections_cut_at_random_requests_lose_and_repeat_no_record(
     load.check()
     assert predictor.status is None
     assert "Traceback" not in predictor.log()
+
+
+def test_units_become_smaller_where_the_line_lets_no_whole_one_through_in_time(
+    topics: Topics, proxy: Proxy, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(5_000)
+    proxy.produce_bytes_a_second = 40_000
+    try:
+        predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
+        await_answered(topics, seconds=2 * PATIENCE_SECONDS)
+    finally:
+        proxy.produce_bytes_a_second = math.inf
+    assert "commit of 5000 records failed" in predictor.log()
+    assert "the next unit has at most 2500" in predictor.log()
+    topics.check()
