@@ -200,14 +200,15 @@ class Units:
                     self._group.consumer.seek(place, at.readable)
 
     def _fenced(self) -> None:
-        now = time.monotonic()
+        now, name = time.monotonic(), self._committer.transactional_id
         if now - self._fenced_at < FENCED_TWICE_SECONDS:
+            settings = self._settings
             raise Fatal(
-                f"another predictor runs under the name REPLICA={self._settings.replica}"
-                f" in the group {self._settings.group_id}; give each its own"
+                f"another predictor runs under the name REPLICA={settings.replica} in the group"
+                f" {settings.group_id}, or something else uses the transactional id {name}; give"
+                " each predictor a group and a replica that together make another one"
             )
         self._fenced_at = now
-        name = self._committer.transactional_id
         self._lose(f"fenced by another producer with the transactional id {name}")
 
     def _lose(self, reason: str) -> None:

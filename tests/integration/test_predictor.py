@@ -419,7 +419,9 @@ def test_of_two_predictors_with_one_name_one_ends_with_a_line_that_says_why(
     eventually(one_ended)
     ended, other = (first, second) if first.status is not None else (second, first)
     assert ended.status == 1
-    assert "another predictor runs under the name REPLICA=same" in ended.log().splitlines()[-1]
+    last = ended.log().splitlines()[-1]
+    assert "another predictor runs under the name REPLICA=same" in last
+    assert f"uses the transactional id {three.group}-same; give each" in last
     assert "Traceback" not in ended.log()
     await_answered(three)
     assert other.status is None
