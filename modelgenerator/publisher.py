@@ -95,25 +95,18 @@ class Publisher:
         unless_pinned: bool = False,
         after: int | None = None,
     ) -> int:
-        """Check a model and publish it as the next version; retry until it is published.
+        """Check a model and publish it as the next version, which is returned; retry until then.
 
         Parameters
         ----------
-        envelope : Envelope
-            From `describe`.
-        pickle : bytes
-            From `pickled`.
+        envelope, pickle
+            From `describe` and `pickled`.
         schema : Schema, optional
             The newest, if the caller has just read it.
         unless_pinned : bool
             Publish only if no model is pinned.
         after : int, optional
             Publish only if this is the newest version.
-
-        Returns
-        -------
-        int
-            The version.
 
         Raises
         ------
@@ -156,12 +149,7 @@ class Publisher:
             clients.connect(partial(create_missing_topics, settings, log), settings, stop, log)
 
     def rollback(self, version: int, reason: str = "rollback") -> int:
-        """Publish a model of the topic again, pinned, as a version that names what it restores.
-
-        Returns
-        -------
-        int
-            The new version.
+        """Publish a model of the topic again, pinned; return its new version.
 
         Raises
         ------
@@ -169,17 +157,13 @@ class Publisher:
             When the topic has no such model that is whole and signed by a trusted key, or
             predictors would refuse it now.
         """
-        return self._again(version, reason, pinned=True)
+        return self._restore(version, reason, pinned=True)
 
     def unpin(self) -> int:
         """Publish the model being served once more, not pinned, so that others may follow it.
 
-        That is the pinned one or, if it is out of service, the newest that is not.
-
-        Returns
-        -------
-        int
-            The new version.
+        That is the pinned one or, if it is out of service, the newest that is not. Returns its new
+        version.
 
         Raises
         ------
@@ -192,12 +176,12 @@ class Publisher:
         if newest is None or not newest.envelope.pinned:
             raise NotPublished(f"{self._place.topic}: the newest model is not pinned")
         served = served_model(self._models, self._consumer, self._settings, self._stop) or newest
-        return self._again(served.version, "unpin", pinned=False, after=newest.version)
+        return self._restore(served.version, "unpin", pinned=False, after=newest.version)
 
-    def _again(self, version: int, reason: str, pinned: bool, after: int | None = None) -> int:
+    def _restore(self, version: int, reason: str, pinned: bool, after: int | None = None) -> int:
         envelope, pickle = self._models.get(version)
-        again = replace(envelope, pinned=pinned, reason=reason, restores=version, created=now())
-        return self.publish(again, pickle, after=after)
+        restored = replace(envelope, pinned=pinned, reason=reason, restores=version, created=now())
+        return self.publish(restored, pickle, after=after)
 
     def _producer(self) -> KafkaProducer:
         return clients.producer(

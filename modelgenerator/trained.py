@@ -43,12 +43,8 @@ def trained_already(
         return None
     topic, trained_to = settings.data_topic, newest.envelope.trained_to
     partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-    ends = {
-        str(partition.partition): end
-        for partition, end in consumer.end_offsets(
-            partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS
-        ).items()
-    }
+    found = consumer.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+    ends = {str(partition.partition): end for partition, end in found.items()}
     of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
     return trained_to if of_this_topic else None
 
@@ -74,8 +70,7 @@ def publish_trained(
     """
     started = time.monotonic()
     pickle = pickled(found.model)
-    connect = partial(clients.consumer, settings)
-    with clients.closing(clients.connect(connect, settings, stop, log)) as consumer:
+    with clients.closing(clients.connected(clients.consumer, settings, stop, log)) as consumer:
         look = partial(look_up_schema, consumer, settings, stop)
         schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
         check_width(settings, schema, found.model.n_features_in_)
@@ -85,7 +80,7 @@ def publish_trained(
             reason=found.reason,
             trained_on=found.trained_on,
             trained_to=found.trained_to,
-            recipe_accuracy=found.recipe_accuracy,
+            recipe_accuracy=found.accuracies[found.recipe],
             feature_names=schema.feature_names if schema else None,
         )
         try:

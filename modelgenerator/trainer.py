@@ -155,11 +155,6 @@ class Publication:
     accuracies: dict[str, float | None]
     newest: list[list[float | None]]
 
-    @property
-    def recipe_accuracy(self) -> float | None:
-        """Prequential accuracy of the recipe that made the model."""
-        return self.accuracies[self.recipe]
-
     def adds_to(self, trained_to: Mapping[str, int] | None) -> bool:
         """Return whether the model was trained on records beyond these offsets.
 

@@ -30,12 +30,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Seal:
-    """Makes and checks seals.
-
-    Parameters
-    ----------
-    secret : bytes
-    """
+    """Makes and checks seals."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret

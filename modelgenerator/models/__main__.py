@@ -48,13 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; a wrong one ends the process with status 2."""
-    given = list(arguments)
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
-        given.insert(0, "list")
-    return _parser().parse_args(given)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argument_parser("python -m modelgenerator.models", __doc__)
     commands = parser.add_subparsers(required=True)
 
@@ -86,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_wait_options(rollback)
     add_wait_options(add("unpin", _unpin, "let the modelgenerator publish again"))
-    return parser
+    given = list(arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
+        given.insert(0, "list")
+    return parser.parse_args(given)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -27,7 +27,6 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
 
     Parameters
     ----------
-    rows : sequence of Row
     width : int, optional
         Characters that a line may have; by default, any number. Where there is no room, columns
         that matter less are left out, then the ends of the lines.

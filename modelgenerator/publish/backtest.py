@@ -29,7 +29,6 @@ def backtest(
 
     Parameters
     ----------
-    candidate : Model
     count : int
         How many of the newest labelled records are taken, at most.
 
