@@ -49,7 +49,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
             except BrokenModelError as error:
                 statuses.barred(error.version, str(error))
                 shelf.bar(error.version)
-                units.again()
+                units.read_again()
                 continue
             if units.commit(unit, outcome):
                 statuses.serving(outcome)

@@ -84,7 +84,7 @@ class Units:
         self._positions = Positions(settings, self._admin, stop)
         self._committer = Committer(settings, self._group, stop)
         self._most = MAX_RECORDS
-        self._lost = True
+        self._must_recover = True
         self._fenced_at = -FENCED_TWICE_SECONDS
 
     def __enter__(self) -> Units:
@@ -110,7 +110,7 @@ class Units:
             Versions taken out of service.
         """
         self._group.look()
-        if self._lost or self._group.changed:
+        if self._must_recover or self._group.changed:
             self._recover()
         self._hold(model, barred)
         records: list[Consumed] = []
@@ -119,7 +119,7 @@ class Units:
             if (left := end - time.monotonic()) <= 0:
                 break
             new = self.waiting.sort(self._read(left, self._most - len(records)))
-            if self._lost or self._group.changed:
+            if self._must_recover or self._group.changed:
                 return None
             records += new
             size += sum(len(consumed.value or b"") for consumed in new)
@@ -127,7 +127,7 @@ class Units:
         if not records:
             return None
         if membership.generation_id < 0 or not membership.member_id:
-            self._lose("no longer a member of the group")
+            self._recover_at_next_poll("no longer a member of the group")
             return None
         return Unit(records, membership)
 
@@ -144,7 +144,7 @@ class Units:
         except CommitError as error:
             # A quota or a slow line may let less through within the time than a unit holds.
             self._most = max(1, len(outcome) // 2)
-            self._lose(
+            self._recover_at_next_poll(
                 f"commit of {len(outcome)} records failed: {error}; the next unit has at most"
                 f" {self._most}"
             )
@@ -160,9 +160,9 @@ class Units:
             self._seek({consumed.partition: consumed.offset for consumed in reversed(rest)})
         return True
 
-    def again(self) -> None:
+    def read_again(self) -> None:
         """Read the unit again that was not committed."""
-        self._lost = True
+        self._must_recover = True
 
     def lag(self) -> tuple[int, bool]:
         """Return how many records wait to be predicted, and whether that is exact.
@@ -180,10 +180,10 @@ class Units:
             timeout_ms = max(1, int(1000 * seconds))
             polled = self._group.consumer.poll(timeout_ms=timeout_ms, max_records=most)
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
-            self._lost = True
+            self._must_recover = True
         except KafkaError as error:
             refusals.raise_if_refused(error, self._settings)
-            self._lose(f"reading {self._settings.data_topic}: {error!r}")
+            self._recover_at_next_poll(f"reading {self._settings.data_topic}: {error!r}")
             self._stop.wait(0.2)
         return map(Consumed.of, chain.from_iterable(polled.values()))
 
@@ -209,11 +209,11 @@ class Units:
                 " each predictor a group and a replica that together make another one"
             )
         self._fenced_at = now
-        self._lose(f"fenced by another producer with the transactional id {name}")
+        self._recover_at_next_poll(f"fenced by another producer with the transactional id {name}")
 
-    def _lose(self, reason: str) -> None:
+    def _recover_at_next_poll(self, reason: str) -> None:
         self._warnings.warn("lost", f"{reason}; resuming from the committed offsets")
-        self._lost = True
+        self._must_recover = True
 
     def _recover(self) -> None:
         """Resume from what is committed, in the one order that is safe."""
@@ -229,7 +229,7 @@ class Units:
                 break
         self.tallies = {partition: position.tally for partition, position in positions.items()}
         self._seek({partition: position.offset for partition, position in positions.items()})
-        self._lost = False
+        self._must_recover = False
         log.info(
             "partitions %s",
             " ".join(f"{p}@{at.offset} n={at.tally.n}" for p, at in positions.items())
