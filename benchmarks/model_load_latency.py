@@ -1,10 +1,10 @@
 """How much later predictions come while the predictor loads a large model.
 
 A predictor with a random forest of `--megabytes` predicts a steady stream; the same forest is
-published again and again. A record's latency is the time from its making to the moment at which a
-reader of committed predictions has its prediction. Those under way while the predictor read,
-checked and unpickled a model are compared with all others; the time in which the model was being
-written to the topic, by this process on the same machine, is left out.
+published again and again. A record's latency is the time from when it is made until a reader of
+committed predictions has its prediction. Records under way while the predictor read, checked and
+unpickled a model are compared with all others. The time while this process wrote the model to the
+topic, on the same machine, is left out.
 """
 
 from __future__ import annotations
@@ -234,20 +234,8 @@ def measure(options: argparse.Namespace, brokers: str, folder: Path) -> None:
         print(f"p99 while loading / p99 otherwise: {late / usual:.2f}")
     finally:
         predictor.stop()
-        admin.delete_topics([*settings_topics(settings)])
+        admin.delete_topics(list(settings.topics))
         clients.close(admin)
-
-
-def settings_topics(settings: StreamSettings) -> list[str]:
-    """Name the topics that were made."""
-    return [
-        settings.data_topic,
-        settings.schema_topic,
-        settings.rejected_topic,
-        settings.model_topic,
-        settings.status_topic,
-        settings.prediction_topic,
-    ]
 
 
 def report(name: str, latencies: Any) -> None:
