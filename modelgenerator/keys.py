@@ -31,7 +31,7 @@ from stream.service import Fatal
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argument_parser("python -m modelgenerator.keys", __doc__)
+    parser = argument_parser("python -m modelgenerator.keys", __doc__, Settings)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="list the keys in SIGNING_KEY and TRUSTED_KEYS (default)")
     make = commands.add_parser("make", help="make a private key, and share its public half")

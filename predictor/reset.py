@@ -110,7 +110,7 @@ def ask(what: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argument_parser("python -m predictor.reset", __doc__)
+    parser = argument_parser("python -m predictor.reset", __doc__, PredictorSettings)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     return command(PredictorSettings, partial(_reset, options.yes))

@@ -40,7 +40,7 @@ from stream.service import Fatal, Stop
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argument_parser("python -m modelgenerator.labelled", __doc__)
+    parser = argument_parser("python -m modelgenerator.labelled", __doc__, Settings)
     add = parser.add_argument
     add("file", type=_file, help="file to write, .csv or .parquet")
     add(

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; a wrong one ends the process with status 2."""
-    parser = argument_parser("python -m modelgenerator.models", __doc__)
+    parser = argument_parser("python -m modelgenerator.models", __doc__, Settings)
     commands = parser.add_subparsers(required=True)
 
     def add(name: str, work: Work, help: str) -> argparse.ArgumentParser:
@@ -149,7 +149,7 @@ def _rollback(options: argparse.Namespace, settings: Settings, consumer: KafkaCo
 
 def _unpin(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
     version = _published(settings, consumer, Publisher.unpin)
-    print(f"not pinned any more: model {version} is the one served so far")
+    print(f"model {version} is not pinned: the modelgenerator's next model replaces it")
     print_verdict(consumer, settings, version, options.wait)
 
 

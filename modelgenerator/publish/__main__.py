@@ -41,7 +41,7 @@ BACKTEST_RECORDS = 2_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argument_parser("python -m modelgenerator.publish", __doc__)
+    parser = argument_parser("python -m modelgenerator.publish", __doc__, Settings)
     add = parser.add_argument
     add("model", type=Path, help="fitted classifier or pipeline, written by joblib or pickle")
     add("--threshold", type=float, help="label 1 from this probability on, 0 to 1")

@@ -10,6 +10,7 @@ from typing import Any
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publish.by_position import by_position
 from modelgenerator.publish.classifiers import check_is_classifier
+from modelgenerator.publish.files import NOTEBOOK
 from modelgenerator.publish.newest import Stream, not_yet_written
 from modelgenerator.trial import tried
 from stream import classifier
@@ -50,8 +51,5 @@ def prepared(
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot be pickled: {type(error).__name__}: {reason}"[:300]) from None
     if foreign:
-        raise ModelError(
-            "it uses a class or function of __main__, the notebook or script, which predictors do"
-            " not have; put it in a package that is installed there"
-        )
+        raise ModelError(f"it uses a class or function of {NOTEBOOK}")
     return envelope, pickle, [*remarks, *not_yet_written(envelope.trained_to, stream.newest)]

@@ -42,8 +42,10 @@ def _what_it_is(model: Any) -> str:
     if not hasattr(model, "classes_"):
         return f"{name} without the classes_ that a classifier of scikit-learn has"
     classes = np.asarray(model.classes_, dtype=object).tolist()
-    one = repr(classes[-1])[:40] if isinstance(classes, list) and classes else "..."
     found = f"{name} whose classes are {str(classes)[:100]}"
+    if isinstance(classes, list) and len(classes) == 1:
+        return f"{found}; it knows one label only: fit it on records of both"
+    one = repr(classes[-1])[:40] if isinstance(classes, list) and classes else "..."
     return f"{found}; they have to be 0 and 1: fit it on y == {one}"
 
 

@@ -22,6 +22,11 @@ from stream.models import ModelError
 
 SAVE = 'save the fitted scikit-learn model itself: joblib.dump(model, "model.joblib")'
 
+NOTEBOOK = (
+    "__main__, the notebook or script, which predictors do not have; put it in a package that is"
+    " installed there"
+)
+
 _START_BYTES = 4_096
 _CHUNK_BYTES = 2**16
 _MOST_BYTES = 2**30
@@ -39,6 +44,7 @@ _KINDS: dict[str, bytes] = {
     "a pointer of Git LFS": rb"version https://git-lfs",
     "an HDF5 file, as Keras writes": rb"\x89HDF\r\n",
     "an ONNX model": rb"\x08[\x01-\x20](\x12.[ -~]{3}|[\x3a\x42])",
+    "a file packed with Zstandard": rb"\x28\xb5\x2f\xfd",
     "a numpy array": rb"\x93NUMPY",
     "a Parquet file": rb"PAR1",
     "an Arrow file": rb"ARROW1",
@@ -125,6 +131,9 @@ def _why_not(path: Path, error: Exception) -> str:
         )
     if isinstance(error, ModuleNotFoundError):
         return f"{reason}; predictors need this package, too"
+    missing = re.search(r"attribute '(.+?)'", said)
+    if missing and re.search(r"module '(\S+\.)?__main__'", said):
+        return f"it uses {missing[1][:100]} of {NOTEBOOK}"
     return reason
 
 

@@ -28,8 +28,16 @@ from stream.quoting import one_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verify, print the result, and return the exit status."""
-    parser = argument_parser("python -m predictor.verify", __doc__)
-    parser.add_argument("--log", nargs="+", action="extend", type=Path, default=[], metavar="FILE")
+    parser = argument_parser("python -m predictor.verify", __doc__, PredictorSettings)
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="log files of predictors, to check too",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     return command(PredictorSettings, partial(_verify, options.log, options.json))

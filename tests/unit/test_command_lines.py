@@ -93,6 +93,16 @@ def test_an_unknown_argument_ends_with_one_line(
     assert "argument" in line
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in programs() if path.parts[0] in SERVICES], ids=str
+)
+def test_the_help_of_a_service_or_command_lists_its_settings(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(path, "--help", monkeypatch)
+    assert "  KAFKA_BOOTSTRAP_SERVERS (localhost:9092)\n" in capsys.readouterr().out
+
+
 def test_the_help_of_a_service_shows_its_settings_with_their_defaults() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "datagenerator.app", "--help"],

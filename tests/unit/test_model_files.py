@@ -18,7 +18,9 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+import zstandard
 from sklearn.cluster import KMeans
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -67,6 +69,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "zip": (zipped("readme.txt"), "a zip file"),
     "zip of a model": (zipped("model.joblib"), "a zip file; unpack it first"),
     "cut zip": (zipped("schema.json")[:40], "a zip file that is not whole; copy it again"),
+    "zstd": (zstandard.compress(b"model"), "a file packed with Zstandard"),
     "npy": (saved(np.zeros(3)), "a numpy array"),
     "parquet": (b"PAR1\x15\x04", "a Parquet file"),
     "json": (b'{\n "model": [1, 2]}', "JSON"),
@@ -189,6 +192,16 @@ def test_a_pickle_of_a_package_that_is_not_here_names_it(tmp_path: Path) -> None
         load(path)
 
 
+@pytest.mark.parametrize("protocol", [b"", b"\x80\x04"])
+def test_a_pickle_of_a_class_of_the_notebook_names_the_class(
+    protocol: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(protocol + b"c__main__\nHouse\n(tR.")
+    with pytest.raises(ModelError, match=r"^it uses House of __main__, the notebook or script"):
+        load(path)
+
+
 MATRIX = np.random.default_rng(0).normal(size=(60, 2))
 LABELS = (MATRIX[:, 0] > 0).astype(int)
 
@@ -241,6 +254,11 @@ OBJECTS: dict[str, tuple[Any, str]] = {
     "three": (
         LogisticRegression().fit(MATRIX, LABELS + (MATRIX[:, 1] > 0)),
         "a LogisticRegression whose classes are [0, 1, 2]; they have to be 0 and 1",
+    ),
+    "one": (
+        DummyClassifier().fit(MATRIX, np.ones(60)),
+        "a DummyClassifier whose classes are [1.0]; it knows one label only: fit it on records of"
+        " both",
     ),
     "no classes": (Bare(), "a Bare without the classes_ that a classifier of scikit-learn has"),
 }
