@@ -19,7 +19,6 @@ from pathlib import Path
 
 from kafka import KafkaConsumer
 
-from modelgenerator.files import whole_file
 from modelgenerator.labelled.tables import (
     ENDINGS,
     PLACE,
@@ -30,6 +29,7 @@ from modelgenerator.labelled.tables import (
 from modelgenerator.publish.newest import Found, read_stream
 from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
+from modelgenerator.whole_file import whole_file
 from stream import clients
 from stream.arguments import argument_parser, whole_number
 from stream.command import command

@@ -18,13 +18,13 @@ from typing import Any
 
 from kafka import KafkaConsumer
 
-from modelgenerator.files import whole_file
 from modelgenerator.models.table import silence, table
 from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.verdicts import add_wait_options, print_verdict
+from modelgenerator.whole_file import whole_file
 from stream import clients
 from stream.arguments import argument_parser, whole_number
 from stream.command import command

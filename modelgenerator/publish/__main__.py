@@ -24,7 +24,7 @@ from modelgenerator.envelope import check, highest_offsets
 from modelgenerator.labelled.tables import TableError, trained_to
 from modelgenerator.publish.backtest import backtest
 from modelgenerator.publish.checks import prepared
-from modelgenerator.publish.files import load
+from modelgenerator.publish.model_files import load
 from modelgenerator.publish.newest import read_stream
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings

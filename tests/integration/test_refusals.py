@@ -21,6 +21,11 @@ from tests.topics import Topics, assert_exactly_once, await_answered, regression
 from tests.unit.classifiers import envelope, pickled
 
 NO_HOST = "no-such-host.invalid"
+TAKES_NOTHING = [
+    ("max.message.bytes", "100", "larger than the topic's max.message.bytes allows; raise it"),
+    ("cleanup.policy", "compact", "cleanup.policy"),
+]
+"""A setting of a topic with which it takes no record, and what is then said of it."""
 
 
 class Listeners:
@@ -154,36 +159,26 @@ def test_a_listener_of_ipv6_is_used_like_any_other(
     assert reading.bounds(topics.consumer, TopicPartition(topics.settings.data_topic, 0)) == (0, 20)
 
 
-def test_a_record_larger_than_the_data_topic_takes_ends_the_datagenerator_with_one_line(
-    start: Services, topics: Topics
+@pytest.mark.parametrize(("setting", "value", "line"), TAKES_NOTHING)
+def test_a_data_topic_that_takes_no_record_ends_the_datagenerator_with_one_line(
+    start: Services, topics: Topics, setting: str, value: str, line: str
 ) -> None:
-    configure(topics, topics.settings.data_topic, max_message_bytes="100")
-    line = last_line(start("datagenerator", RATE="0"))
-    assert line.startswith(f"{topics.settings.data_topic}: a record of ")
-    assert "larger than the topic's max.message.bytes allows; raise it" in line
+    configure(topics, topics.settings.data_topic, **{setting: value})
+    last = last_line(start("datagenerator", RATE="0"))
+    assert last.startswith(f"{topics.settings.data_topic}: a record of ")
+    assert line in last
 
 
-def test_a_compacted_data_topic_ends_the_datagenerator_with_one_line(
-    start: Services, topics: Topics
-) -> None:
-    configure(topics, topics.settings.data_topic, cleanup_policy="compact")
-    line = last_line(start("datagenerator", RATE="0"))
-    assert line.startswith(f"{topics.settings.data_topic}: a record of ")
-    assert "cleanup.policy" in line
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("max.message.bytes", "100"), ("cleanup.policy", "compact")]
-)
+@pytest.mark.parametrize(("setting", "value", "line"), TAKES_NOTHING)
 def test_a_prediction_topic_that_takes_no_prediction_ends_the_predictor_with_one_line(
-    start: Services, topics: Topics, setting: str, value: str
+    start: Services, topics: Topics, setting: str, value: str, line: str
 ) -> None:
     configure(topics, topics.settings.prediction_topic, **{setting: value})
     topics.publish(1)
     topics.write(10)
-    line = last_line(start("predictor"))
-    assert line.startswith(f"{topics.settings.prediction_topic}: a record of ")
-    assert setting in line
+    last = last_line(start("predictor"))
+    assert last.startswith(f"{topics.settings.prediction_topic}: a record of ")
+    assert line in last
 
 
 def test_a_topic_that_takes_less_than_a_batch_gets_smaller_batches(

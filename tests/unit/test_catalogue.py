@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from modelgenerator.files import whole_file
 from modelgenerator.models.__main__ import parameters, read_options
 from modelgenerator.models.catalogue import Catalogue, Row
 from modelgenerator.models.table import COLUMNS, silence, table
+from modelgenerator.whole_file import whole_file
 from stream.keys import SigningKey
 from stream.model_topic import ModelIndex
 from stream.models import SIGNATURE, Message, pack, unpack

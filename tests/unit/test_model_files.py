@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from modelgenerator.publish.classifiers import check_is_classifier
-from modelgenerator.publish.files import load, scanned
+from modelgenerator.publish.model_files import load, scanned
 from stream.models import ModelError
 from tests.topics import regression
 

@@ -116,7 +116,7 @@ def load(path: Path) -> tuple[Any, str]:
 
 
 def _why_not(path: Path, error: Exception) -> str:
-    if found := kind(path):
+    if found := _kind(path):
         what, advice = found
         return f"not a joblib or pickle file, but {what}; {advice}"
     said = " ".join(str(error).split())  # some errors have several lines
@@ -137,7 +137,7 @@ def _why_not(path: Path, error: Exception) -> str:
     return reason
 
 
-def kind(path: Path) -> tuple[str, str] | None:
+def _kind(path: Path) -> tuple[str, str] | None:
     """Say what a file is that is no pickle, and what to do; ``None`` if it is a pickle."""
     with path.open("rb") as file:
         start = file.read(_START_BYTES)
