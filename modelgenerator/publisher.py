@@ -148,7 +148,7 @@ class Publisher:
             # The model topic, or the status topic, may have been deleted.
             clients.connect(partial(create_missing_topics, settings, log), settings, stop, log)
 
-    def rollback(self, version: int, reason: str = "rollback") -> int:
+    def rollback(self, version: int) -> int:
         """Publish a model of the topic again, pinned; return its new version.
 
         Raises
@@ -157,7 +157,7 @@ class Publisher:
             When the topic has no such model that is whole and signed by a trusted key, or
             predictors would refuse it now.
         """
-        return self._restore(version, reason, pinned=True)
+        return self._restore(version, "rollback", pinned=True)
 
     def unpin(self) -> int:
         """Publish the model being served once more, not pinned, so that others may follow it.

@@ -37,6 +37,12 @@ SUSPENDED = 10
 SCORED = 1_000
 """Latest scored records over which a recipe's accuracy is taken."""
 
+LEAST_SCORED = 500
+"""Records on which champion and challenger must have been scored before they are compared."""
+
+MARGIN = 0.01
+"""How much more accurate than the champion a challenger has to be."""
+
 
 class Labelled(NamedTuple):
     """A labelled record and its place on the data topic; a missing feature is ``None``."""
@@ -100,33 +106,25 @@ class Accuracy:
         return sum(self._correct) / len(self._correct) if self._correct else None
 
 
-Gate = Callable[[str, Mapping[str, Accuracy]], str]
-"""Given the champion and the recipes' accuracies, returns the champion from now on."""
-
-
-def clearly_better(
-    champion: str, accuracies: Mapping[str, Accuracy], margin: float = 0.01, least: int = 500
-) -> str:
+def clearly_better(champion: str, accuracies: Mapping[str, Accuracy]) -> str:
     """Return the best challenger if it is clearly better, else the champion.
 
     Parameters
     ----------
+    champion : str
+        Name of a recipe.
     accuracies : mapping of str to Accuracy
         By the name of the recipe.
-    margin : float
-        How much more accurate a challenger has to be.
-    least : int
-        Number of records on which both must have been scored.
     """
     values = {
         name: accuracy.value
         for name, accuracy in accuracies.items()
-        if accuracy.value is not None and accuracy.scored >= least
+        if accuracy.value is not None and accuracy.scored >= LEAST_SCORED
     }
     if champion not in values:
         return champion
     best = max(values, key=values.__getitem__)
-    return best if values[best] >= values[champion] + margin else champion
+    return best if values[best] >= values[champion] + MARGIN else champion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +178,6 @@ class Trainer:
         Labelled records between two models, at most.
     width : int or None
         Number of features of a record; ``None``: the commonest of the first 200 records.
-    gate : callable
-        Chooses the champion.
 
     Attributes
     ----------
@@ -202,13 +198,11 @@ class Trainer:
         window: int,
         retrain_every: int,
         width: int | None = None,
-        gate: Gate = clearly_better,
     ) -> None:
         self._recipes = recipes
         self._window: deque[Labelled] = deque(maxlen=window)
         self._retrain_every = retrain_every
         self.width = width
-        self._gate = gate
         self._champion = recipes[0].name
         self._models: dict[str, Any] = {}
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
@@ -311,7 +305,7 @@ class Trainer:
         champion = self._champion
         if champion not in available:
             champion = max(available, key=lambda name: available[name].value or 0.0)
-        return self._gate(champion, available)
+        return clearly_better(champion, available)
 
     def _test(self) -> None:
         untested, self._untested = self._untested, []
