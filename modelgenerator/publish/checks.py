@@ -10,7 +10,7 @@ from typing import Any
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publish.by_position import by_position
 from modelgenerator.publish.classifiers import check_is_classifier
-from modelgenerator.publish.files import NOTEBOOK
+from modelgenerator.publish.model_files import NOTEBOOK
 from modelgenerator.publish.newest import Stream, not_yet_written
 from modelgenerator.trial import tried
 from stream import classifier
