@@ -248,8 +248,6 @@ class ModelTopic:
     ignored : callable, optional
         Told of each record that does not count: the record, and why. The reason may quote the
         record.
-    index : ModelIndex, optional
-        What another `ModelTopic` has read so far; a search that failed goes on where it ended.
     """
 
     def __init__(
@@ -259,9 +257,8 @@ class ModelTopic:
         stop: Stop,
         trusted: Path | None,
         ignored: Callable[[Any, str], object] = lambda *_: None,
-        index: ModelIndex | None = None,
     ) -> None:
-        self.index = index or ModelIndex()
+        self.index = ModelIndex()
         self._settings = settings
         self._consumer = consumer
         self._stop = stop
