@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer
-
 from modelgenerator.models.table import silence, table
 from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
@@ -29,7 +27,6 @@ from stream import clients
 from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.deadlines import DeadlineExceeded
-from stream.model_topic import ModelTopic
 from stream.models import ModelError
 from stream.quoting import one_line
 from stream.service import Fatal, Stop
@@ -37,7 +34,7 @@ from stream.service import Fatal, Stop
 PUBLISH_SECONDS = 120.0
 VALUE_CHARACTERS = 200
 
-Work = Callable[[argparse.Namespace, Settings, KafkaConsumer], None]
+Work = Callable[[argparse.Namespace, Topics], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,14 +86,13 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     work: Work = options.work
     with clients.closing(clients.consumer(settings, max_poll_records=5_000)) as consumer:
         try:
-            work(options, settings, consumer)
+            work(options, Topics(settings, consumer, Stop()))
         except ModelError as error:
             raise Fatal(f"model {options.version} cannot be loaded: {error}") from None
     return 0
 
 
-def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
-    topics = Topics(settings, consumer, Stop())
+def _list(options: argparse.Namespace, topics: Topics) -> None:
     topics.listen()
     if options.predictions != 0:
         topics.count_predictions(options.predictions)
@@ -111,8 +107,7 @@ def _list(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
             print(line)
 
 
-def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
-    topics = Topics(settings, consumer, Stop())
+def _show(options: argparse.Namespace, topics: Topics) -> None:
     row = topics.row(options.version)
     fields = {name: value for name, value in row.as_json().items() if value is not None}
     for name in ("on_topic", "records", "counted", "correct", "accuracy"):
@@ -124,10 +119,9 @@ def _show(options: argparse.Namespace, settings: Settings, consumer: KafkaConsum
     _print(parameters(model.classifier))
 
 
-def _export(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
+def _export(options: argparse.Namespace, topics: Topics) -> None:
     path: Path = options.file
     with whole_file(path, options.force) as written:
-        topics = Topics(settings, consumer, Stop())
         topics.row(options.version)
         envelope, pickle = topics.models.get(options.version)
         written.write_bytes(pickle)
@@ -135,33 +129,26 @@ def _export(options: argparse.Namespace, settings: Settings, consumer: KafkaCons
     print(f"it was made with scikit-learn {envelope.sklearn}; to load it runs code: joblib.load")
 
 
-def _rollback(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
-    topics = Topics(settings, consumer, Stop())
+def _rollback(options: argparse.Namespace, topics: Topics) -> None:
     row = topics.row(options.version)
     if row.status in ("refused", "barred") and row.whole and not options.force:
         raise Fatal(f"model {options.version} is {row.status}: {row.why}; --force takes it anyway")
-    version = _published(
-        settings, consumer, lambda publisher: publisher.rollback(options.version), topics.models
-    )
+    version = _published(topics, lambda publisher: publisher.rollback(options.version))
     print(f"model {version} restores {options.version} and is pinned until `unpin`")
-    print_verdict(consumer, settings, version, options.wait)
+    print_verdict(topics.consumer, topics.settings, version, options.wait)
 
 
-def _unpin(options: argparse.Namespace, settings: Settings, consumer: KafkaConsumer) -> None:
-    version = _published(settings, consumer, Publisher.unpin)
+def _unpin(options: argparse.Namespace, topics: Topics) -> None:
+    version = _published(topics, Publisher.unpin)
     print(f"model {version} is not pinned: the modelgenerator's next model replaces it")
-    print_verdict(consumer, settings, version, options.wait)
+    print_verdict(topics.consumer, topics.settings, version, options.wait)
 
 
-def _published(
-    settings: Settings,
-    consumer: KafkaConsumer,
-    publish: Callable[[Publisher], int],
-    models: ModelTopic | None = None,
-) -> int:
+def _published(topics: Topics, publish: Callable[[Publisher], int]) -> int:
     """Publish within a time limit, unlike a service; return the version."""
-    stop = Stop()
-    publisher = Publisher(settings, own_key(settings, make=False), stop, consumer, models)
+    settings, stop = topics.settings, Stop()
+    key = own_key(settings, make=False)
+    publisher = Publisher(settings, key, stop, topics.consumer, topics.models)
     try:
         return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
     except NotPublished as error:

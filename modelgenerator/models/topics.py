@@ -41,8 +41,8 @@ class Topics:
     """
 
     def __init__(self, settings: Settings, consumer: KafkaConsumer, stop: Stop) -> None:
-        self._settings = settings
-        self._consumer = consumer
+        self.settings = settings
+        self.consumer = consumer
         self._stop = stop
         self.catalogue = Catalogue()
         self.models = ModelTopic(
@@ -62,9 +62,9 @@ class Topics:
 
     def listen(self) -> None:
         """Tell the catalogue when the newest prediction of each partition was made."""
-        for number in range(self._partitions.get(self._settings.prediction_topic, 0)):
-            place = TopicPartition(self._settings.prediction_topic, number)
-            self.catalogue.hear(reading.newest(self._consumer, place, _last_time, self._stop) or 0)
+        for number in range(self._partitions.get(self.settings.prediction_topic, 0)):
+            place = TopicPartition(self.settings.prediction_topic, number)
+            self.catalogue.hear(reading.newest(self.consumer, place, _last_time, self._stop) or 0)
 
     def count_predictions(self, last: int | None) -> None:
         """Add to the catalogue what each model predicted.
@@ -74,7 +74,7 @@ class Topics:
         last : int or None
             How many of the last offsets of each partition are read; ``None`` for all.
         """
-        for record in self._records(self._settings.prediction_topic, last):
+        for record in self._records(self.settings.prediction_topic, last):
             with suppress(RecordError):
                 self.catalogue.add_prediction(decode_prediction(record.value))
 
@@ -89,7 +89,7 @@ class Topics:
         rows = {row.version: row for row in self.catalogue.rows() if row.envelope is not None}
         if version not in rows:
             known = f"it has {min(rows)} to {max(rows)}" if rows else "it is empty"
-            raise Fatal(f"{self._settings.model_topic}: no model {version}; {known}")
+            raise Fatal(f"{self.settings.model_topic}: no model {version}; {known}")
         return rows[version]
 
     def load(self, version: int) -> Model:
@@ -99,12 +99,12 @@ class Topics:
         ------
         ModelError
         """
-        schema = newest_schema(self._consumer, self._settings, self._stop)
-        return check(self._settings, *self.models.get(version), schema, self._stop)
+        schema = newest_schema(self.consumer, self.settings, self._stop)
+        return check(self.settings, *self.models.get(version), schema, self._stop)
 
     def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
         partitions = range(self._partitions.get(topic, 0))
-        return scan(self._consumer, topic, partitions, last, self._stop)
+        return scan(self.consumer, topic, partitions, last, self._stop)
 
 
 def _last_time(records: Iterator[Any]) -> int | None:

@@ -29,7 +29,8 @@ def check_is_classifier(model: Any) -> None:
 
 
 def _what_it_is(model: Any) -> str:
-    name = _one(type(model).__name__)
+    name = type(model).__name__
+    name = f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
     if isinstance(model, type):
         return f"the class {model.__name__} itself; make a model of it, and fit that"
     if isinstance(model, (dict, list, tuple)):
@@ -55,7 +56,7 @@ def _unfit(model: BaseEstimator) -> str:
         return "which keeps no model; search with refit=True"
     for is_one, kind in _OTHERS.items():
         if is_one(model):
-            return f"{_one(kind)}, not a classifier"
+            return f"{kind}, not a classifier"
     try:
         check_is_fitted(model)
     except NotFittedError:
@@ -66,9 +67,9 @@ def _unfit(model: BaseEstimator) -> str:
 
 
 _OTHERS = {
-    is_regressor: "regressor",
-    is_clusterer: "clusterer",
-    is_outlier_detector: "outlier detector",
+    is_regressor: "a regressor",
+    is_clusterer: "a clusterer",
+    is_outlier_detector: "an outlier detector",
 }
 
 
@@ -77,7 +78,3 @@ def _models_in(container: Any) -> Iterator[str]:
     for key, value in items:
         if hasattr(value, "predict") and not isinstance(value, type):
             yield f"the {type(value).__name__} in it, at [{key!r}]"
-
-
-def _one(name: str) -> str:
-    return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
