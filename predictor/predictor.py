@@ -30,7 +30,6 @@ class Outcome:
     ----------
     predictions : list of (Prediction, bytes or None)
         Each with the key of its record.
-    rejected : list of Rejected
     counted : list of Prediction
         The predictions that count.
     tallies : dict of int to Tally

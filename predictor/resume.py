@@ -24,7 +24,6 @@ class Position(NamedTuple):
     ----------
     offset : int
         The next record to predict.
-    tally : Tally
     never_seen : int
         Records before `offset` that are gone and were not predicted.
     remark : str

@@ -83,8 +83,6 @@ def unpack_records(
     ----------
     part : kafka.consumer.fetcher.Fetcher.PartitionRecords
         Its `next_fetch_offset` follows the records that are taken from here.
-    place : TopicPartition
-    batches : kafka.record.MemoryRecords
     *deserializers : object
         With any, the client decodes by itself.
 

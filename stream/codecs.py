@@ -33,7 +33,6 @@ def decompress(codec: int, data: bytes) -> bytes:
     ----------
     codec : int
         As in a batch's attributes: 0 none, 1 gzip, 2 Snappy, 3 LZ4, 4 Zstandard.
-    data : bytes
 
     Raises
     ------

@@ -32,8 +32,6 @@ class OpenTransaction(NamedTuple):
 
     Attributes
     ----------
-    topic : str
-    partition : int
     offset : int
         Its first record there. Nobody who reads committed records gets this one or a later one.
     producer : str

@@ -115,7 +115,6 @@ class Rejected(Struct, frozen=True, omit_defaults=True):
     source : tuple of int
         Partition and offset of the record on the data topic; of a batch that cannot be decoded, the
         first offset.
-    reason : str
     size : int
         Bytes of the value, or of the batch.
     value : str

@@ -51,30 +51,32 @@ def table(rows: Sequence[Row], width: int | None = None) -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    envelope = row.envelope
-    restores = f"restores {envelope.restores}" if envelope and envelope.restores else ""
-    since = [f"{p}@{offset}" for p, offset in sorted(row.since.items(), key=_by_partition)]
-    return {
+    by_partition = sorted(row.since.items(), key=lambda item: (len(item[0]), item[0]))
+    since = [f"{partition}@{offset}" for partition, offset in by_partition]
+    cells = {
+        **dict.fromkeys(COLUMNS, ""),
         "version": str(row.version),
-        "recipe": envelope.recipe if envelope else "",
-        "algorithm": envelope.algorithm if envelope else "not on the topic",
-        "size": _size(row.size) if envelope else "",
-        "trained on": f"{envelope.trained_on:,}" if envelope else "",
-        "recipe accuracy": _accuracy(envelope.recipe_accuracy if envelope else None),
-        "created": envelope.created[:19].replace("T", " ") if envelope else "",
+        "algorithm": "not on the topic",
         "key": row.key,
         "status": row.status + (", pinned" if row.pinned else ""),
         "since": " ".join(since[:2]) + (f" +{len(since) - 2}" if len(since) > 2 else ""),
-        "records": f"{row.records:,}" if row.records else "",
-        "counted": f"{row.counted:,}" if row.records else "",
         "live accuracy": _accuracy(row.accuracy),
-        "note": "; ".join(filter(None, (restores, row.why))),
     }
-
-
-def _by_partition(item: tuple[str, int]) -> tuple[int, str]:
-    partition, _ = item
-    return len(partition), partition
+    notes = [row.why] if row.why else []
+    if row.records:
+        cells |= {"records": f"{row.records:,}", "counted": f"{row.counted:,}"}
+    if envelope := row.envelope:
+        cells |= {
+            "recipe": envelope.recipe,
+            "algorithm": envelope.algorithm,
+            "size": _size(row.size),
+            "trained on": f"{envelope.trained_on:,}",
+            "recipe accuracy": _accuracy(envelope.recipe_accuracy),
+            "created": envelope.created[:19].replace("T", " "),
+        }
+        if envelope.restores:
+            notes.insert(0, f"restores {envelope.restores}")
+    return {**cells, "note": "; ".join(notes)}
 
 
 def _accuracy(value: float | None) -> str:
