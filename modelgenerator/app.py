@@ -33,17 +33,22 @@ def main(settings: Settings, stop: Stop) -> None:
     trusted is checked at each publication.
     """
     use_threads()
-    key = own_key(settings, make=True)
+    key, afresh = own_key(settings, make=True), False
     while True:
         try:
-            train(settings, key, stop)
+            train(settings, key, stop, afresh)
         except StartOver as reason:
             log.warning("%s; training starts over", reason)
+            afresh = True
 
 
-def train(settings: Settings, key: SigningKey, stop: Stop) -> None:
-    """Read records, train on them, publish models; raises `Stopped` or `StartOver`."""
+def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None:
+    """Read records, train on them, publish models; raises `Stopped` or `StartOver`.
+
+    If it starts `afresh`, what the newest model was trained to says nothing of these records.
+    """
     width, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
+    trained_to = None if afresh else trained_to
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
     with (
         Intake(trainer, has_model=trained_to is not None) as intake,

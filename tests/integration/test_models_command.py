@@ -14,6 +14,7 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
+from modelgenerator.models import table
 from modelgenerator.models.__main__ import main
 from stream import clients, reading
 from stream.models import instant, pack, unpack
@@ -87,7 +88,7 @@ def test_the_list_says_what_became_of_each_model_as_the_topics_have_it(
 def test_with_the_predictors_stopped_the_list_says_since_when_none_has_been_heard(
     topics: Topics, start: Services, settings_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelgenerator.models.table.SILENT_SECONDS", 0)
+    monkeypatch.setattr(table, "SILENT_SECONDS", 0)
     topics.publish(1)
     assert models(settings_env)[1].splitlines()[-1].startswith("no predictor heard so far")
     predictor = start("predictor")
