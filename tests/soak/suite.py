@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +62,13 @@ class Suite:
         settings = self.topics.settings
         self._data = [TopicPartition(settings.data_topic, p) for p in range(PARTITIONS)]
         self._outputs: KafkaConsumer = clients.consumer(settings)
-        self._outputs.assign(
-            [
-                TopicPartition(topic, p)
-                for topic in (settings.prediction_topic, settings.rejected_topic)
-                for p in range(PARTITIONS)
-            ]
-        )
-        self._outputs.seek_to_beginning()
+        self._next = {
+            TopicPartition(topic, p): 0
+            for topic in (settings.prediction_topic, settings.rejected_topic)
+            for p in range(PARTITIONS)
+        }
+        self._outputs.assign(list(self._next))
+        self._seek()
         self.answered = [0] * PARTITIONS
         self.model = 0
 
@@ -113,14 +111,21 @@ class Suite:
             if process.status is not None:
                 raise Failed(f"{name} ended with status {process.status}\n{process.tail()}")
         polled: dict[TopicPartition, list[Any]] = {}
-        with suppress(KafkaError):  # the broker is away
+        try:
             polled = self._outputs.poll(timeout_ms=100)
-        for records in polled.values():
+        except KafkaError:  # the broker is away, or was; a client may wait for a reset then
+            self._seek()
+        for place, records in polled.items():
+            self._next[place] = records[-1].offset + 1
             for record in records:
                 output = orjson.loads(record.value)
                 partition, offset = output["source"]
                 self.answered[partition] = max(self.answered[partition], offset + 1)
                 self.model = max(self.model, output.get("model", 0))
+
+    def _seek(self) -> None:
+        for place, offset in self._next.items():
+            self._outputs.seek(place, offset)
 
     def ends(self) -> list[int]:
         """Return where each partition of the data topic ends."""
