@@ -188,6 +188,8 @@ def test_the_lag_is_exact_where_librdkafka_writes_each_record_in_a_transaction(
     for number, value in enumerate(values(20)):
         producer.begin_transaction()
         producer.produce(topics.settings.data_topic, value, partition=0)
+        # To abort what has not been sent is to end a transaction that the broker does not know.
+        assert producer.flush(30) == 0
         if number % 2:
             producer.abort_transaction(30)
         else:
