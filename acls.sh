@@ -16,7 +16,8 @@ data=${DATA_TOPIC:-queueing.data}
 model=${MODEL_TOPIC:-queueing.model}
 prediction=${PREDICTION_TOPIC:-streaming.prediction}
 group=${GROUP_ID:-predictor}
-schema=$data.schema rejected=$data.rejected status=$model.status
+label=${LABEL_TOPIC:-${data%.data}.label}
+schema=$data.schema rejected=$data.rejected status=$model.status label_rejected=$label.rejected
 
 # Who they are: a SCRAM user's name, or the subject of a client certificate (CN=predictor,O=…).
 datagenerator=${DATAGENERATOR:-datagenerator}
@@ -38,9 +39,9 @@ allow() {
 # A topic's name holds no blank: what this writes may be split at them.
 topics() { printf -- '--topic %s ' "$@"; }
 
-source=$(topics "$data" "$schema")
+source=$(topics "$data" "$schema" "$label")
 models=$(topics "$model" "$status")
-output=$(topics "$prediction" "$rejected")
+output=$(topics "$prediction" "$rejected" "$label_rejected")
 
 # Read and Write include Describe.
 # shellcheck disable=SC2086 # split on purpose

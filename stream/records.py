@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -30,12 +30,14 @@ LARGEST_VERSION = 2**53
 Id = Annotated[int | str, Meta(description="a 64-bit integer or a string")]
 Feature = Annotated[float, Meta(ge=-FEATURE_LIMIT, le=FEATURE_LIMIT)] | None
 ZeroOrOne = Annotated[int, Meta(ge=0, le=1, description="0 or 1")]
-Label = Annotated[ZeroOrOne | None, Meta(description="0 or 1")]
+OptionalLabel = Annotated[ZeroOrOne | None, Meta(description="0 or 1")]
 Probability = Annotated[
     Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="0 to 1 or null")
 ]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Source = Annotated[tuple[Count, Count], Meta(description="partition and offset")]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+OutcomeKind = Literal["labelled", "revised", "assumed"]
 Offsets = Annotated[dict[str, Count], Meta(description="partition to offset")]
 
 
@@ -65,11 +67,35 @@ class Record(Struct, frozen=True, omit_defaults=True):
 
     id: Id
     features: Annotated[list[Feature], _one_to_limit("numbers")]
-    label: Label = None
+    label: OptionalLabel = None
+
+
+class Label(Struct, frozen=True, omit_defaults=True):
+    """A record of the label topic: the label of a record that was sent without one.
+
+    Attributes
+    ----------
+    label : int
+        0 or 1.
+    id : int, str or None
+        The id of the record; the newest prediction of that id that waits is meant.
+    source : tuple of int or None
+        Partition and offset of the record on the data topic: exact where ids repeat. One of `id`
+        and `source` is given; with both, they have to be of the same record.
+    revises : bool
+        Whether this corrects a label that was given before.
+    """
+
+    label: ZeroOrOne
+    id: Annotated[Id | None, Meta(description="a 64-bit integer or a string")] = None
+    source: Annotated[Source | None, Meta(description="partition and offset")] = None
+    revises: bool = False
 
 
 class Prediction(Struct, frozen=True):
     """A record of the prediction topic: one prediction and the running counts after it.
+
+    With an `outcome`, it is a prediction that was made before and that now meets its label.
 
     Attributes
     ----------
@@ -89,17 +115,30 @@ class Prediction(Struct, frozen=True):
         Partition and offset of the record on the data topic.
     seen : bool
         Whether the model had been trained on this very record; it is not counted then.
+    time : int or None
+        Timestamp of the record in ms since 1970; ``None`` where it has none.
+    outcome : str or None
+        ``labelled`` by a label that came later, ``revised`` by a label that corrects one, or
+        ``assumed`` since no label came (``LABEL_ASSUME``). ``None`` when the prediction is made.
+    labelled : tuple of int or None
+        Partition and offset of the label on the label topic.
+    delay : float or None
+        Seconds from the record's timestamp to the label's.
     """
 
     id: Id
     prediction: ZeroOrOne
     probability: Probability
-    label: Label
+    label: OptionalLabel
     n: Count
     correct: Count
     model: Count
     source: Source
     seen: bool = False
+    time: Milliseconds | None = None
+    outcome: OutcomeKind | None = None
+    labelled: Annotated[Source | None, Meta(description="partition and offset")] = None
+    delay: float | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -108,13 +147,13 @@ class Prediction(Struct, frozen=True):
 
 
 class Rejected(Struct, frozen=True, omit_defaults=True):
-    """A record of the rejected topic: where it stood, why it was not predicted, how it began.
+    """A record of a topic of rejected records: where it stood, why it was rejected, how it began.
 
     Attributes
     ----------
     source : tuple of int
-        Partition and offset of the record on the data topic; of a batch that cannot be decoded, the
-        first offset.
+        Partition and offset of the record on the data topic, or of the label on the label topic; of
+        a batch that cannot be decoded, the first offset.
     size : int
         Bytes of the value, or of the batch.
     value : str
@@ -173,6 +212,7 @@ parse = reader(dict)
 """Read one JSON object without checking its fields."""
 
 _read_record = reader(Record)
+_read_label = reader(Label)
 _read_prediction = reader(Prediction)
 _read_rejected = reader(Rejected)
 
@@ -183,12 +223,12 @@ decode_status = reader(Status)
 """Read a record of the status topic."""
 
 
-def encode(record: Record | Rejected | Schema | Status) -> bytes:
+def encode(record: Record | Label | Rejected | Schema | Status) -> bytes:
     """Write a record; the label of a data record is left out where there is none."""
     return msgspec.json.encode(record)
 
 
-encode_record = encode_rejected = encode_schema = encode_status = encode
+encode_record = encode_label = encode_rejected = encode_schema = encode_status = encode
 
 
 def decode_record(value: bytes | None) -> Record:
@@ -204,6 +244,22 @@ def decode_record(value: bytes | None) -> Record:
     return record
 
 
+def decode_label(value: bytes | None) -> Label:
+    """Read a record of the label topic.
+
+    Raises
+    ------
+    RecordError
+        When it does not keep the contract; the message starts with the field's name.
+    """
+    label = _read_label(value)
+    if label.id is not None:
+        _check_id(label.id)
+    elif label.source is None:
+        raise RecordError("id: missing, and so is source; one of them has to be given")
+    return label
+
+
 def decode_prediction(value: bytes | None) -> Prediction:
     """Read a record of the prediction topic.
 
@@ -216,11 +272,16 @@ def decode_prediction(value: bytes | None) -> Prediction:
     _check_id(prediction.id)
     if prediction.correct > prediction.n:
         raise RecordError(f"correct: expected 0 to {prediction.n}, got {prediction.correct}")
+    if prediction.outcome:
+        if prediction.label is None:
+            raise RecordError(f"label: missing, and outcome is {prediction.outcome}")
+        if (prediction.labelled is None) != (prediction.outcome == "assumed"):
+            raise RecordError(f"labelled: does not fit the outcome {prediction.outcome}")
     return prediction
 
 
 def encode_prediction(prediction: Prediction) -> bytes:
-    """Write a record of the prediction topic; ``seen`` stands there only when true."""
+    """Write a record of the prediction topic; fields that do not apply are left out."""
     fields: dict[str, Any] = {
         "id": prediction.id,
         "prediction": prediction.prediction,
@@ -234,11 +295,17 @@ def encode_prediction(prediction: Prediction) -> bytes:
     }
     if prediction.seen:
         fields["seen"] = True
+    if prediction.time is not None:
+        fields["time"] = prediction.time
+    if prediction.outcome:
+        fields["outcome"] = prediction.outcome
+        if prediction.labelled:
+            fields |= {"labelled": prediction.labelled, "delay": prediction.delay}
     return msgspec.json.encode(fields)
 
 
 def decode_rejected(value: bytes | None) -> Rejected:
-    """Read a record of the rejected topic.
+    """Read a record of a topic of rejected records.
 
     Raises
     ------
@@ -252,7 +319,7 @@ def decode_rejected(value: bytes | None) -> Rejected:
 
 
 def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejected:
-    """Describe a record that cannot be predicted, and keep how its value begins."""
+    """Describe a record that cannot be used, and keep how its value begins."""
     value = value or b""
     start = value[:REJECTED_VALUE_BYTES].decode("utf-8", errors="replace")
     if _written(start) > REJECTED_VALUE_BYTES:

@@ -79,6 +79,11 @@ class StreamSettings(BaseSettings):
     data_topic: TopicName = Field("queueing.data", description="Topic of records")
     model_topic: TopicName = Field("queueing.model", description="Topic of models")
     prediction_topic: TopicName = Field("streaming.prediction", description="Topic of predictions")
+    label_topic: TopicName = Field(
+        "queueing.label",
+        description="Topic of labels that come later. For another data topic, the default is its"
+        " name with `.label` in place of `.data`",
+    )
     data_partitions: int = Field(
         1,
         ge=1,
@@ -166,6 +171,13 @@ class StreamSettings(BaseSettings):
                 )
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _each_stream_has_its_own_label_topic(cls, values: Any) -> Any:
+        if data := values.get("data_topic"):
+            values.setdefault("label_topic", f"{str(data).removesuffix('.data')}.label")
+        return values
+
     @model_validator(mode="before")  # of several, the last one runs first
     @classmethod
     def _values_as_people_write_them(cls, values: Any) -> Any:
@@ -208,6 +220,7 @@ class StreamSettings(BaseSettings):
             "DATA_TOPIC": (self.data_topic, self.schema_topic, self.rejected_topic),
             "MODEL_TOPIC": (self.model_topic, self.status_topic),
             "PREDICTION_TOPIC": (self.prediction_topic,),
+            "LABEL_TOPIC": (self.label_topic, self.label_rejected_topic),
         }
         used: dict[str, str] = {}
         for variable, topics in names.items():
@@ -231,6 +244,11 @@ class StreamSettings(BaseSettings):
         return f"{self.data_topic}.rejected"
 
     @property
+    def label_rejected_topic(self) -> str:
+        """Topic of labels that could not be used."""
+        return f"{self.label_topic}.rejected"
+
+    @property
     def status_topic(self) -> str:
         """Topic that tells what predictors did with each model."""
         return f"{self.model_topic}.status"
@@ -245,7 +263,20 @@ class StreamSettings(BaseSettings):
             self.status_topic,
             self.prediction_topic,
             self.rejected_topic,
+            self.label_topic,
+            self.label_rejected_topic,
         )
+
+    @property
+    def partitioned_topics(self) -> set[str]:
+        """The topics with as many partitions as the data topic: one number, one set of records."""
+        return {
+            self.data_topic,
+            self.prediction_topic,
+            self.rejected_topic,
+            self.label_topic,
+            self.label_rejected_topic,
+        }
 
     def sasl(self) -> dict[str, Any]:
         """Return the SASL settings that are given, under kafka-python's names."""

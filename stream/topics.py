@@ -26,8 +26,8 @@ from stream.settings import StreamSettings
 def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: logging.Logger) -> None:
     """Create the service's missing topics, and add partitions to those that have too few.
 
-    The data topic gets at least ``DATA_PARTITIONS`` partitions, the predictor's output topics at
-    least as many as the data topic has.
+    The data topic gets at least ``DATA_PARTITIONS`` partitions. The label topic and the predictor's
+    output topics get at least as many as the data topic has.
     """
     options = _options(settings)
     wanted = {topic: options[topic] for topic in settings.topics}
@@ -39,9 +39,8 @@ def ensure_topics(client: KafkaAdminClient, settings: StreamSettings, log: loggi
             f"{settings.data_topic} has {have} partitions, more than DATA_PARTITIONS="
             f"{settings.data_partitions}; partitions cannot be removed",
         )
-        for topic in (settings.data_topic, settings.prediction_topic, settings.rejected_topic):
-            if topic in wanted:
-                wanted[topic]["num_partitions"] = have
+        for topic in settings.partitioned_topics & wanted.keys():
+            wanted[topic]["num_partitions"] = have
     end = time.monotonic() + clients.REQUEST_TIMEOUT_MS / 1000
     # Other services do the same at the same time, and brokers hear of changes a bit later.
     while missing := [t for t in wanted if found.get(t, 0) < wanted[t]["num_partitions"]]:
@@ -141,4 +140,6 @@ def _options(settings: StreamSettings) -> dict[str, dict[str, Any]]:
         settings.status_topic: dict(models),
         settings.prediction_topic: output,
         settings.rejected_topic: dict(output),
+        settings.label_topic: dict(data),
+        settings.label_rejected_topic: dict(output),
     }
