@@ -45,16 +45,16 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue
             try:
-                outcome = predict(unit.records, model, previous, units.tallies)
+                result = predict(unit.records, model, previous, units.tallies)
             except BrokenModelError as error:
                 statuses.barred(error.version, str(error))
                 shelf.bar(error.version)
                 units.read_again()
                 continue
-            if units.commit(unit, outcome):
-                statuses.serving(outcome)
-                summary.take(outcome)
-                stop.until_stopped(partial(accuracy_log.append, outcome.counted))
+            if units.commit(unit, result):
+                statuses.serving(result)
+                summary.take(result)
+                stop.until_stopped(partial(accuracy_log.append, result.counted))
 
 
 if __name__ == "__main__":

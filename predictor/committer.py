@@ -18,7 +18,7 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from predictor.group import Group
 from predictor.outputs import Message, messages
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.seal import own_seal
@@ -40,7 +40,7 @@ class FencedError(CommitError):
 
 
 class Committer:
-    """Commits outcomes with one transactional producer, all of each or nothing.
+    """Commits results with one transactional producer, all of each or nothing.
 
     Attributes
     ----------
@@ -64,8 +64,8 @@ class Committer:
         clients.close(self.producer)
         self.producer = clients.connect(self._initialized, self._settings, self._stop, log)
 
-    def commit(self, membership: ConsumerGroupMetadata, outcome: Outcome) -> None:
-        """Produce an outcome and commit the offsets after it.
+    def commit(self, membership: ConsumerGroupMetadata, result: Result) -> None:
+        """Produce a result and commit the offsets after it.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Committer:
         CommitError
         """
         try:
-            self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, outcome))
+            self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, result))
         except (KafkaError, OSError, ValueError) as error:
             refusals.raise_if_refused(error, self._settings, "Write", self.transactional_id)
             for found in refusals.causes(error):
@@ -85,20 +85,20 @@ class Committer:
                     raise FencedError(repr(error)) from None
             raise CommitError(repr(error)) from None
 
-    def _transaction(self, membership: ConsumerGroupMetadata, outcome: Outcome) -> None:
+    def _transaction(self, membership: ConsumerGroupMetadata, result: Result) -> None:
         producer, topic, settings = self.producer, self._group.topic, self._settings
         assert producer is not None
         producer.begin_transaction()
-        outputs = messages(outcome, settings, topic.id, self._seal)
+        outputs = messages(result, settings, topic.id, self._seal)
         sent: list[Any] = []
         try:
             sent.extend(producer.send(*output) for output in outputs)
             producer.send_offsets_to_transaction(
                 {
                     TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
-                        offset, outcome.tallies[partition].to_metadata(), -1
+                        offset, result.tallies[partition].to_metadata(), -1
                     )
-                    for partition, offset in outcome.offsets.items()
+                    for partition, offset in result.offsets.items()
                 },
                 membership,
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.settings import PredictorSettings
 from stream.records import Prediction, RecordError, Rejected, encode_prediction, encode_rejected
 from stream.seal import Seal
@@ -50,15 +50,15 @@ class Output(NamedTuple, Generic[T]):
 
 
 def messages(
-    outcome: Outcome, settings: PredictorSettings, incarnation: str | None, seal: Seal | None
+    result: Result, settings: PredictorSettings, incarnation: str | None, seal: Seal | None
 ) -> list[Message]:
-    """Return the records to be produced for an outcome of the data topic with this id."""
+    """Return the records to be produced for a result of the data topic with this id."""
     found = [
         Message(settings.prediction_topic, encode_prediction(p), key, None, p.source[0])
-        for p, key in outcome.predictions
+        for p, key in result.predictions
     ] + [
         Message(settings.rejected_topic, encode_rejected(r), None, None, r.source[0])
-        for r in outcome.rejected
+        for r in result.rejected
     ]
     headers: Headers = [(GROUP, settings.group_id.encode())]
     if incarnation:

@@ -23,7 +23,7 @@ _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
 
 
 @dataclass
-class Outcome:
+class Result:
     """What became of the records of a unit of work.
 
     Attributes
@@ -63,7 +63,7 @@ def predict_within(
     model: Model | None,
     previous: Model | None,
     tallies: Mapping[int, Tally],
-) -> Outcome:
+) -> Result:
     """Predict a unit within a deadline, and split it for half of that time at most.
 
     Parameters
@@ -94,11 +94,11 @@ def predict_unit(
     tallies: Mapping[int, Tally],
     seconds: float = inf,
     clock: Callable[[], float] = time.monotonic,
-) -> Outcome:
+) -> Result:
     """Predict each record before looking at its label, then count.
 
     Where `model` raises, the unit is split until the records that cause it are alone. That takes
-    many calls of the model, so it ends early after `seconds`: then the outcome covers only the
+    many calls of the model, so it ends early after `seconds`: then the result covers only the
     first records, at least one of them.
 
     Parameters
@@ -106,7 +106,7 @@ def predict_unit(
     records : sequence of Consumed
         In the order of each partition.
     model : Model or None
-        Predicts the whole unit. Without one, the outcome ends before the first record that only a
+        Predicts the whole unit. Without one, the result ends before the first record that only a
         model can answer.
     previous : Model or None
         The model served before; tells whether `model` or the records are at fault.
@@ -123,7 +123,7 @@ def predict_unit(
         When `model` raises on most records and the records are not at fault.
     """
     end = clock() + seconds
-    outcome = Outcome()
+    result = Result()
     decoded = [_decode(consumed, model) for consumed in records]
     valid = [record for record in decoded if isinstance(record, Record)]
     matrix = np.array([record.features for record in valid], dtype=np.float64)
@@ -133,13 +133,13 @@ def predict_unit(
         if answer is None:
             break
         source = (partition := consumed.partition, consumed.offset)
-        if partition not in outcome.tallies:
-            outcome.tallies[partition] = replace(tallies[partition])
-        tally = outcome.tallies[partition]
-        outcome.offsets[partition] = consumed.last + 1
+        if partition not in result.tallies:
+            result.tallies[partition] = replace(tallies[partition])
+        tally = result.tallies[partition]
+        result.offsets[partition] = consumed.last + 1
         if isinstance(record, str) or isinstance(answer, str):
             tally.rejected += 1
-            outcome.rejected.append(consumed.rejected(str(answer)))
+            result.rejected.append(consumed.rejected(str(answer)))
             continue
         assert model is not None  # who else has answered?
         label, probability = answer
@@ -157,10 +157,10 @@ def predict_unit(
             source,
             seen,
         )
-        outcome.predictions.append((prediction, consumed.key))
+        result.predictions.append((prediction, consumed.key))
         if counted:
-            outcome.counted.append(prediction)
-    return outcome
+            result.counted.append(prediction)
+    return result
 
 
 def _decode(consumed: Consumed, model: Model | None) -> Record | str:

@@ -10,7 +10,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.records import Status, encode_status
@@ -52,9 +52,9 @@ class Statuses:
         if self._problem:
             raise Fatal(self._problem)
 
-    def serving(self, outcome: Outcome) -> None:
+    def serving(self, result: Result) -> None:
         """Put on record from which offsets on a model predicts, at its first predictions."""
-        predictions = [prediction for prediction, _ in outcome.predictions]
+        predictions = [prediction for prediction, _ in result.predictions]
         if not predictions or (version := predictions[0].model) == self._serving:
             return
         self._serving = version

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from predictor.model_shelf import ModelShelf
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.units import Units
 from stream.reasons import Reasons
 
@@ -40,10 +40,10 @@ class Summary:
         self._rejected, self._next_reasons = Reasons(), clock()
         self._next_waiting: float | None = None
 
-    def take(self, outcome: Outcome) -> None:
-        """Take in a committed outcome."""
-        self._records += len(outcome)
-        for rejected in outcome.rejected:
+    def take(self, result: Result) -> None:
+        """Take in a committed result."""
+        self._records += len(result)
+        for rejected in result.rejected:
             partition, offset = rejected.source
             self._rejected.add(rejected.reason, f"partition {partition} offset {offset}")
 

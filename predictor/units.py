@@ -23,7 +23,7 @@ from predictor.committer import CommitError, Committer, FencedError
 from predictor.consumed import Consumed
 from predictor.group import Group
 from predictor.positions import Positions
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from predictor.waiting import Waiting
@@ -52,7 +52,7 @@ class Unit(NamedTuple):
 
 
 class Units:
-    """Reads units of work and commits their outcomes, exactly once.
+    """Reads units of work and commits their results, exactly once.
 
     Parameters
     ----------
@@ -131,30 +131,30 @@ class Units:
             return None
         return Unit(records, membership)
 
-    def commit(self, unit: Unit, outcome: Outcome) -> bool:
-        """Commit an outcome and the offsets after it, all of it or nothing.
+    def commit(self, unit: Unit, result: Result) -> bool:
+        """Commit a result and the offsets after it, all of it or nothing.
 
         Returns whether it was committed; if not, the unit will be read again.
         """
         try:
-            self._committer.commit(unit.membership, outcome)
+            self._committer.commit(unit.membership, result)
         except FencedError:
             self._fenced()
             return False
         except CommitError as error:
             # A quota or a slow line may let less through within the time than a unit holds.
-            self._most = max(1, len(outcome) // 2)
+            self._most = max(1, len(result) // 2)
             self._recover_at_next_poll(
-                f"commit of {len(outcome)} records failed: {error}; the next unit has at most"
+                f"commit of {len(result)} records failed: {error}; the next unit has at most"
                 f" {self._most}"
             )
             return False
         self._most = min(MAX_RECORDS, self._most + 1 + self._most // 8)
-        self.tallies.update(outcome.tallies)
-        if rest := unit.records[len(outcome) :]:
+        self.tallies.update(result.tallies)
+        if rest := unit.records[len(result) :]:
             self._warnings.warn(
                 "split",
-                f"the model raises on many records: {len(outcome)} of {len(unit.records)} in a"
+                f"the model raises on many records: {len(result)} of {len(unit.records)} in a"
                 " unit are committed, the others are read again",
             )
             self._seek({consumed.partition: consumed.offset for consumed in reversed(rest)})

@@ -135,9 +135,9 @@ def commits_offsets_by_the_consumer(send: Any) -> Any:
 
 def keeps_the_tallies(predict: Any) -> Any:
     def broken(*args: Any, **options: Any) -> Any:
-        outcome = predict(*args, **options)
-        _kept.update(outcome.tallies)
-        return outcome
+        result = predict(*args, **options)
+        _kept.update(result.tallies)
+        return result
 
     return broken
 
@@ -160,9 +160,9 @@ def remembers_the_log(init: Any) -> Any:
 
 def logs_what_was_predicted(predict: Any) -> Any:
     def broken(*args: Any, **options: Any) -> Any:
-        outcome = predict(*args, **options)
-        _logs[0].append(outcome.counted)
-        return outcome
+        result = predict(*args, **options)
+        _logs[0].append(result.counted)
+        return result
 
     return broken
 

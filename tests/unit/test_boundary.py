@@ -217,18 +217,18 @@ def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_coun
     values += [b'{"id":1,"features":[1,2,3],"label":' + literal + b"}" for literal in literals]
     unit = [Consumed(0, offset, None, value) for offset, value in enumerate(values)]
     before = Tally(tp=5)
-    outcome = predict_unit(unit, Predicts(), None, {0: before})  # type: ignore[arg-type] # a stand-in
-    sources = [p.source for p, _ in outcome.predictions] + [r.source for r in outcome.rejected]
+    result = predict_unit(unit, Predicts(), None, {0: before})  # type: ignore[arg-type] # a stand-in
+    sources = [p.source for p, _ in result.predictions] + [r.source for r in result.rejected]
     assert sorted(sources) == [(0, offset) for offset in range(len(values))]
     if values:
-        after = outcome.tallies[0]
-        assert after.rejected == len(outcome.rejected)
-        assert after.n == 5 + len(outcome.counted)
-        assert after.n + after.unlabelled == 5 + len(outcome.predictions)
+        after = result.tallies[0]
+        assert after.rejected == len(result.rejected)
+        assert after.n == 5 + len(result.counted)
+        assert after.n + after.unlabelled == 5 + len(result.predictions)
         assert Tally.from_metadata(after.to_metadata()) == after
-    for rejected in outcome.rejected:
+    for rejected in result.rejected:
         assert len(encode_rejected(rejected)) < 10_000
-    for prediction, _ in outcome.predictions:
+    for prediction, _ in result.predictions:
         assert decode_prediction(encode_prediction(prediction)) == prediction
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from predictor.consumed import Consumed
 from predictor.outputs import Message, last_own, messages
-from predictor.predictor import Outcome, predict_unit
+from predictor.predictor import Result, predict_unit
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream.records import (
@@ -36,7 +36,7 @@ class Written(NamedTuple):
     topic: str = "p"
 
 
-def outcome() -> Outcome:
+def result() -> Result:
     values = [encode_record(Record(i, [1.0, 0.0], 1)) for i in range(2)]
     records = [
         Consumed(partition, offset, b"k", value)
@@ -51,7 +51,7 @@ def prediction(offset: int) -> bytes:
 
 
 def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_the_key() -> None:
-    found = messages(outcome(), SETTINGS, "this", None)
+    found = messages(result(), SETTINGS, "this", None)
     assert [(m.topic, m.partition, m.key) for m in found] == [
         *[("p", 0, b"k")] * 2,
         *[("p", 1, b"k")] * 2,
@@ -66,7 +66,7 @@ def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_
 def test_the_last_output_on_each_partition_says_whose_it_is_and_of_which_data_topic(
     incarnation: str | None, headers: Any
 ) -> None:
-    found = messages(outcome(), SETTINGS, incarnation, None)
+    found = messages(result(), SETTINGS, incarnation, None)
     assert [m.headers for m in found] == [None, headers, None, headers, headers, headers]
 
 
@@ -111,7 +111,7 @@ def sealed(offset: int, headers: list[tuple[str, bytes | None]] = OURS) -> Writt
 
 
 def test_a_sealed_output_of_ours_counts_whatever_others_write_behind_it() -> None:
-    (ours,) = [m for m in messages(outcome(), SETTINGS, "this", SEAL) if m.headers][:1]
+    (ours,) = [m for m in messages(result(), SETTINGS, "this", SEAL) if m.headers][:1]
     assert SEAL.holds(ours.topic, ours.value, ours.headers or [])
     forged = [
         Written(prediction(50)),

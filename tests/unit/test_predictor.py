@@ -11,7 +11,7 @@ import pytest
 from predictor.consumed import KEY_LIMIT_BYTES, Consumed
 from predictor.predictor import (
     BrokenModelError,
-    Outcome,
+    Result,
     predict_unit,
     predict_within,
 )
@@ -33,71 +33,71 @@ def consumed(
     return Consumed(partition, offset, key, encode_record(record))
 
 
-def outcome_of(*records: Consumed, tally: Tally | None = None) -> Outcome:
+def result_of(*records: Consumed, tally: Tally | None = None) -> Result:
     return predict_unit(records, model(7), None, {0: tally or Tally(), 1: Tally()})
 
 
 def test_each_record_is_predicted_in_one_batch_and_traced_to_its_place_and_model() -> None:
     sign = Sign()
     records = [consumed(5, [1.0, 0.0], 1), consumed(6, [-1.0, 0.0], 1)]
-    outcome = predict_unit(records, model(7, sign), None, {0: Tally()})
-    first, second = (prediction for prediction, _ in outcome.predictions)
+    result = predict_unit(records, model(7, sign), None, {0: Tally()})
+    first, second = (prediction for prediction, _ in result.predictions)
     assert (first.prediction, first.source, first.model) == (1, (0, 5), 7)
     assert (second.prediction, second.source, second.model) == (0, (0, 6), 7)
     assert sign.batches == [2]
 
 
 def test_n_and_correct_run_on_from_the_tally_of_the_partition() -> None:
-    outcome = outcome_of(consumed(5, [1.0, 0.0], 1), consumed(6, [1.0, 0.0], 0), tally=Tally(tp=8))
-    counts = [(p.n, p.correct, p.accuracy) for p, _ in outcome.predictions]
+    result = result_of(consumed(5, [1.0, 0.0], 1), consumed(6, [1.0, 0.0], 0), tally=Tally(tp=8))
+    counts = [(p.n, p.correct, p.accuracy) for p, _ in result.predictions]
     assert counts == [(9, 9, 1.0), (10, 9, 0.9)]
 
 
 def test_the_tally_given_is_left_as_it_was_so_that_an_abort_changes_nothing() -> None:
     tally = Tally()
-    outcome = outcome_of(consumed(5), tally=tally)
+    result = result_of(consumed(5), tally=tally)
     assert tally == Tally()
-    assert outcome.tallies[0] == Tally(tp=1, model=7)
+    assert result.tallies[0] == Tally(tp=1, model=7)
 
 
 def test_partitions_are_counted_apart() -> None:
-    outcome = outcome_of(consumed(5, partition=0), consumed(5, partition=1))
-    assert [p.n for p, _ in outcome.predictions] == [1, 1]
+    result = result_of(consumed(5, partition=0), consumed(5, partition=1))
+    assert [p.n for p, _ in result.predictions] == [1, 1]
 
 
 def test_a_batch_that_cannot_be_decoded_is_rejected_whole_and_predicting_goes_on_behind_it() -> (
     None
 ):
     batch = Rejected((0, 5), "batch: cannot be decoded: CRC mismatch", 99, "", until=9)
-    outcome = outcome_of(consumed(4), Consumed(0, 5, None, None, batch), consumed(10))
-    assert [p.source for p, _ in outcome.predictions] == [(0, 4), (0, 10)]
-    assert outcome.rejected == [batch]
-    assert outcome.tallies[0] == Tally(tp=2, rejected=1, model=7)
-    assert outcome_of(Consumed(0, 5, None, None, batch)).offsets == {0: 10}
+    result = result_of(consumed(4), Consumed(0, 5, None, None, batch), consumed(10))
+    assert [p.source for p, _ in result.predictions] == [(0, 4), (0, 10)]
+    assert result.rejected == [batch]
+    assert result.tallies[0] == Tally(tp=2, rejected=1, model=7)
+    assert result_of(Consumed(0, 5, None, None, batch)).offsets == {0: 10}
 
 
 def test_a_record_without_a_label_is_predicted_but_not_counted() -> None:
-    outcome = outcome_of(consumed(5, label=None))
-    (prediction, _) = outcome.predictions[0]
+    result = result_of(consumed(5, label=None))
+    (prediction, _) = result.predictions[0]
     assert (prediction.prediction, prediction.n, prediction.accuracy) == (1, 0, None)
-    assert outcome.counted == []
+    assert result.counted == []
 
 
 def test_a_record_the_model_was_trained_on_is_published_as_seen_and_not_counted() -> None:
     records = [consumed(5), consumed(6)]
-    outcome = predict_unit(records, model(7, trained_to={"0": 5}), None, {0: Tally()})
-    assert [(p.seen, p.n) for p, _ in outcome.predictions] == [(True, 0), (False, 1)]
-    assert outcome.tallies[0].seen == 1
+    result = predict_unit(records, model(7, trained_to={"0": 5}), None, {0: Tally()})
+    assert [(p.seen, p.n) for p, _ in result.predictions] == [(True, 0), (False, 1)]
+    assert result.tallies[0].seen == 1
 
 
 def test_the_key_goes_on_with_the_prediction() -> None:
-    outcome = outcome_of(consumed(5, key=b"k"))
-    assert outcome.predictions[0][1] == b"k"
+    result = result_of(consumed(5, key=b"k"))
+    assert result.predictions[0][1] == b"k"
 
 
 def test_a_key_too_long_to_go_on_rejects_the_record() -> None:
-    outcome = outcome_of(consumed(5, key=bytes(KEY_LIMIT_BYTES + 1)))
-    assert outcome.rejected[0].reason == "key: at most 10000 bytes, got 10001"
+    result = result_of(consumed(5, key=bytes(KEY_LIMIT_BYTES + 1)))
+    assert result.rejected[0].reason == "key: at most 10000 bytes, got 10001"
 
 
 @pytest.mark.parametrize(
@@ -116,30 +116,30 @@ def test_a_key_too_long_to_go_on_rejects_the_record() -> None:
 def test_a_bad_record_is_rejected_with_its_reason_and_the_stream_goes_on(
     value: bytes | None, reason: str
 ) -> None:
-    outcome = outcome_of(consumed(4), Consumed(0, 5, None, value), consumed(6))
-    (rejected,) = outcome.rejected
+    result = result_of(consumed(4), Consumed(0, 5, None, value), consumed(6))
+    (rejected,) = result.rejected
     assert rejected.reason.startswith(reason)
     assert rejected.source == (0, 5)
-    assert [p.n for p, _ in outcome.predictions] == [1, 2]
-    assert outcome.tallies[0].rejected == 1
+    assert [p.n for p, _ in result.predictions] == [1, 2]
+    assert result.tallies[0].rejected == 1
 
 
 def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_none() -> None:
     names = ["age", "zo\nne"]
     new = model(7, feature_names=names, accepts_missing_in=[0])
     records = [consumed(5, [None, 1.0]), consumed(6, [1.0, None]), consumed(7, [None, None])]
-    outcome = predict_unit(records, new, None, {0: Tally()})
-    assert [p.source[1] for p, _ in outcome.predictions] == [5]
+    result = predict_unit(records, new, None, {0: Tally()})
+    assert [p.source[1] for p, _ in result.predictions] == [5]
     reason = r"features[1] 'zo\nne': null, and model 7 accepts none there"
-    assert [(r.source[1], r.reason) for r in outcome.rejected] == [(6, reason), (7, reason)]
+    assert [(r.source[1], r.reason) for r in result.rejected] == [(6, reason), (7, reason)]
 
 
 def test_a_record_without_features_that_may_be_null_alone_is_rejected_and_bars_no_model() -> None:
     new, old = model(8, Apart(), accepts_missing_in=[0, 1]), model(7, accepts_missing=True)
     records = [consumed(i, [None, None] if i % 10 else [None, 1.0]) for i in range(100)]
-    outcome = predict_unit(records, new, old, {0: Tally()})
-    assert [p.source[1] for p, _ in outcome.predictions] == list(range(0, 100, 10))
-    assert {r.reason for r in outcome.rejected} == {
+    result = predict_unit(records, new, old, {0: Tally()})
+    assert [p.source[1] for p, _ in result.predictions] == list(range(0, 100, 10))
+    assert {r.reason for r in result.rejected} == {
         "model error: ArithmeticError: two nulls at once"
     }
     with pytest.raises(BrokenModelError):
@@ -147,16 +147,16 @@ def test_a_record_without_features_that_may_be_null_alone_is_rejected_and_bars_n
 
 
 def test_a_rejected_record_keeps_its_size_and_its_first_thousand_bytes() -> None:
-    outcome = outcome_of(Consumed(0, 5, None, b"x" * 900_000))
-    assert (outcome.rejected[0].size, outcome.rejected[0].value) == (900_000, "x" * 1_000)
+    result = result_of(Consumed(0, 5, None, b"x" * 900_000))
+    assert (result.rejected[0].size, result.rejected[0].value) == (900_000, "x" * 1_000)
 
 
 def test_records_that_raise_alone_are_rejected_and_the_rest_of_the_unit_is_predicted() -> None:
     records = [consumed(i, [9.0 if i in (3, 60) else 1.0, 0.0]) for i in range(100)]
-    outcome = predict_unit(records, model(7, Sign(raises_above=5)), None, {0: Tally()})
-    assert [r.source[1] for r in outcome.rejected] == [3, 60]
-    assert outcome.rejected[0].reason.startswith("model error: ArithmeticError")
-    assert len(outcome.predictions) == 98
+    result = predict_unit(records, model(7, Sign(raises_above=5)), None, {0: Tally()})
+    assert [r.source[1] for r in result.rejected] == [3, 60]
+    assert result.rejected[0].reason.startswith("model error: ArithmeticError")
+    assert len(result.predictions) == 98
 
 
 def test_a_model_that_raises_where_the_one_before_answers_is_broken_even_on_one_record() -> None:
@@ -168,8 +168,8 @@ def test_a_model_that_raises_where_the_one_before_answers_is_broken_even_on_one_
 
 def test_a_record_that_no_model_can_predict_is_rejected_and_no_model_is_blamed() -> None:
     new, old = model(8, Sign(raises_above=5)), model(7, Sign(raises_above=5))
-    outcome = predict_unit([consumed(5, [9.0, 0.0])], new, old, {0: Tally()})
-    assert len(outcome.rejected) == 1
+    result = predict_unit([consumed(5, [9.0, 0.0])], new, old, {0: Tally()})
+    assert len(result.rejected) == 1
 
 
 def test_a_sole_model_is_blamed_only_on_ten_records_or_more() -> None:
@@ -189,8 +189,8 @@ def test_a_broken_model_is_found_out_by_a_sample_however_large_the_unit() -> Non
 
 def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> None:
     sign = Sign()
-    outcome = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
-    assert len(outcome.rejected) == 1
+    result = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
+    assert len(result.rejected) == 1
     assert sign.batches == []
 
 
@@ -198,10 +198,10 @@ def test_without_a_model_the_invalid_records_that_lead_are_rejected_and_nothing_
     batch = Rejected((0, 6), "batch: cannot be decoded: CRC mismatch", 99, "", until=9)
     records = [Consumed(0, 5, None, b""), Consumed(0, 6, None, None, batch), consumed(10)]
     for given in (records[:2], records):
-        outcome = predict_within(60.0, Stop(), given, None, None, {0: Tally(tp=1, model=3)})
-        assert outcome.offsets == {0: 10}
-        assert outcome.tallies == {0: Tally(tp=1, rejected=2, model=3)}
-        assert (len(outcome.rejected), outcome.predictions) == (2, [])
+        result = predict_within(60.0, Stop(), given, None, None, {0: Tally(tp=1, model=3)})
+        assert result.offsets == {0: 10}
+        assert result.tallies == {0: Tally(tp=1, rejected=2, model=3)}
+        assert (len(result.rejected), result.predictions) == (2, [])
 
 
 @pytest.mark.parametrize("steps", [1, 7, 40, 1_000])
@@ -213,13 +213,13 @@ def test_a_unit_in_which_many_records_raise_is_answered_in_pieces_that_add_up(st
     tallies, answered, pieces = {0: Tally(), 1: Tally()}, [], 0
     while records:
         clock = itertools.count().__next__  # a second passes at each look
-        outcome = predict_unit(records, new, old, tallies, steps, clock)
-        assert outcome.offsets == {c.partition: c.offset + 1 for c in records[: len(outcome)]}
-        assert outcome.tallies.keys() == outcome.offsets.keys()
-        answered += [p.source for p, _ in outcome.predictions]
-        answered += [r.source for r in outcome.rejected]
-        tallies |= outcome.tallies
-        records = records[len(outcome) :]
+        result = predict_unit(records, new, old, tallies, steps, clock)
+        assert result.offsets == {c.partition: c.offset + 1 for c in records[: len(result)]}
+        assert result.tallies.keys() == result.offsets.keys()
+        answered += [p.source for p, _ in result.predictions]
+        answered += [r.source for r in result.rejected]
+        tallies |= result.tallies
+        records = records[len(result) :]
         pieces += 1
     assert sorted(answered) == [(p, i) for p in (0, 1) for i in range(60)]
     assert [(t.n, t.rejected) for t in tallies.values()] == [(20, 40), (20, 40)]
@@ -262,7 +262,7 @@ def release() -> Iterator[threading.Event]:
     found.set()
 
 
-def predict(stop: Stop, seconds: float, new: Model, features: float = 1.0) -> Outcome:
+def predict(stop: Stop, seconds: float, new: Model, features: float = 1.0) -> Result:
     records = [consumed(5, [features, 0.0]), consumed(6)]
     return predict_within(seconds, stop, records, new, None, {0: Tally()})
 
@@ -294,5 +294,5 @@ def test_records_that_a_model_raises_on_one_by_one_do_not_delay_the_end(
 
 
 def test_a_model_in_time_gives_what_the_decision_alone_gives() -> None:
-    outcome = predict(Stop(), 60.0, model(8))
-    assert [p.source for p, _ in outcome.predictions] == [(0, 5), (0, 6)]
+    result = predict(Stop(), 60.0, model(8))
+    assert [p.source for p, _ in result.predictions] == [(0, 5), (0, 6)]

@@ -8,7 +8,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 from predictor import statuses as module
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.settings import PredictorSettings
 from predictor.statuses import Statuses
 from stream import clients
@@ -70,24 +70,24 @@ def statuses(producer: Producer, tmp_path: Path) -> Iterator[Statuses]:
         yield found
 
 
-def outcome(*sources: tuple[int, int]) -> Outcome:
-    return Outcome([(Prediction(0, 1, None, 1, 1, 1, 3, source), None) for source in sources])
+def result(*sources: tuple[int, int]) -> Result:
+    return Result([(Prediction(0, 1, None, 1, 1, 1, 3, source), None) for source in sources])
 
 
 def test_a_model_is_said_to_serve_once_from_its_first_offset_of_each_partition(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(outcome((0, 7), (0, 8), (1, 5)))
-    statuses.serving(outcome((0, 9), (2, 1)))
+    statuses.serving(result((0, 7), (0, 8), (1, 5)))
+    statuses.serving(result((0, 9), (2, 1)))
     assert producer.sent == [Status(3, "serving", {"0": 7, "1": 5}, None, "one")]
 
 
 def test_a_model_that_has_predicted_nothing_yet_is_not_said_to_serve(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(outcome())
+    statuses.serving(result())
     assert producer.sent == []
-    statuses.serving(outcome((0, 7)))
+    statuses.serving(result((0, 7)))
     assert len(producer.sent) == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from predictor.consumed import Consumed
 from predictor.model_shelf import ModelShelf
-from predictor.predictor import Outcome
+from predictor.predictor import Result
 from predictor.summary import Summary
 from predictor.tally import Tally
 from predictor.waiting import Waiting
@@ -53,8 +53,8 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def rejecting(*reasons: str) -> Outcome:
-    return Outcome(rejected=[reject((0, i), b"", reason) for i, reason in enumerate(reasons)])
+def rejecting(*reasons: str) -> Result:
+    return Result(rejected=[reject((0, i), b"", reason) for i, reason in enumerate(reasons)])
 
 
 def run(world: World, summary: Summary, seconds: float) -> None:
