@@ -70,7 +70,8 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
                     else:
                         if version:
                             statuses.watch(version, found.recipe)
-                            trained_to, intake.has_model = found.trained_to, True
+                            # Later models are of later labels, maybe of older records.
+                            trained_to, intake.has_model = None, True
                 suspend_failed(statuses, trainer)  # what was read at once may give many models
             intake.say_why_no_model()
 

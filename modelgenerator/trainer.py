@@ -45,12 +45,21 @@ MARGIN = 0.01
 
 
 class Labelled(NamedTuple):
-    """A labelled record and its place on the data topic; a missing feature is ``None``."""
+    """A labelled record and its place on the data topic; a missing feature is ``None``.
+
+    If it `revises`, it corrects the label of a record that was labelled before.
+    """
 
     partition: int
     offset: int
     features: list[float | None]
     label: int
+    revises: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset."""
+        return self.partition, self.offset
 
 
 @dataclass(frozen=True)
@@ -165,8 +174,9 @@ class Publication:
 class Trainer:
     """Retrains each recipe on the latest labelled records, and yields the models to publish.
 
-    A model first scores the records that come next; only later models train on them. What is
-    published depends on the records alone, not on the batches in which they come.
+    A model first scores the records that come next; only later models train on them. So a record
+    whose label comes late is scored by the newest models when it comes. What is published depends
+    on the records alone, not on the batches in which they come.
 
     Parameters
     ----------
@@ -200,13 +210,14 @@ class Trainer:
         width: int | None = None,
     ) -> None:
         self._recipes = recipes
-        self._window: deque[Labelled] = deque(maxlen=window)
+        self._window: dict[tuple[int, int], Labelled] = {}
+        self._size = window
         self._retrain_every = retrain_every
         self.width = width
         self._champion = recipes[0].name
         self._models: dict[str, Any] = {}
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
-        self._untested: list[Labelled] = []
+        self._untested: dict[tuple[int, int], Labelled] = {}
         self._suspended_until: dict[str, int] = {}
         self._ones = 0
         self._observed = 0
@@ -217,13 +228,17 @@ class Trainer:
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
         """Take the next labelled records, and yield each model as soon as it is to be published.
 
+        A second label of a record that is trained on is ignored, unless it revises the first.
         Records with another number of features are skipped, with a warning a minute.
         """
         for record in records:
             if self.width not in (None, len(record.features)):
                 self._skip(record)
                 continue
-            self._untested.append(record)
+            if record.revises or record.place in self._window:
+                self._revise(record)
+                continue
+            self._untested[record.place] = record
             self._add(record)
             if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
                 yield found
@@ -259,11 +274,19 @@ class Trainer:
         return 0 < self._ones < len(self._window)
 
     def _add(self, record: Labelled) -> None:
-        if len(self._window) == self._window.maxlen:
-            self._ones -= self._window[0].label
-        self._window.append(record)
+        if len(self._window) == self._size:
+            self._ones -= self._window.pop(next(iter(self._window))).label
+        self._window[record.place] = record
         self._ones += record.label
         self._observed += 1
+
+    def _revise(self, record: Labelled) -> None:
+        before = self._window.get(record.place)
+        if before and record.revises:
+            self._ones += record.label - before.label
+            self._window[record.place] = record
+            if record.place in self._untested:
+                self._untested[record.place] = record
 
     def _step(self) -> Publication | None:
         """Test, then train if a model is due or the champion changed."""
@@ -294,9 +317,9 @@ class Trainer:
             model=self._models[champion],
             reason=reason,
             trained_on=len(self._window),
-            trained_to=highest_offsets((r.partition, r.offset) for r in self._window),
+            trained_to=highest_offsets(self._window),
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
-            newest=[record.features for record in islice(reversed(self._window), RECORDS)],
+            newest=[r.features for r in islice(reversed(self._window.values()), RECORDS)],
         )
 
     def _next_champion(self, available: Mapping[str, Accuracy]) -> str:
@@ -308,14 +331,14 @@ class Trainer:
         return clearly_better(champion, available)
 
     def _test(self) -> None:
-        untested, self._untested = self._untested, []
+        untested, self._untested = self._untested, {}
         if self._models:
-            features, labels = _matrix(untested)
+            features, labels = _matrix(untested.values())
             for name, model in self._models.items():
                 self._accuracies[name].add((model.predict(features) == labels).tolist())
 
     def _train(self) -> None:
-        features, labels = _matrix(self._window)
+        features, labels = _matrix(self._window.values())
         # A column without values cannot be split into bins; a constant says as little.
         features[:, np.isnan(features).all(axis=0)] = 0.0
         self._models = {
@@ -324,7 +347,7 @@ class Trainer:
 
     def _choose_width(self) -> None:
         """Take the commonest number of features, so that one odd first record does not decide."""
-        records = list(self._window)
+        records = list(self._window.values())
         self.width = Counter(len(record.features) for record in records).most_common(1)[0][0]
         self._window.clear()
         self._ones = self._observed = 0

@@ -319,3 +319,35 @@ def test_records_of_another_width_are_said_to_be_skipped() -> None:
     one = trainer(width=2)
     observe(one, stream(linear), 1_500)
     assert one.needs.endswith("; 1,500 were skipped, which do not have 2 features")
+
+
+def test_a_second_label_of_a_record_in_the_window_changes_nothing() -> None:
+    records, one = list(islice(stream(linear), 200)), trainer()
+    doubles = [r._replace(label=1 - r.label) for r in records[:50]]
+    assert observe(one, [*records[:199], *doubles], 249) == []
+    (found,) = observe(one, [records[199]], 1)
+    assert found.trained_on == 200
+    (other,) = observe(trainer(), records, 200)
+    assert found.model[-1].coef_.tolist() == other.model[-1].coef_.tolist()
+
+
+def test_a_revised_label_is_trained_on_while_its_record_is_in_the_window() -> None:
+    records, one = list(islice(stream(linear), 200)), trainer()
+    wrong = [r._replace(label=1 - r.label) if r.offset < 50 else r for r in records]
+    right = [r._replace(revises=True) for r in records[:50]]
+    gone = Labelled(0, 10_000, [0.5] * 3, 1, revises=True)
+    assert observe(one, [*wrong[:150], *right, gone], 201) == []
+    (found,) = observe(one, wrong[150:], 50)
+    assert (found.trained_on, found.trained_to) == (200, {"0": 199})
+    (other,) = observe(trainer(), records, 200)
+    assert found.model[-1].coef_.tolist() == other.model[-1].coef_.tolist()
+
+
+def test_records_labelled_in_any_order_are_trained_on_up_to_the_highest_offset() -> None:
+    records = list(islice(stream(linear), 600))
+    late = records[300:] + records[:300]
+    assert [p.trained_to for p in observe(trainer(window=200), late, 600)] == [
+        {"0": 499},
+        {"0": 599},
+        {"0": 599},
+    ]
