@@ -13,7 +13,7 @@ help: ## list the targets
 
 setup: .venv/stamp ## make the virtual environment .venv
 
-demo: setup ## run everything on a local Kafka; SECONDS, STREAM, LABEL, POSITIVE, RATE, REPEAT
+demo: setup ## run everything on a local Kafka; SECONDS, STREAM, LABEL, POSITIVE, RATE, LABEL_DELAY
 	@$(VENV)/python -m local.demo
 
 kafka: setup ## run a local Kafka on port 9092, data under .kafka/

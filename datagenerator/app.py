@@ -16,11 +16,11 @@ from kafka.errors import KafkaError
 
 from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
+from datagenerator.sender import Sender
 from datagenerator.settings import Settings
 from datagenerator.sources import Source, open_source
-from datagenerator.topics import prepare
 from stream.clients import admin, close, closing, connect, producer
-from stream.records import Record, encode_record
+from stream.records import Record
 from stream.refusals import raise_if_refused
 from stream.service import Backoff, Stop, Warnings, run
 
@@ -49,12 +49,12 @@ def main(settings: Settings, stop: Stop) -> None:
 
 
 def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool:
-    """Send what the topic lacks, to the end of the source or up to ``COUNT``.
+    """Send what the topics lack, to the end of the source or up to ``COUNT``.
 
     It returns true as soon as the topic has more partitions than are sent to, and all has arrived.
     """
-    look_up = partial(prepare, settings, source.schema, outbox, stop, LOG)
-    next_ids = connect(look_up, settings, stop, LOG)
+    sender = Sender(settings, outbox, LOG)
+    next_ids = sender.resume(source, stop)
     first, rate, partitions = min(next_ids), settings.records_per_second, len(next_ids)
     LOG.info(
         "stream=%s topic=%s first_id=%d partitions=%d rate=%s drift_every=%d",
@@ -72,7 +72,8 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool
         for record in batch:
             id = int(record.id)
             if id >= next_ids[id % partitions]:
-                outbox.send(settings.data_topic, encode_record(record), id % partitions)
+                sender.send(id, record, id % partitions)
+        sender.send_labels(sender.late.due(id))
         outbox.poll()
         caught_up = id + 1 >= max(next_ids)
         grown = caught_up and outbox.partitions(settings.data_topic) > partitions
@@ -83,6 +84,7 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool
         stop.wait(TICK_SECONDS if due < BURST else 0)
     outbox.flush()
     if not grown:
+        sender.finish(stop)
         LOG.info("done: %s ends with id %d; nothing more to send", settings.stream, id)
     return grown
 

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from stream.settings import StreamSettings
 
 BREAST_CANCER_RATE = 20.0
 """Its 569 records last half a minute at 20/s: slow enough to watch."""
+
+LABEL_DELAY_RECORDS = 1_000_000
+
+
+def _label_delay(text: str) -> str:
+    match = re.fullmatch(r"(?:(records|exponential):)?([0-9]{1,9}(?:\.[0-9]{1,9})?)", text)
+    if not match or (
+        match[1] == "records" and not ("." not in match[2] and int(match[2]) <= LABEL_DELAY_RECORDS)
+    ):
+        raise ValueError(
+            "allowed are seconds (5), exponential:600 with the mean in seconds, or records:1000,"
+            f" at most {LABEL_DELAY_RECORDS} records"
+        )
+    return text
+
+
+LabelDelay = Annotated[str, AfterValidator(_label_delay)]
+"""How long after its record a label comes, as people write it."""
 
 
 class Settings(StreamSettings):
@@ -44,6 +65,16 @@ class Settings(StreamSettings):
         False, description="1: a file or data set starts again after its end, in another order"
     )
 
+    label_delay: LabelDelay | None = Field(
+        None,
+        description="How long after its record a label comes, on the label topic: seconds (`5`),"
+        " `exponential:600` (random, that many seconds on average), or `records:1000`. Else the"
+        " label is in the record",
+    )
+    label_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the records that ever get a label"
+    )
+
     @property
     def records_per_second(self) -> float:
         """The rate to send at: that of ``breast_cancer`` is lower unless ``RATE`` is given."""
@@ -53,4 +84,5 @@ class Settings(StreamSettings):
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that it has to do with."""
-        return self.data_topic, self.schema_topic
+        topics = (self.data_topic, self.schema_topic)
+        return (*topics, self.label_topic) if self.label_delay else topics

@@ -11,12 +11,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from datagenerator.outbox import Outbox
+from datagenerator.late_labels import LateLabels
+from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.resume import Tail, mismatch, next_ids
 from datagenerator.settings import Settings
-from stream.clients import admin, closing, consumer
-from stream.reading import bounds, last_readable, newest, newest_schema
-from stream.records import RecordError, Schema, decode_record, encode_schema
+from stream.clients import REQUEST_TIMEOUT_MS, admin, closing, consumer
+from stream.reading import bounds, last_readable, newest, newest_schema, read_range
+from stream.records import RecordError, Schema, decode_label, decode_record, encode_schema
 from stream.service import Fatal, Stop
 from stream.topics import ensure_topics, partition_counts
 
@@ -47,6 +48,59 @@ def prepare(
         outbox.send(settings.schema_topic, encode_schema(schema), partition=0, key=SCHEMA_KEY)
         outbox.flush()
     return first
+
+
+def unlabelled(
+    settings: Settings, count: int, late: LateLabels, stop: Stop
+) -> dict[int, tuple[int, float]]:
+    """Return the records whose labels are to be sent: partition and time in s, by their numbers.
+
+    It reads back as far as a label may be missing. What was sent and not acknowledged may be, too.
+
+    Raises
+    ------
+    KafkaError, Stopped
+    """
+    found: dict[int, tuple[int, float]] = {}
+    with closing(consumer(settings, max_poll_records=5_000)) as reader:
+        places = [TopicPartition(settings.data_topic, p) for p in range(count)]
+        newest_times = [newest(reader, place, _newest_time, stop) or 0 for place in places]
+        reach = int(max(newest_times) - 1_000 * late.longest)
+        for place in places:
+            start, end = bounds(reader, place, stop)
+            back = end - MAX_UNACKNOWLEDGED - late.records // count
+            first = max(start, min(_offset_at(reader, place, reach, end), back))
+            sent = list(_without_label(read_range(reader, place, first, end, stop)))
+            if not sent:
+                continue
+            found |= {id: (place.partition, time / 1_000) for id, time in sent}
+            labels = TopicPartition(settings.label_topic, place.partition)
+            _, end = bounds(reader, labels, stop)
+            first = _offset_at(reader, labels, min(time for _, time in sent), end)
+            for record in read_range(reader, labels, first, end, stop):
+                with suppress(RecordError):
+                    if isinstance(id := decode_label(record.value).id, int):
+                        found.pop(id, None)
+    return found
+
+
+def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, int]]:
+    """Yield id and timestamp in ms of the records that carry no label."""
+    for record in records:
+        with suppress(RecordError):
+            found = decode_record(record.value)
+            if isinstance(found.id, int) and found.label is None:
+                yield found.id, record.timestamp
+
+
+def _newest_time(records: Iterable[Any]) -> int | None:
+    return max((record.timestamp for record in records), default=None)
+
+
+def _offset_at(reader: KafkaConsumer, place: TopicPartition, time: int, end: int) -> int:
+    """Return the first offset with this timestamp in ms or a later one; `end` without one."""
+    at = reader.offsets_for_times({place: max(0, time)}, timeout_ms=REQUEST_TIMEOUT_MS)[place]
+    return at.offset if at else end
 
 
 def _tail(reader: KafkaConsumer, place: TopicPartition, stop: Stop) -> Tail:

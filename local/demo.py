@@ -100,9 +100,10 @@ class Demo:
             partial(clients.consumer, settings), settings, Stop(), log
         )
         self._data = self._partitions(settings.data_topic)
+        self._first = {*self._data, *self._partitions(settings.label_topic)}
         outputs = (settings.prediction_topic, settings.rejected_topic)
         read = [place for topic in outputs for place in self._partitions(topic)]
-        self._consumer.assign(read + self._data)
+        self._consumer.assign([*read, *self._first])
         self._consumer.seek_to_beginning()
         for name, path in self._logs.items():
             command = [sys.executable, "-m", f"{name}.app"]
@@ -161,7 +162,7 @@ class Demo:
         """Add the next predictions to the figures, check the processes, show a line when due."""
         first, fetched = self.figures.model is None, self._consumer.poll(timeout_ms=200)
         if not first:
-            self._consumer.pause(*self._data)  # only the first model's needs are read from there
+            self._consumer.pause(*self._first)  # only the first model's needs are read from there
         for place, records in fetched.items():
             for record in records:
                 self._add(place, record)
@@ -171,7 +172,7 @@ class Demo:
         if self._broker and not self._broker.running:
             raise Failed(f"the broker ended\n{self._broker.tail()}")
         now = time.monotonic()
-        if fetched.keys() - set(self._data) or not (first or self.figures.lag(self._ends)):
+        if fetched.keys() - self._first or not (first or self.figures.lag(self._ends)):
             self._last_output = now
         elif self._settings.seconds and now - self._last_output > PATIENCE_SECONDS:
             raise Failed(f"no prediction within {PATIENCE_SECONDS:g} s")
@@ -184,6 +185,8 @@ class Demo:
         try:
             if place in self._data:
                 self.figures.written(record.value)
+            elif place.topic == self._settings.label_topic:
+                self.figures.labelled(record.value)
             elif place.topic == self._settings.prediction_topic:
                 self.figures.predicted(decode_prediction(record.value))
             else:

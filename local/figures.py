@@ -1,4 +1,4 @@
-"""The figures of a run, from its predictions and rejected records alone."""
+"""The figures of a run, from its predictions, outcomes and rejected records alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 
-from stream.records import Prediction, RecordError, decode_record
+from stream.records import Prediction, RecordError, decode_label, decode_record
 
 RECENT = 1_000
 RATE_SECONDS = 5.0
@@ -31,6 +31,9 @@ class Figures:
         self._counts: dict[int, tuple[int, int]] = {}
         self._next: dict[int, int] = {}
         self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._with_label = 0
+        self._assumed = 0
+        self._delays: deque[float] = deque(maxlen=RECENT)
         self._history: deque[tuple[float, int]] = deque()
 
     def written(self, value: bytes | None) -> None:
@@ -38,11 +41,21 @@ class Figures:
         with suppress(RecordError):  # it is rejected
             self._labels[decode_record(value).label] += 1
 
+    def labelled(self, value: bytes | None) -> None:
+        """Add a record of the label topic, while there is no model."""
+        with suppress(RecordError):
+            self._labels[decode_label(value).label] += 1
+            self._labels[None] -= 1
+
     def predicted(self, prediction: Prediction) -> None:
         """Add a record of the prediction topic."""
+        self._counts[prediction.source[0]] = (prediction.n, prediction.correct)
+        if prediction.outcome:
+            self._met(prediction)
+            return
         self.predictions += 1
         self._done(prediction.source)
-        self._counts[prediction.source[0]] = (prediction.n, prediction.correct)
+        self._with_label += prediction.label is not None
         if isinstance(prediction.id, int):
             self._largest_id = max(self._largest_id, prediction.id)
         if prediction.seen or prediction.label is None:
@@ -78,6 +91,11 @@ class Figures:
         """Accuracy of the last 1,000 counted predictions."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
+    @property
+    def coverage(self) -> float | None:
+        """Share of the predictions that have met their label, ``None`` without predictions."""
+        return self._with_label / self.predictions if self.predictions else None
+
     def lag(self, ends: Mapping[int, int]) -> int:
         """Return how many records were neither predicted nor rejected.
 
@@ -110,6 +128,8 @@ class Figures:
             f"{self.rejected:,} rejected",
             f"lag {lag:,}",
         ]
+        if self._delays:
+            found += [f"coverage {_share(self.coverage)}", f"label delay {self._delay()}"]
         if not self._recent:
             found += self._not_counted()
         if not rate:
@@ -131,6 +151,13 @@ class Figures:
             f"accuracy {_share(self.accuracy)}, last {RECENT:,} {_share(self.recent_accuracy)}"
             + ("" if counted else " (nothing was counted)")
         )
+        if self._delays:
+            lines.append(
+                f"coverage {_share(self.coverage)}: {self._with_label:,} of"
+                f" {self.predictions:,} predictions have met their label, after {self._delay()}"
+            )
+        if self._assumed:
+            lines.append(f"assumed labels: {self._assumed:,}, counted apart")
         for reason, count in self._reasons.most_common(1):
             lines.append(f"{self.rejected:,} rejected, {count:,} of them: {reason}")
         if self.first_ids:
@@ -147,7 +174,7 @@ class Figures:
         text = f"{min(labelled, FIRST_MODEL)} of {FIRST_MODEL} labelled records so far"
         if labelled and (absent := [str(label) for label in (0, 1) if not self._labels[label]]):
             text += f", none labelled {absent[0]}"
-        if self._labels[None]:
+        if self._labels[None] > 0:
             text += f", {self._labels[None]:,} without a label"
         return text
 
@@ -162,6 +189,24 @@ class Figures:
             for kind, reason in reasons.items()
             if self._kinds[kind]
         ]
+
+    def _met(self, outcome: Prediction) -> None:
+        """Add a prediction that meets its label, or none in time."""
+        if outcome.outcome == "assumed":
+            self._assumed += 1
+        elif outcome.outcome == "labelled":
+            self._with_label += 1
+            if outcome.delay is not None:
+                self._delays.append(outcome.delay)
+            if not outcome.seen:
+                self._kinds["unlabelled"] -= 1
+                self._recent.append(outcome.prediction == outcome.label)
+
+    def _delay(self) -> str:
+        """Say how late the latest labels came: the median, and what 95 % do not exceed."""
+        delays = sorted(self._delays)
+        p50, p95 = (delays[int(share * (len(delays) - 1))] for share in (0.5, 0.95))
+        return f"{p50:,.1f} s (95 %: {p95:,.1f} s)"
 
     def _done(self, source: tuple[int, int]) -> None:
         partition, offset = source

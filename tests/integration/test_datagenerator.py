@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import orjson
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
+from datagenerator.late_labels import LateLabels
+from datagenerator.settings import Settings
 from stream import reading
 from stream.service import Stop
 from tests.services import ROOT, Services, assert_ends, await_line, eventually, last_error
@@ -225,3 +228,56 @@ def test_a_wrong_cell_ends_the_start_with_one_line(start: Services, tmp_path: Pa
     path.write_text("a,y\n1,0\nx,1\n")
     line = last_error(start("datagenerator", STREAM=str(path), LABEL="y"))
     assert line.startswith(f"{path}, line 3, column a: 'x' is not allowed; expected a number")
+
+
+def late(env: Env) -> dict[int, list[dict[str, Any]]]:
+    return values(env, env["DATA_TOPIC"].replace(".data", ".label"))
+
+
+def test_a_late_label_is_sent_once_to_the_partition_of_its_record(
+    start: Services, settings_env: Env
+) -> None:
+    env = {"RATE": "0", "COUNT": "600", "DATA_PARTITIONS": "3"}
+    await_line(start("datagenerator", **env), "done")
+    topic = settings_env["DATA_TOPIC"]
+    wanted = {
+        p: [{"label": r["label"], "id": r["id"]} for r in records]
+        for p, records in values(settings_env, topic).items()
+    }
+    other = {**settings_env, "DATA_TOPIC": f"other.{topic}"}
+    process = start("datagenerator", **env | other, LABEL_DELAY="records:100")
+    await_line(process, "done")
+    assert not any("label" in r for rs in values(other, other["DATA_TOPIC"]).values() for r in rs)
+    assert late(other) == wanted
+    assert_ends(process)
+
+
+@pytest.mark.parametrize("delay", ["records:1000", "1", "exponential:0.5"])
+def test_no_label_is_missing_whenever_the_datagenerator_was_killed(
+    start: Services, settings_env: Env, delay: str
+) -> None:
+    env = {"LABEL_DELAY": delay, "LABEL_SHARE": "0.8", "DATA_PARTITIONS": "2", "RATE": "2000"}
+    for _ in range(3):
+        process, goal = start("datagenerator", **env), labels_sent(settings_env) + 700
+        eventually(partial(more_labels, settings_env, goal))
+        process.send(signal.SIGKILL)
+        process.wait(10)
+    end = max(map(max, ids(settings_env).values())) + 1
+    for line in ("done", " 0 labels of records that were sent are still to come"):
+        process = start("datagenerator", **env, COUNT=str(end))
+        await_line(process, line)
+        assert_ends(process)
+    sent = {id: p for p, found in ids(settings_env).items() for id in found}
+    found = {label["id"]: p for p, labels in late(settings_env).items() for label in labels}
+    assert found.items() <= sent.items()
+    given = Settings.model_validate({name.lower(): value for name, value in env.items()})
+    assert sorted(found) == [id for id in range(end) if LateLabels(given).has_label(id)]
+    assert labels_sent(settings_env) < 1.5 * len(found)
+
+
+def more_labels(env: Env, goal: int) -> bool:
+    return labels_sent(env) > goal
+
+
+def labels_sent(env: Env) -> int:
+    return sum(map(len, late(env).values()))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from local.figures import FIRST_MODEL, Figures
 from local.process import Process, leashed, stop
 from modelgenerator import trainer
-from stream.records import Prediction, Record, encode_record
+from stream.records import Label, Prediction, Record, encode_label, encode_record
 from tests.services import ROOT, eventually, gone
 
 
@@ -128,6 +128,43 @@ def test_the_report_says_why_nothing_was_counted() -> None:
         "1 not counted: the record has no label",
         "accuracy –, last 1,000 – (nothing was counted)",
     ]
+
+
+def late(offset: int, **fields: object) -> Prediction:
+    return prediction(offset, outcome="labelled", labelled=(0, offset), delay=5.0, **fields)
+
+
+def test_labels_that_come_later_are_counted_when_they_come_and_give_coverage_and_delay() -> None:
+    figures = Figures()
+    for offset in range(10):
+        figures.predicted(prediction(offset, label=None, n=0, correct=0, seen=offset < 2))
+    assert "coverage" not in figures.line(0.0, {0: 10})
+    figures.predicted(late(0, n=0, correct=0, seen=True))
+    for offset in range(2, 6):
+        figures.predicted(late(offset, n=offset - 1, correct=offset - 2, prediction=offset > 2))
+    figures.predicted(prediction(2, outcome="revised", labelled=(0, 9), n=4, correct=4, label=0))
+    figures.predicted(prediction(6, outcome="assumed", label=0, n=4, correct=4))
+    assert figures.predictions == 10
+    assert figures.lag({0: 10}) == 0
+    assert ", coverage 0.5000, label delay 5.0 s (95 %: 5.0 s)" in figures.line(0.0, {0: 10})
+    assert figures.report() == [
+        "10 predictions, 4 of them counted",
+        "2 not counted: their model was trained on the record",
+        "4 not counted: the record has no label",
+        "accuracy 1.0000, last 1,000 0.7500",
+        "coverage 0.5000: 5 of 10 predictions have met their label, after 5.0 s (95 %: 5.0 s)",
+        "assumed labels: 1, counted apart",
+        "first model: 1 at id 0; 0 swaps",
+    ]
+
+
+def test_before_the_first_model_labels_that_come_later_count_too() -> None:
+    figures = Figures()
+    for number in range(57):
+        figures.written(encode_record(Record(number, [1.0])))
+        figures.labelled(encode_label(Label(number % 2, id=number)))
+    figures.labelled(b"not json")
+    assert "57 of 200 labelled records so far, 0 rejected" in figures.line(0.0, {0: 57})
 
 
 def test_the_report_names_the_latest_20_swaps() -> None:

@@ -1,0 +1,85 @@
+"""Which records get a label, and when; knows no Kafka."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+
+from datagenerator.settings import Settings
+from stream.records import Label
+
+MOST_WAITING = 1_000_000
+"""Labels that may wait; beyond that, the one that is due first is sent before its time."""
+
+LONGEST = 10
+"""Times the mean that a random delay lasts at most: one in 22,000 is cut off there."""
+
+
+class LateLabels:
+    """Keeps labels until they are due.
+
+    Which records get one, and how long after them, follows from ``SEED`` and the number of the
+    record, so that it is the same after a restart.
+
+    Parameters
+    ----------
+    clock : callable
+        Seconds since 1970, as the timestamps of records.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._seed = settings.seed
+        self._share = settings.label_share
+        self._kind, _, length = (settings.label_delay or "0").rpartition(":")
+        self._length = float(length)
+        self._clock = clock
+        self._newest = -1
+        self._waiting: list[tuple[float, int, Label, int]] = []  # due, number, label, partition
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def records(self) -> int:
+        """After how many records a label is due; 0 where time decides."""
+        return int(self._length) if self._kind == "records" else 0
+
+    @property
+    def longest(self) -> float:
+        """Seconds after its record that a label is due at the latest; 0 where records decide."""
+        times = {"": 1, "exponential": LONGEST, "records": 0}
+        return times[self._kind] * self._length
+
+    def has_label(self, number: int) -> bool:
+        """Tell whether a record ever gets a label."""
+        return self._share == 1 or self._random("share", number) < self._share
+
+    def add(self, number: int, label: Label, partition: int, sent: float | None = None) -> None:
+        """Keep a label; `sent` is when its record was, now if nothing is given."""
+        due: float = number + self._length
+        if self._kind != "records":
+            due = (self._clock() if sent is None else sent) + self._seconds(number)
+        heappush(self._waiting, (due, number, label, partition))
+
+    def due(self, newest: int) -> Iterator[tuple[Label, int]]:
+        """Yield the labels that are due once record `newest` is sent, and their partitions."""
+        self._newest = max(self._newest, newest)
+        now = self._newest if self._kind == "records" else self._clock()
+        while self._waiting and (self._waiting[0][0] <= now or len(self) > MOST_WAITING):
+            _, _, label, partition = heappop(self._waiting)
+            yield label, partition
+
+    def rest(self) -> Iterator[tuple[Label, int]]:
+        """Yield what is due now that no record follows."""
+        return self.due(2**63 if self._kind == "records" else self._newest)
+
+    def _seconds(self, number: int) -> float:
+        if self._kind == "exponential":
+            return self._length * min(LONGEST, -math.log(1 - self._random("delay", number)))
+        return self._length
+
+    def _random(self, what: str, number: int) -> float:
+        return random.Random(f"{self._seed} {what} {number}").random()

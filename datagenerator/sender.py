@@ -1,0 +1,84 @@
+"""Sends records, and their labels with them or later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+
+from datagenerator.late_labels import MOST_WAITING, LateLabels
+from datagenerator.outbox import Outbox
+from datagenerator.pace import TICK_SECONDS
+from datagenerator.settings import Settings
+from datagenerator.sources import Source
+from datagenerator.topics import prepare, unlabelled
+from stream.clients import connect
+from stream.records import Label, Record, encode_label, encode_record
+from stream.service import Stop, shared_warnings
+
+
+class Sender:
+    """Sends through an outbox; the labels that come later go to a topic of their own."""
+
+    def __init__(self, settings: Settings, outbox: Outbox, log: logging.Logger) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._log = log
+        self.late = LateLabels(settings)
+
+    def resume(self, source: Source, stop: Stop) -> list[int]:
+        """Return the id that each partition takes next.
+
+        The labels of records that were sent before and have none yet are taken again.
+
+        Raises
+        ------
+        Stopped, Fatal
+        """
+        settings, log = self._settings, self._log
+        look_up = partial(prepare, settings, source.schema, self._outbox, stop, log)
+        next_ids = connect(look_up, settings, stop, log)
+        if settings.label_delay:
+            search = partial(unlabelled, settings, len(next_ids), self.late, stop)
+            found = connect(search, settings, stop, log)
+            stop.until_stopped(partial(self._take_again, source, max(next_ids), found))
+            log.info("%d labels of records that were sent are still to come", len(self.late))
+        return next_ids
+
+    def send(self, number: int, record: Record, partition: int) -> None:
+        """Send a record, after the labels that are due."""
+        self.send_labels(self.late.due(number))
+        if self._settings.label_delay:
+            self._take(number, record, partition)
+        if self._settings.label_delay or not self.late.has_label(number):
+            record = msgspec.structs.replace(record, label=None)
+        self._outbox.send(self._settings.data_topic, encode_record(record), partition)
+
+    def send_labels(self, labels: Iterator[tuple[Label, int]]) -> None:
+        """Send labels."""
+        if len(self.late) > MOST_WAITING:
+            shared_warnings(self._log).warn(
+                "waiting", f"{MOST_WAITING} labels wait, the most; some are sent before their time"
+            )
+        for label, partition in labels:
+            self._outbox.send(self._settings.label_topic, encode_label(label), partition)
+
+    def finish(self, stop: Stop) -> None:
+        """Send the labels that still wait, each in its time."""
+        while len(self.late):
+            self.send_labels(self.late.rest())
+            self._outbox.poll()
+            stop.wait(TICK_SECONDS)
+        self._outbox.flush()
+
+    def _take_again(self, source: Source, end: int, sent: dict[int, tuple[int, float]]) -> None:
+        numbers = range(min(sent, default=end), end)
+        for number, record in zip(numbers, source.records(numbers.start), strict=False):
+            if number in sent:
+                self._take(number, record, *sent[number])
+
+    def _take(self, number: int, record: Record, partition: int, sent: float | None = None) -> None:
+        if record.label is not None and self.late.has_label(number):
+            self.late.add(number, Label(record.label, id=record.id), partition, sent)
