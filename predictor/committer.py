@@ -18,7 +18,7 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from predictor.group import Group
 from predictor.outputs import Message, messages
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.seal import own_seal

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.settings import PredictorSettings
 from stream.records import Prediction, RecordError, Rejected, encode_prediction, encode_rejected
 from stream.seal import Seal

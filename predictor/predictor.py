@@ -1,51 +1,29 @@
-"""The decisions about a unit of work: what is predicted, what is rejected, what is counted."""
+"""The decisions about a unit of work: what is predicted, rejected and counted, in which order."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 
 import numpy as np
 
-from predictor.consumed import Consumed
-from predictor.tally import Tally
+from predictor import labels
+from predictor.consumed import Consumed, ConsumedLabel
+from predictor.result import Result
+from predictor.state import State
 from stream.classifier import Answer, Matrix, Model
 from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
-from stream.records import Prediction, Record, Rejected
+from stream.records import Prediction, Record
 from stream.service import Stop
 
 _SAMPLE = 16
 _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
 
-
-@dataclass
-class Result:
-    """What became of the records of a unit of work.
-
-    Attributes
-    ----------
-    predictions : list of (Prediction, bytes or None)
-        Each with the key of its record.
-    counted : list of Prediction
-        The predictions that count.
-    tallies : dict of int to Tally
-        The tally of each partition, after these records.
-    offsets : dict of int to int
-        The next offset of each partition, after these records.
-    """
-
-    predictions: list[tuple[Prediction, bytes | None]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    counted: list[Prediction] = field(default_factory=list)
-    tallies: dict[int, Tally] = field(default_factory=dict)
-    offsets: dict[int, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.predictions) + len(self.rejected)
+_Answered = tuple[Record | str, Answer | str]
+"""A record, or why it is invalid, and the model's answer, or why it is rejected."""
 
 
 class BrokenModelError(Exception):
@@ -59,10 +37,11 @@ class BrokenModelError(Exception):
 def predict_within(
     seconds: float,
     stop: Stop,
-    records: Sequence[Consumed],
+    events: Sequence[Consumed],
     model: Model | None,
     previous: Model | None,
-    tallies: Mapping[int, Tally],
+    states: Mapping[int, State],
+    ended: Collection[int] = (),
 ) -> Result:
     """Predict a unit within a deadline, and split it for half of that time at most.
 
@@ -74,76 +53,125 @@ def predict_within(
     Raises
     ------
     BrokenModelError
-        When the model does not answer in time, too. Its thread is abandoned.
+        When the model does not answer in time, too. Its thread is abandoned; it touches no state.
     Stopped
     """
-    predict = partial(predict_unit, records, model, previous, tallies, seconds / 2)
+    answer = partial(_answer, events, model, previous, seconds / 2, time.monotonic)
     if model is None:
-        return predict()
+        return _settle(events, answer(), None, states, ended)
     try:
-        return stop.deadline(seconds, predict, max_step=1.0)
+        answers = stop.deadline(seconds, answer, max_step=1.0)
     except DeadlineExceeded:
         reason = f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
         raise BrokenModelError(model.version, reason) from None
+    return _settle(events, answers, model, states, ended)
 
 
 def predict_unit(
-    records: Sequence[Consumed],
+    events: Sequence[Consumed],
     model: Model | None,
     previous: Model | None,
-    tallies: Mapping[int, Tally],
+    states: Mapping[int, State],
+    ended: Collection[int] = (),
     seconds: float = inf,
     clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
 ) -> Result:
-    """Predict each record before looking at its label, then count.
+    """Predict each record before looking at its label, then count; let later labels meet theirs.
 
     Where `model` raises, the unit is split until the records that cause it are alone. That takes
     many calls of the model, so it ends early after `seconds`: then the result covers only the
-    first records, at least one of them.
+    first events, at least one record. What is not covered has to be given again: records from the
+    `offset` of their state on, and labels from the `labels` of its tally on.
 
     Parameters
     ----------
-    records : sequence of Consumed
-        In the order of each partition.
+    events : sequence of Consumed
+        Records and labels, in the order of each partition that `merge` gives. They may be none:
+        time alone can expire predictions.
     model : Model or None
         Predicts the whole unit. Without one, the result ends before the first record that only a
         model can answer.
     previous : Model or None
         The model served before; tells whether `model` or the records are at fault.
-    tallies : mapping of int to Tally
-        The tally of each partition before the unit; not changed.
+    states : mapping of int to State
+        The state of each partition. Those in the result are changed, until its ``commit`` or
+        ``rollback``.
+    ended : collection of int
+        Partitions where these events reach what was the end of the data after all labels so far
+        were read.
     seconds : float
         When to stop splitting.
-    clock : callable
-        Monotonic seconds.
+    clock, wall : callable
+        Monotonic seconds; seconds since 1970.
 
     Raises
     ------
     BrokenModelError
-        When `model` raises on most records and the records are not at fault.
+        When `model` raises on most records and the records are not at fault. No state is changed.
     """
+    answers = _answer(events, model, previous, seconds, clock)
+    return _settle(events, answers, model, states, ended, clock, wall)
+
+
+def _answer(
+    events: Sequence[Consumed],
+    model: Model | None,
+    previous: Model | None,
+    seconds: float,
+    clock: Callable[[], float],
+) -> list[_Answered]:
+    """Return what becomes of the records among the events, in time; it may be fewer."""
     end = clock() + seconds
-    result = Result()
-    decoded = [_decode(consumed, model) for consumed in records]
+    decoded = [_decode(event, model) for event in events if not isinstance(event, ConsumedLabel)]
     valid = [record for record in decoded if isinstance(record, Record)]
     matrix = np.array([record.features for record in valid], dtype=np.float64)
     answers = iter(_predict(matrix, model, previous, lambda: clock() >= end) if model else ())
-    for consumed, record in zip(records, decoded, strict=True):
+    found: list[_Answered] = []
+    for record in decoded:
         answer = next(answers, None) if isinstance(record, Record) else record
         if answer is None:
             break
-        source = (partition := consumed.partition, consumed.offset)
-        if partition not in result.tallies:
-            result.tallies[partition] = replace(tallies[partition])
-        tally = result.tallies[partition]
-        result.offsets[partition] = consumed.last + 1
+        found.append((record, answer))
+    return found
+
+
+def _settle(
+    events: Iterable[Consumed],
+    answers: Iterable[_Answered],
+    model: Model | None,
+    states: Mapping[int, State],
+    ended: Collection[int],
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+) -> Result:
+    """Count what the model has answered, and take the labels between."""
+    result, remaining = Result(), iter(answers)
+    last = {e.partition: e.last for e in events if not isinstance(e, ConsumedLabel)}
+
+    def data_ended(state: State) -> bool:
+        return state.partition in ended and state.offset > last.get(state.partition, -1)
+
+    for event in events:
+        partition = event.partition
+        if isinstance(event, ConsumedLabel):
+            state = result.begin(states[partition])
+            labels.take(event, state, result, data_ended(state))
+            continue
+        if (answered := next(remaining, None)) is None:
+            break
+        state = result.states.get(partition) or result.begin(states[partition])
+        state.offset = event.last + 1
+        record, answer = answered
         if isinstance(record, str) or isinstance(answer, str):
-            tally.rejected += 1
-            result.rejected.append(consumed.rejected(str(answer)))
+            state.tally.rejected += 1
+            result.rejected.append(event.rejected(str(answer)))
             continue
         assert model is not None  # who else has answered?
         label, probability = answer
+        source = (partition, event.offset)
         seen = model.envelope.trained_on_record(*source)
+        tally = state.tally
         counted = tally.count(label, record.label, seen)
         tally.model = model.version
         prediction = Prediction(
@@ -156,10 +184,20 @@ def predict_unit(
             model.version,
             source,
             seen,
+            event.time,
         )
-        result.predictions.append((prediction, consumed.key))
+        result.predictions.append((prediction, event.key))
         if counted:
             result.counted.append(prediction)
+        state.predicted = event.offset
+        if not state.rebuilding:
+            state.known.add(prediction)
+            if state.early:
+                labels.take_early(prediction, state, result)
+    monotonic, now = clock(), wall()
+    for partition, state in states.items():
+        if state.is_due(data_ended(state), monotonic, now) or partition in result.states:
+            labels.take_time(result.begin(state), result, monotonic, now)
     return result
 
 

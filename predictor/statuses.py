@@ -10,7 +10,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
 from stream.records import Status, encode_status
@@ -54,7 +54,7 @@ class Statuses:
 
     def serving(self, result: Result) -> None:
         """Put on record from which offsets on a model predicts, at its first predictions."""
-        predictions = [prediction for prediction, _ in result.predictions]
+        predictions = [each for each, _ in result.predictions if each.outcome is None]
         if not predictions or (version := predictions[0].model) == self._serving:
             return
         self._serving = version

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from predictor.model_shelf import ModelShelf
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.units import Units
 from stream.reasons import Reasons
 

@@ -23,8 +23,9 @@ from predictor.committer import CommitError, Committer, FencedError
 from predictor.consumed import Consumed
 from predictor.group import Group
 from predictor.positions import Positions
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.settings import PredictorSettings
+from predictor.state import State
 from predictor.tally import Tally
 from predictor.waiting import Waiting
 from stream import clients, refusals
@@ -61,8 +62,8 @@ class Units:
 
     Attributes
     ----------
-    tallies : dict of int to Tally
-        The committed tally of each assigned partition.
+    states : dict of int to State
+        The state of each assigned partition, as committed.
     waiting : Waiting
         The records that were read and wait for a model.
     """
@@ -73,7 +74,7 @@ class Units:
         stop: Stop,
         recovered: Callable[[dict[int, int]], None],
     ) -> None:
-        self.tallies: dict[int, Tally] = {}
+        self.states: dict[int, State] = {}
         self.waiting = Waiting()
         self._settings = settings
         self._stop = stop
@@ -94,6 +95,11 @@ class Units:
         # An open transaction is aborted by the next producer of this name, or by its timeout.
         consumers = self._group.consumer, self._positions.reader
         clients.close(self._committer.producer, *consumers, self._admin)
+
+    @property
+    def tallies(self) -> dict[int, Tally]:
+        """The committed tally of each assigned partition."""
+        return {partition: state.tally for partition, state in self.states.items()}
 
     def poll(self, model: int, barred: set[int]) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``; return ``None`` if there were none.
@@ -139,9 +145,11 @@ class Units:
         try:
             self._committer.commit(unit.membership, result)
         except FencedError:
+            result.rollback()
             self._fenced()
             return False
         except CommitError as error:
+            result.rollback()
             # A quota or a slow line may let less through within the time than a unit holds.
             self._most = max(1, len(result) // 2)
             self._recover_at_next_poll(
@@ -150,12 +158,13 @@ class Units:
             )
             return False
         self._most = min(MAX_RECORDS, self._most + 1 + self._most // 8)
-        self.tallies.update(result.tallies)
-        if rest := unit.records[len(result) :]:
+        result.commit()
+        offsets = result.offsets
+        if rest := [c for c in unit.records if c.offset >= offsets.get(c.partition, 0)]:
             self._warnings.warn(
                 "split",
-                f"the model raises on many records: {len(result)} of {len(unit.records)} in a"
-                " unit are committed, the others are read again",
+                f"the model raises on many records: {len(unit.records) - len(rest)} of"
+                f" {len(unit.records)} in a unit are committed, the others are read again",
             )
             self._seek({consumed.partition: consumed.offset for consumed in reversed(rest)})
         return True
@@ -218,7 +227,7 @@ class Units:
     def _recover(self) -> None:
         """Resume from what is committed, in the one order that is safe."""
         self._committer.renew()
-        self.tallies, self.waiting = {}, Waiting()
+        self.states, self.waiting = {}, Waiting()
         while True:
             places = self._group.join()
             positions = self._positions.read(places, self._group.topic.id)
@@ -227,7 +236,10 @@ class Units:
                 self._stop.wait(0.2)
             elif not self._group.changed:
                 break
-        self.tallies = {partition: position.tally for partition, position in positions.items()}
+        self.states = {
+            partition: State(self._settings, partition, position.tally, position.offset)
+            for partition, position in positions.items()
+        }
         self._seek({partition: position.offset for partition, position in positions.items()})
         self._must_recover = False
         log.info(

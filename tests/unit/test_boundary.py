@@ -36,6 +36,7 @@ from stream.records import (
 )
 from stream.settings import SettingsError, StreamSettings, read
 from tests.unit.classifiers import envelope
+from tests.unit.states import states
 
 RECORDS = Path(__file__).resolve().parents[1] / "records"
 LARGE = 2**17
@@ -217,7 +218,7 @@ def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_coun
     values += [b'{"id":1,"features":[1,2,3],"label":' + literal + b"}" for literal in literals]
     unit = [Consumed(0, offset, None, value) for offset, value in enumerate(values)]
     before = Tally(tp=5)
-    result = predict_unit(unit, Predicts(), None, {0: before})  # type: ignore[arg-type] # a stand-in
+    result = predict_unit(unit, Predicts(), None, states(before))  # type: ignore[arg-type] # a stand-in
     sources = [p.source for p, _ in result.predictions] + [r.source for r in result.rejected]
     assert sorted(sources) == [(0, offset) for offset in range(len(values))]
     if values:

@@ -6,7 +6,8 @@ import pytest
 
 from predictor.consumed import Consumed
 from predictor.outputs import Message, last_own, messages
-from predictor.predictor import Result, predict_unit
+from predictor.predictor import predict_unit
+from predictor.result import Result
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream.records import (
@@ -19,6 +20,7 @@ from stream.records import (
 )
 from stream.seal import Seal
 from tests.unit.classifiers import model
+from tests.unit.states import states
 
 SETTINGS = PredictorSettings.model_validate(
     {"group_id": "ours", "prediction_topic": "p", "data_topic": "d"}
@@ -43,7 +45,7 @@ def result() -> Result:
         for partition in (0, 1)
         for offset, value in enumerate([*values, b"not JSON"])
     ]
-    return predict_unit(records, model(7), None, {0: Tally(), 1: Tally()})
+    return predict_unit(records, model(7), None, states(Tally(), Tally()))
 
 
 def prediction(offset: int) -> bytes:

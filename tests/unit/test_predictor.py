@@ -9,17 +9,14 @@ from typing import Any
 import pytest
 
 from predictor.consumed import KEY_LIMIT_BYTES, Consumed
-from predictor.predictor import (
-    BrokenModelError,
-    Result,
-    predict_unit,
-    predict_within,
-)
+from predictor.predictor import BrokenModelError, predict_unit, predict_within
+from predictor.result import Result
 from predictor.tally import Tally
 from stream.classifier import Matrix, Model
 from stream.records import Record, Rejected, encode_record
 from stream.service import Stop, Stopped
 from tests.unit.classifiers import Apart, Sign, model
+from tests.unit.states import states
 
 
 def consumed(
@@ -34,13 +31,13 @@ def consumed(
 
 
 def result_of(*records: Consumed, tally: Tally | None = None) -> Result:
-    return predict_unit(records, model(7), None, {0: tally or Tally(), 1: Tally()})
+    return predict_unit(records, model(7), None, states(tally or Tally(), Tally()))
 
 
 def test_each_record_is_predicted_in_one_batch_and_traced_to_its_place_and_model() -> None:
     sign = Sign()
     records = [consumed(5, [1.0, 0.0], 1), consumed(6, [-1.0, 0.0], 1)]
-    result = predict_unit(records, model(7, sign), None, {0: Tally()})
+    result = predict_unit(records, model(7, sign), None, states())
     first, second = (prediction for prediction, _ in result.predictions)
     assert (first.prediction, first.source, first.model) == (1, (0, 5), 7)
     assert (second.prediction, second.source, second.model) == (0, (0, 6), 7)
@@ -54,10 +51,12 @@ def test_n_and_correct_run_on_from_the_tally_of_the_partition() -> None:
 
 
 def test_the_tally_given_is_left_as_it_was_so_that_an_abort_changes_nothing() -> None:
-    tally = Tally()
-    result = result_of(consumed(5), tally=tally)
-    assert tally == Tally()
+    before = Tally()
+    result = result_of(consumed(5), tally=before)
+    assert before == Tally()
     assert result.tallies[0] == Tally(tp=1, model=7)
+    result.rollback()
+    assert (result.tallies[0], result.offsets[0]) == (Tally(), 0)
 
 
 def test_partitions_are_counted_apart() -> None:
@@ -85,7 +84,7 @@ def test_a_record_without_a_label_is_predicted_but_not_counted() -> None:
 
 def test_a_record_the_model_was_trained_on_is_published_as_seen_and_not_counted() -> None:
     records = [consumed(5), consumed(6)]
-    result = predict_unit(records, model(7, trained_to={"0": 5}), None, {0: Tally()})
+    result = predict_unit(records, model(7, trained_to={"0": 5}), None, states())
     assert [(p.seen, p.n) for p, _ in result.predictions] == [(True, 0), (False, 1)]
     assert result.tallies[0].seen == 1
 
@@ -128,7 +127,7 @@ def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_n
     names = ["age", "zo\nne"]
     new = model(7, feature_names=names, accepts_missing_in=[0])
     records = [consumed(5, [None, 1.0]), consumed(6, [1.0, None]), consumed(7, [None, None])]
-    result = predict_unit(records, new, None, {0: Tally()})
+    result = predict_unit(records, new, None, states())
     assert [p.source[1] for p, _ in result.predictions] == [5]
     reason = r"features[1] 'zo\nne': null, and model 7 accepts none there"
     assert [(r.source[1], r.reason) for r in result.rejected] == [(6, reason), (7, reason)]
@@ -137,13 +136,13 @@ def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_n
 def test_a_record_without_features_that_may_be_null_alone_is_rejected_and_bars_no_model() -> None:
     new, old = model(8, Apart(), accepts_missing_in=[0, 1]), model(7, accepts_missing=True)
     records = [consumed(i, [None, None] if i % 10 else [None, 1.0]) for i in range(100)]
-    result = predict_unit(records, new, old, {0: Tally()})
+    result = predict_unit(records, new, old, states())
     assert [p.source[1] for p, _ in result.predictions] == list(range(0, 100, 10))
     assert {r.reason for r in result.rejected} == {
         "model error: ArithmeticError: two nulls at once"
     }
     with pytest.raises(BrokenModelError):
-        predict_unit(records, model(8, Apart(), accepts_missing=True), old, {0: Tally()})
+        predict_unit(records, model(8, Apart(), accepts_missing=True), old, states())
 
 
 def test_a_rejected_record_keeps_its_size_and_its_first_thousand_bytes() -> None:
@@ -153,7 +152,7 @@ def test_a_rejected_record_keeps_its_size_and_its_first_thousand_bytes() -> None
 
 def test_records_that_raise_alone_are_rejected_and_the_rest_of_the_unit_is_predicted() -> None:
     records = [consumed(i, [9.0 if i in (3, 60) else 1.0, 0.0]) for i in range(100)]
-    result = predict_unit(records, model(7, Sign(raises_above=5)), None, {0: Tally()})
+    result = predict_unit(records, model(7, Sign(raises_above=5)), None, states())
     assert [r.source[1] for r in result.rejected] == [3, 60]
     assert result.rejected[0].reason.startswith("model error: ArithmeticError")
     assert len(result.predictions) == 98
@@ -162,34 +161,34 @@ def test_records_that_raise_alone_are_rejected_and_the_rest_of_the_unit_is_predi
 def test_a_model_that_raises_where_the_one_before_answers_is_broken_even_on_one_record() -> None:
     broken = model(8, Sign(raises_above=-math.inf))
     with pytest.raises(BrokenModelError, match="a feature above the bound") as raised:
-        predict_unit([consumed(5)], broken, model(7), {0: Tally()})
+        predict_unit([consumed(5)], broken, model(7), states())
     assert raised.value.version == 8
 
 
 def test_a_record_that_no_model_can_predict_is_rejected_and_no_model_is_blamed() -> None:
     new, old = model(8, Sign(raises_above=5)), model(7, Sign(raises_above=5))
-    result = predict_unit([consumed(5, [9.0, 0.0])], new, old, {0: Tally()})
+    result = predict_unit([consumed(5, [9.0, 0.0])], new, old, states())
     assert len(result.rejected) == 1
 
 
 def test_a_sole_model_is_blamed_only_on_ten_records_or_more() -> None:
     broken = model(7, Sign(raises_above=-math.inf))
-    few = predict_unit([consumed(i) for i in range(9)], broken, None, {0: Tally()})
+    few = predict_unit([consumed(i) for i in range(9)], broken, None, states())
     assert len(few.rejected) == 9
     with pytest.raises(BrokenModelError):
-        predict_unit([consumed(i) for i in range(10)], broken, None, {0: Tally()})
+        predict_unit([consumed(i) for i in range(10)], broken, None, states())
 
 
 def test_a_broken_model_is_found_out_by_a_sample_however_large_the_unit() -> None:
     sign = Sign(raises_above=-math.inf)
     with pytest.raises(BrokenModelError):
-        predict_unit([consumed(i) for i in range(5_000)], model(8, sign), model(7), {0: Tally()})
+        predict_unit([consumed(i) for i in range(5_000)], model(8, sign), model(7), states())
     assert len(sign.batches) <= 20
 
 
 def test_a_unit_of_bad_records_alone_is_rejected_without_asking_the_model() -> None:
     sign = Sign()
-    result = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, {0: Tally()})
+    result = predict_unit([Consumed(0, 5, None, b"")], model(7, sign), None, states())
     assert len(result.rejected) == 1
     assert sign.batches == []
 
@@ -198,7 +197,7 @@ def test_without_a_model_the_invalid_records_that_lead_are_rejected_and_nothing_
     batch = Rejected((0, 6), "batch: cannot be decoded: CRC mismatch", 99, "", until=9)
     records = [Consumed(0, 5, None, b""), Consumed(0, 6, None, None, batch), consumed(10)]
     for given in (records[:2], records):
-        result = predict_within(60.0, Stop(), given, None, None, {0: Tally(tp=1, model=3)})
+        result = predict_within(60.0, Stop(), given, None, None, states(Tally(tp=1, model=3)))
         assert result.offsets == {0: 10}
         assert result.tallies == {0: Tally(tp=1, rejected=2, model=3)}
         assert (len(result.rejected), result.predictions) == (2, [])
@@ -210,19 +209,18 @@ def test_a_unit_in_which_many_records_raise_is_answered_in_pieces_that_add_up(st
     records = [
         consumed(i, [9.0 if i % 3 else 1.0, 0.0], partition=p) for i in range(60) for p in (0, 1)
     ]
-    tallies, answered, pieces = {0: Tally(), 1: Tally()}, [], 0
+    partitions, answered, pieces = states(Tally(), Tally()), [], 0
     while records:
         clock = itertools.count().__next__  # a second passes at each look
-        result = predict_unit(records, new, old, tallies, steps, clock)
+        result = predict_unit(records, new, old, partitions, (), steps, clock)
         assert result.offsets == {c.partition: c.offset + 1 for c in records[: len(result)]}
-        assert result.tallies.keys() == result.offsets.keys()
         answered += [p.source for p, _ in result.predictions]
         answered += [r.source for r in result.rejected]
-        tallies |= result.tallies
+        result.commit()
         records = records[len(result) :]
         pieces += 1
     assert sorted(answered) == [(p, i) for p in (0, 1) for i in range(60)]
-    assert [(t.n, t.rejected) for t in tallies.values()] == [(20, 40), (20, 40)]
+    assert [(s.tally.n, s.tally.rejected) for s in partitions.values()] == [(20, 40), (20, 40)]
     assert (pieces == 1) == (steps == 1_000)
 
 
@@ -264,7 +262,7 @@ def release() -> Iterator[threading.Event]:
 
 def predict(stop: Stop, seconds: float, new: Model, features: float = 1.0) -> Result:
     records = [consumed(5, [features, 0.0]), consumed(6)]
-    return predict_within(seconds, stop, records, new, None, {0: Tally()})
+    return predict_within(seconds, stop, records, new, None, states())
 
 
 def test_a_model_that_does_not_answer_in_time_is_broken(release: threading.Event) -> None:

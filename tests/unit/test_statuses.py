@@ -8,7 +8,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 from predictor import statuses as module
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.settings import PredictorSettings
 from predictor.statuses import Statuses
 from stream import clients

@@ -7,7 +7,7 @@ import pytest
 
 from predictor.consumed import Consumed
 from predictor.model_shelf import ModelShelf
-from predictor.predictor import Result
+from predictor.result import Result
 from predictor.summary import Summary
 from predictor.tally import Tally
 from predictor.waiting import Waiting

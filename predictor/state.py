@@ -1,0 +1,118 @@
+"""The state of a partition: its counts, and the predictions and labels that wait for each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from predictor.early import EarlyLabels
+from predictor.known import Known
+from predictor.settings import PredictorSettings
+from predictor.tally import Tally
+from stream.records import Prediction
+
+
+class State:
+    """What the predictor knows of one partition.
+
+    `begin` comes before the first change of a unit; then `commit` or `rollback`. After a rollback
+    the state is as it was before the unit.
+
+    Parameters
+    ----------
+    tally : Tally
+        As committed; its `labels` is the next offset of the label topic.
+    offset : int
+        The next offset of the data topic.
+
+    Attributes
+    ----------
+    known : Known
+        The predictions that a label may still be for, and those that have one.
+    early : EarlyLabels
+        The labels that came before their records.
+    rebuilding : bool
+        Whether `known` is still being read back from the prediction topic, with `restore`.
+        Predicting goes on meanwhile; these predictions are not added to `known`, since they are
+        read back like the others, until `known.newest` is `predicted`. No label is taken and
+        nothing expires before `rebuilt`.
+    predicted : int
+        Offset of the last record that was predicted with this state; -1 before the first.
+    labels_paused : bool
+        Whether the unit left labels to be read again, because too many are held.
+    """
+
+    def __init__(
+        self, settings: PredictorSettings, partition: int, tally: Tally, offset: int = 0
+    ) -> None:
+        self.settings = settings
+        self.partition = partition
+        self.tally = tally
+        self.offset = offset
+        self.known = Known()
+        self.early = EarlyLabels()
+        self.rebuilding = False
+        self.predicted = -1
+        self.labels_paused = False
+        self._committed = tally, self.early, offset, self.predicted
+
+    def begin(self) -> None:
+        """Begin a unit."""
+        self._committed = self.tally, self.early, self.offset, self.predicted
+        self.tally, self.early = replace(self.tally), self.early.copy()
+        self.labels_paused = False
+
+    def commit(self) -> None:
+        """Make final what the unit changed."""
+        if not self.rebuilding:
+            self.known.commit()
+
+    def rollback(self) -> None:
+        """Take back what the unit changed."""
+        self.tally, self.early, self.offset, self.predicted = self._committed
+        if not self.rebuilding:
+            self.known.rollback()
+
+    def restore(self, prediction: Prediction) -> None:
+        """Take in a prediction or an outcome that is read back, in the order of its topic."""
+        if prediction.source[1] >= self.tally.expired_to:
+            self.known.restore(prediction)
+
+    def rebuilt(self) -> int:
+        """End the rebuild; return how many waiting predictions were gone from the topic.
+
+        These are expired.
+        """
+        found = self.known.waiting
+        gone = max(0, self.tally.waiting - found)
+        self.tally.waiting, self.tally.expired = found, self.tally.expired + gone
+        if gone:
+            oldest = self.known.oldest
+            self.tally.expired_to = oldest.offset if oldest else self.offset
+        self.rebuilding = False
+        return gone
+
+    def is_due(self, data_ended: bool, monotonic: float, wall: float) -> bool:
+        """Tell whether time alone makes a unit: a prediction expires, or a held label is too old.
+
+        Parameters
+        ----------
+        data_ended : bool
+            Whether the end of the data was reached after all labels so far were read.
+        monotonic, wall : float
+            Seconds on each clock.
+        """
+        if data_ended:
+            self.early.data_ended(monotonic)
+        if self.early.overdue(monotonic - self.settings.label_early_seconds):
+            return True
+        if self.rebuilding or not self.tally.waiting or not (oldest := self.known.oldest):
+            return False
+        return len(self.known) > self.settings.label_wait_records or (
+            oldest.time is not None and oldest.time < self.expires_before(wall)
+        )
+
+    def expires_before(self, wall: float) -> float:
+        """Return the timestamp in ms before which predictions wait no longer."""
+        seconds = self.settings.label_wait_seconds
+        return -math.inf if seconds is None else 1000 * (wall - seconds)
