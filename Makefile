@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo kafka test test-faults test-compose soak fuzz bench-model-load check lock
+.PHONY: help setup demo run topic kafka test test-faults test-compose soak fuzz bench-model-load check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -14,10 +14,17 @@ help: ## list the targets
 setup: .venv/stamp ## make the virtual environment .venv
 
 demo: setup ## run everything on a local Kafka; SECONDS, STREAM, LABEL, POSITIVE, RATE, LABEL_DELAY
-	@$(VENV)/python -m local.demo
+	@exec $(VENV)/python -m local.demo
 
-kafka: setup ## run a local Kafka on port 9092, data under .kafka/
-	@$(VENV)/python -m local.kafka
+run: setup ## run everything on a local Kafka until Ctrl-C, then go on, data under .run/; PORT, STREAM, …
+	@exec $(VENV)/python -m local.run $(if $(PORT),--port "$(PORT)")
+
+topic: setup ## show a topic; NAME, FROM (beginning or end), COUNT
+	@exec $(VENV)/python -m local.topic $(if $(NAME),"$(NAME)") \
+	    $(if $(FROM),--from "$(FROM)") $(if $(COUNT),--count "$(COUNT)")
+
+kafka: setup ## run a local Kafka until Ctrl-C, data under .kafka/; PORT (9092)
+	@exec $(VENV)/python -m local.kafka $(if $(PORT),--port "$(PORT)")
 
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
 	$(VENV)/python -m pytest -n 4 tests/unit tests/integration

@@ -27,18 +27,16 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from pydantic import Field
 
-from local.fetch import BrokerError
 from local.figures import Figures
 from local.kafka import LocalKafka
-from local.process import Process, leashed, stop
+from local.process import Failed, Process, leashed, stop
+from local.services import SERVICES, settings_in, start
 from stream import clients
 from stream.arguments import argument_parser
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.service import Fatal, Stop
 from stream.settings import SettingsError, StreamSettings, misspelt, read
 from stream.topics import create_missing_topics
-
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
 
 STOP_SECONDS = 3.5
 """Timeout for the services to end, so that Ctrl-C ends everything within 5 s."""
@@ -56,10 +54,6 @@ class DemoSettings(StreamSettings):
         allow_inf_nan=False,
         description="Seconds from the first prediction to the end and the verification; 0: endless",
     )
-
-
-class Failed(Exception):
-    """The demo cannot go on; the message says why."""
 
 
 class Demo:
@@ -106,8 +100,7 @@ class Demo:
         self._consumer.assign([*read, *self._first])
         self._consumer.seek_to_beginning()
         for name, path in self._logs.items():
-            command = [sys.executable, "-m", f"{name}.app"]
-            self._services[name] = Process(name, command, path, env=self._env)
+            self._services[name] = start(name, self._env, path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -223,10 +216,8 @@ def run(settings: DemoSettings, folder: Path) -> None:
 
     Raises
     ------
-    Failed
-        When a service ends, or the run or its verification fails.
-    BrokerError, Fatal
-        When there is no broker.
+    Failed, Fatal
+        When there is no broker, a service ends, or the run or its verification fails.
     """
     with ExitStack() as stack:
         name = f"demo-{uuid.uuid4().hex[:8]}"
@@ -245,12 +236,10 @@ def run(settings: DemoSettings, folder: Path) -> None:
         }
         log_file = folder / "predictor-accuracy.log"
         env = os.environ | {
+            **settings_in(folder, servers),
             **{variable.upper(): value for variable, value in topics.items()},
             "GROUP_ID": name,
             "LOG_FILE": str(log_file),
-            "SIGNING_KEY": str(folder / "keys" / "signing.pem"),
-            "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
-            "PREDICTOR_SECRET": str(folder / "keys" / "secret"),
         }
         print(f"Kafka on {servers}, topics {name}.*, logs in {folder}", flush=True)
         demo = Demo(settings.model_copy(update=topics), env, folder, broker)
@@ -285,7 +274,7 @@ def main() -> int:
         print("demo: stopped" + (" before it was verified" if settings.seconds else ""))
         shutil.rmtree(folder)
         return 1 if settings.seconds else 0
-    except (Failed, BrokerError, Fatal, KafkaError) as error:
+    except (Failed, Fatal, KafkaError) as error:
         shutil.rmtree(folder / "kafka" / "data", ignore_errors=True)
         reason, _, details = str(error).partition("\n")
         print(f"\n{details}\nlogs are kept in {folder}\ndemo: failed: {reason}")

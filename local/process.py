@@ -1,4 +1,4 @@
-"""A process with a log file that ends with the process that started it."""
+"""Processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 _LEASH = Path(__file__).with_name("leash.py")
+
+
+class Failed(RuntimeError):
+    """What was started cannot go on; the message says why."""
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -18,14 +23,14 @@ def leashed(command: Sequence[str]) -> list[str]:
 
 
 class Process:
-    """A command that runs with its output in a file, until it is stopped or its owner ends.
+    """A command that runs until it is stopped or its owner ends.
 
     Parameters
     ----------
     name : str
         Its name in messages.
-    log_path : Path
-        Standard output and error are appended to it.
+    log_path : Path or None
+        Standard output and error are appended to it; ``None``: they are those of the owner.
     env : mapping of str to str, optional
         The whole environment; that of this process by default.
     """
@@ -34,13 +39,13 @@ class Process:
         self,
         name: str,
         command: Sequence[str],
-        log_path: Path,
+        log_path: Path | None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
         self.name = name
         self.log_path = log_path
-        with log_path.open("ab") as log:
+        with log_path.open("ab") if log_path else nullcontext() as log:
             self._popen = subprocess.Popen(  # noqa: S603 - the commands are the project's own
                 leashed(command),
                 stdin=subprocess.PIPE,
@@ -63,8 +68,8 @@ class Process:
         return self._popen.poll()
 
     def log(self) -> str:
-        """Return everything that it wrote."""
-        return self.log_path.read_text(errors="replace")
+        """Return everything that it wrote to its log."""
+        return self.log_path.read_text(errors="replace") if self.log_path else ""
 
     def tail(self, lines: int = 20) -> str:
         """Return the last lines that it wrote, indented."""

@@ -44,13 +44,14 @@ def argument_parser(
     )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return a type of arguments: a whole number that is not below `least`."""
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a type of arguments: a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not text.isdecimal() or int(text) < least or (most and int(text) > most):
+            allowed = f"to {most}" if most else "on"
             raise argparse.ArgumentTypeError(
-                f"expected a whole number from {least} on, got {text!r}"
+                f"expected a whole number from {least} {allowed}, got {text!r}"
             )
         return int(text)
 

@@ -1,0 +1,27 @@
+"""The three services as processes of this machine, with their keys and files in one folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from local.process import Process
+
+SERVICES = ("datagenerator", "modelgenerator", "predictor")
+
+
+def settings_in(folder: Path, servers: str) -> dict[str, str]:
+    """Return settings of services that keep their keys and files in a folder."""
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": servers,
+        "SIGNING_KEY": str(folder / "keys" / "private" / "modelgenerator.pem"),
+        "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
+        "PREDICTOR_SECRET": str(folder / "keys" / "predictor" / "secret"),
+        "LOG_FILE": str(folder / "predictor.log"),
+    }
+
+
+def start(name: str, env: Mapping[str, str], log_path: Path | None = None) -> Process:
+    """Start a service, with what it logs in a file or on this process's own output."""
+    return Process(name, [sys.executable, "-m", f"{name}.app"], log_path, env=env)
