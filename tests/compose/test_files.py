@@ -42,6 +42,7 @@ def test_every_setting_of_a_service_can_be_given_from_outside(service: str) -> N
 def test_the_example_of_an_env_file_names_settings_that_exist() -> None:
     known = {name.upper() for settings in SETTINGS.values() for name in settings.model_fields}
     known |= {"COMPOSE_IGNORE_ORPHANS", "DATA_FOLDER", "CPUS"}
+    known |= {"EXTRA_PACKAGES", "KAFKA_HOST_PORT"}
     known |= {f"{service.upper()}_MEMORY" for service in APPS}
     lines = run("cat", ".env.example").splitlines()
     named = {line.lstrip("# ").partition("=")[0] for line in lines if "=" in line}
