@@ -62,7 +62,7 @@ class Known:
         self._models = array("q")
         self._flags = array("B")
         self._labels_at = array("q")
-        self._ids = bytearray()
+        self._ids = array("B")  # a bytearray is copied to another place when it has lost its start
         self._ends = array("I")
         self._all, self._waiting = _Chains(), _Chains()
         self._committed, self._committed_first = 0, 0
@@ -106,7 +106,7 @@ class Known:
         self._models.append(prediction.model)
         self._flags.append(flags)
         self._labels_at.append(_INSIDE)
-        self._ids += (id := _written(prediction.id))
+        self._ids.frombytes(id := _written(prediction.id))
         self._ends.append(len(self._ids))
         if len(self._offsets) > len(self._all.newest):
             self._chain()
@@ -243,13 +243,13 @@ class Known:
         self._all, self._waiting = _Chains(buckets), _Chains(buckets)
         start = 0
         for flags, end in zip(self._flags, self._ends, strict=True):
-            key = hash(bytes(self._ids[start:end]))
+            key = hash(self._ids[start:end].tobytes())
             self._all.add(key)
             self._waiting.add(key, linked=not flags & _LABELLED)
             start = end
 
-    def _id(self, row: int) -> bytearray:
-        return self._ids[self._ends[row - 1] if row else 0 : self._ends[row]]
+    def _id(self, row: int) -> bytes:
+        return self._ids[self._ends[row - 1] if row else 0 : self._ends[row]].tobytes()
 
     def _waits(self, row: int) -> bool:
         return not self._flags[row] & _LABELLED
@@ -309,5 +309,5 @@ def _written(id: int | str) -> bytes:
     return b'"' + id.encode(errors="surrogatepass") if isinstance(id, str) else b"%d" % id
 
 
-def _read(id: bytearray) -> int | str:
+def _read(id: bytes) -> int | str:
     return id[1:].decode(errors="surrogatepass") if id[:1] == b'"' else int(id)

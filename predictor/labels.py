@@ -18,7 +18,7 @@ ASSUMED_IN_A_UNIT = 5_000
 
 
 def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool) -> None:
-    """Take the next label of a partition.
+    """Take the next label of a partition, unless its predictions are still being read back.
 
     One whose record was not predicted yet is held. When too many are held, this label and those
     behind it are left to be read again; at the end of the data, the oldest one gives way.
@@ -28,7 +28,7 @@ def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool
     data_ended : bool
         Whether the end of the data was reached after this label was read.
     """
-    if state.labels_paused:
+    if state.labels_paused or state.rebuilding:
         return
     if not _answer(consumed, state, result):
         if len(state.early) >= EarlyLabels.MOST:
@@ -55,11 +55,12 @@ def take_time(state: State, result: Result, monotonic: float, wall: float) -> No
     monotonic, wall : float
         Seconds on each clock.
     """
-    if not state.rebuilding:
-        for consumed in state.early:
-            if _answer(consumed, state, result):
-                state.early.drop(consumed.offset)
-        _expire(state, result, wall)
+    if state.rebuilding:
+        return
+    for consumed in state.early:  # the record may have been rejected, or was predicted long ago
+        if _answer(consumed, state, result):
+            state.early.drop(consumed.offset)
+    _expire(state, result, wall)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):
         _reject_orphan(consumed, state, result)
 

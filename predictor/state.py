@@ -104,9 +104,11 @@ class State:
         """
         if data_ended:
             self.early.data_ended(monotonic)
+        if self.rebuilding:
+            return False
         if self.early.overdue(monotonic - self.settings.label_early_seconds):
             return True
-        if self.rebuilding or not self.tally.waiting or not (oldest := self.known.oldest):
+        if not self.tally.waiting or not (oldest := self.known.oldest):
             return False
         return len(self.known) > self.settings.label_wait_records or (
             oldest.time is not None and oldest.time < self.expires_before(wall)
