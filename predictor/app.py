@@ -45,7 +45,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue
             try:
-                result = predict(unit.records, model, previous, units.states)
+                result = predict(unit.events, model, previous, units.states, unit.ended)
             except BrokenModelError as error:
                 statuses.barred(error.version, str(error))
                 shelf.bar(error.version)

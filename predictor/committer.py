@@ -1,9 +1,9 @@
-"""The one transaction of a unit of work: outputs, and consumed offsets with the tallies."""
+"""The one transaction of a unit: outputs, and the offsets of both topics with the tallies."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
+from predictor.committed import Commit
 from predictor.group import Group
 from predictor.outputs import Message, messages
 from predictor.result import Result
@@ -64,7 +65,7 @@ class Committer:
         clients.close(self.producer)
         self.producer = clients.connect(self._initialized, self._settings, self._stop, log)
 
-    def commit(self, membership: ConsumerGroupMetadata, result: Result) -> None:
+    def commit(self, membership: ConsumerGroupMetadata, result: Result) -> list[int]:
         """Produce a result and commit the offsets after it.
 
         Parameters
@@ -72,12 +73,19 @@ class Committer:
         membership : ConsumerGroupMetadata
             As it was when the records were read.
 
+        Returns
+        -------
+        list of int
+            The offset of each of its predictions on their topic.
+
         Raises
         ------
         CommitError
         """
         try:
-            self._stop.deadline(COMMIT_SECONDS, partial(self._transaction, membership, result))
+            return self._stop.deadline(
+                COMMIT_SECONDS, partial(self._transaction, membership, result)
+            )
         except (KafkaError, OSError, ValueError) as error:
             refusals.raise_if_refused(error, self._settings, "Write", self.transactional_id)
             for found in refusals.causes(error):
@@ -85,30 +93,38 @@ class Committer:
                     raise FencedError(repr(error)) from None
             raise CommitError(repr(error)) from None
 
-    def _transaction(self, membership: ConsumerGroupMetadata, result: Result) -> None:
-        producer, topic, settings = self.producer, self._group.topic, self._settings
+    def _transaction(self, membership: ConsumerGroupMetadata, result: Result) -> list[int]:
+        producer, topics, settings = self.producer, self._group.topics, self._settings
         assert producer is not None
+        commits = {
+            partition: Commit(state.offset, state.tally, tuple(state.early.offsets))
+            for partition, state in result.states.items()
+        }
         producer.begin_transaction()
-        outputs = messages(result, settings, topic.id, self._seal)
+        outputs = messages(result, commits, settings, topics.id, self._seal)
         sent: list[Any] = []
         try:
             sent.extend(producer.send(*output) for output in outputs)
-            producer.send_offsets_to_transaction(
-                {
-                    TopicPartition(settings.data_topic, partition): OffsetAndMetadata(
-                        offset, result.tallies[partition].to_metadata(), -1
-                    )
-                    for partition, offset in result.offsets.items()
-                },
-                membership,
-            )
+            producer.send_offsets_to_transaction(self._offsets(commits), membership)
             producer.flush()
         finally:  # a record that was refused says more than what failed because of it
             _check(sent, outputs)
         # Asked after the records were read: an id never comes back, so they are this topic's.
-        if self._group.describe().id != topic.id:
-            raise UnknownTopicOrPartitionError(f"{settings.data_topic} was recreated")
+        if self._group.describe()[:2] != topics[:2]:
+            names = f"{settings.data_topic} or {settings.label_topic}"
+            raise UnknownTopicOrPartitionError(f"{names} was recreated")
         producer.commit_transaction()
+        return [future.get().offset for future in sent[: len(result.predictions)]]
+
+    def _offsets(self, commits: Mapping[int, Commit]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return both offsets of each partition: one that is not committed for days expires."""
+        offsets = {}
+        for partition, commit in commits.items():
+            data = TopicPartition(self._settings.data_topic, partition)
+            labels = TopicPartition(self._settings.label_topic, partition)
+            offsets[data] = OffsetAndMetadata(commit.offset, commit.tally.to_metadata(), -1)
+            offsets[labels] = OffsetAndMetadata(commit.tally.labels, commit.label_metadata(), -1)
+        return offsets
 
     def _initialized(self) -> KafkaProducer:
         self._group.ensure_topics()
@@ -121,8 +137,12 @@ class Committer:
         )
         outputs = [
             TopicPartition(topic, partition)
-            for topic in (settings.prediction_topic, settings.rejected_topic)
-            for partition in range(self._group.topic.partitions)
+            for topic in (
+                settings.prediction_topic,
+                settings.rejected_topic,
+                settings.label_rejected_topic,
+            )
+            for partition in range(self._group.topics.partitions)
         ]
         initialize = partial(self._transactions.initialize, producer, outputs)
         try:

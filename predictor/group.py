@@ -1,10 +1,10 @@
-"""Membership in the consumer group, and changes of the data topic that the group reads."""
+"""Membership in the consumer group, and changes of the topics that its members read."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -21,24 +21,30 @@ SESSION_TIMEOUT_MS = 6_000
 HEARTBEAT_MS = 1_000
 JOIN_SECONDS = 20.0
 LOOK_SECONDS = 5.0
-"""How often the data topic is described: the client does not always notice new partitions."""
+"""How often the topics are described: the client does not always notice new partitions."""
 
 
-class DataTopic(NamedTuple):
-    """The data topic as the brokers describe it.
+class Topics(NamedTuple):
+    """The data topic and the label topic as the brokers describe them.
 
     Attributes
     ----------
-    id : str or None
+    id, label_id : str or None
         A recreated topic has another one; brokers before 2.8 give none.
+    partitions : int
+        Of the data topic.
     """
 
-    id: str | None
-    partitions: int
+    id: str | None = None
+    label_id: str | None = None
+    partitions: int = 0
 
 
 class Group:
-    """Joins the consumer group, and notices rebalances and changes of the data topic.
+    """Joins the consumer group, and notices rebalances and changes of the topics.
+
+    Only the data topic is subscribed to. The label topic has the same partitions, and whoever is
+    assigned one of the data topic reads its labels.
 
     Parameters
     ----------
@@ -49,13 +55,13 @@ class Group:
     ----------
     consumer : KafkaConsumer
         The member of the group.
-    topic : DataTopic
+    topics : Topics
         As of the last `ensure_topics`.
     """
 
     def __init__(self, settings: PredictorSettings, admin: KafkaAdminClient, stop: Stop) -> None:
         self.consumer: KafkaConsumer = None
-        self.topic = DataTopic(None, 0)
+        self.topics = Topics()
         self._settings = settings
         self._admin = admin
         self._stop = stop
@@ -68,26 +74,28 @@ class Group:
 
     @property
     def changed(self) -> bool:
-        """Whether the assignment or the data topic changed since the last `join`."""
+        """Whether the assignment or a topic changed since the last `join`."""
         return self._listener.changed or self._recreated
 
     def ensure_topics(self) -> None:
-        """Create missing topics and partitions, and describe the data topic."""
+        """Create missing topics and partitions, and describe the topics."""
         ensure_topics(self._admin, self._settings, log)
-        self.topic = self.describe()
+        self.topics = self.describe()
 
     def await_topics(self) -> None:
         """Retry `ensure_topics` until the brokers answer."""
         clients.connect(self.ensure_topics, self._settings, self._stop, log)
 
-    def describe(self) -> DataTopic:
-        """Ask the brokers which data topic there is now."""
-        (topic,) = self._admin.describe_topics([self._settings.data_topic])
-        known = topic["topic_id"] and UUID(topic["topic_id"]).int
-        return DataTopic(topic["topic_id"] if known else None, len(topic["partitions"]))
+    def describe(self) -> Topics:
+        """Ask the brokers which topics there are now."""
+        settings = self._settings
+        topics = self._admin.describe_topics([settings.data_topic, settings.label_topic])
+        found = {topic["name"]: topic for topic in topics}
+        data, labels = found[settings.data_topic], found[settings.label_topic]
+        return Topics(_id(data), _id(labels), len(data["partitions"]))
 
     def look(self) -> None:
-        """Describe the data topic every few seconds; rejoin the group if it has grown."""
+        """Describe the topics every few seconds; rejoin the group if the data topic has grown."""
         if self.changed or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
@@ -96,8 +104,8 @@ class Group:
         except KafkaError as error:
             refusals.raise_if_refused(error, self._settings)
             return
-        self._recreated = found.id != self.topic.id
-        if found.partitions > self.topic.partitions:
+        self._recreated = found[:2] != self.topics[:2]
+        if found.partitions > self.topics.partitions:
             self._rejoin()
 
     def join(self) -> set[TopicPartition]:
@@ -141,6 +149,11 @@ class Group:
             heartbeat_interval_ms=HEARTBEAT_MS,
         )
         self.consumer.subscribe([settings.data_topic], listener=self._listener)
+
+
+def _id(topic: dict[str, Any]) -> str | None:
+    id: str | None = topic["topic_id"]
+    return id if id and UUID(id).int else None
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # kafka-python carries no types

@@ -1,4 +1,4 @@
-"""Counted predictions, read back from the prediction topic."""
+"""Counted predictions and outcomes, read back from the prediction topic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("predictor")
 
 
 class History:
-    """Finds predictions of a partition by their count."""
+    """Finds counted records of a partition by their count."""
 
     def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class History:
         clients.close(self._reader)
 
     def __call__(self, partition: int, after: int, upto: int) -> Iterator[tuple[Prediction, int]]:
-        """Yield the counted predictions with `after` < n <= `upto`, with their milliseconds.
+        """Yield what counts with `after` < n <= `upto`, with the milliseconds of its record.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class History:
                 continue  # somebody else's record
             if prediction.n > upto:
                 return
-            if prediction.n > after and prediction.label is not None and not prediction.seen:
+            if prediction.n > after and prediction.counts:
                 yield prediction, record.timestamp
 
     def _first_above(self, place: TopicPartition, n: int, low: int, high: int) -> int:

@@ -60,7 +60,8 @@ def take_time(state: State, result: Result, monotonic: float, wall: float) -> No
     for consumed in state.early:  # the record may have been rejected, or was predicted long ago
         if _answer(consumed, state, result):
             state.early.drop(consumed.offset)
-    _expire(state, result, wall)
+    if not state.labels_behind:
+        _expire(state, result, wall)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):
         _reject_orphan(consumed, state, result)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from predictor.consumed import Consumed, ConsumedLabel
 
 
 def merge(
-    records: Sequence[Consumed], labels: Sequence[ConsumedLabel], ended: bool
+    records: Iterable[Consumed], labels: Iterable[ConsumedLabel], ended: bool, more: bool = False
 ) -> Iterator[Consumed]:
     """Yield the records and labels of one partition, the older timestamp first, data at a tie.
 
@@ -18,15 +18,17 @@ def merge(
 
     Parameters
     ----------
-    records, labels : sequence
+    records, labels : iterable
         In the order of their offsets.
     ended : bool
         Whether `records` reach what was the end of the data partition after `labels` were read.
+    more : bool
+        Whether there are labels that were not read yet. A record does not go before them.
 
     Yields
     ------
     Consumed or ConsumedLabel
-        All records, and as many of the labels as may be taken now; the others come first next time.
+        As many as may be taken now; the others come first next time.
     """
     waiting = iter(labels)
     label = next(waiting, None)
@@ -34,6 +36,8 @@ def merge(
         while label and label.time is not None and label.time < (record.time or 0):
             yield label
             label = next(waiting, None)
+        if more and label is None:
+            return
         yield record
     if ended and label:
         yield label

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -13,12 +12,14 @@ from kafka.admin import OffsetSpec
 from kafka.errors import GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
 
 from predictor import outputs
-from predictor.outputs import Output, T
-from predictor.resume import Commit, Position, resume
+from predictor.committed import Commit
+from predictor.group import Topics
+from predictor.outputs import Output
+from predictor.resume import Position, resume, resume_labels
 from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream import clients, reading, refusals
-from stream.records import Prediction, RecordError, Rejected, decode_prediction, decode_rejected
+from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.seal import Seal, own_seal
 from stream.service import Stop, Warnings
 
@@ -28,7 +29,7 @@ SETTLE_SECONDS = 60.0
 """How long to wait for offsets that an open transaction holds back; a broker ends each transaction
 well before."""
 
-LOOK_BACK = 10_000
+LOOK_BACK = 20_000
 """Outputs of each topic among which a group's own beyond its committed offset is searched."""
 
 _COMMITTED_TIMEOUT_MS = 1_000
@@ -58,17 +59,15 @@ class Positions:
         self._seal = own_seal(settings, log, make=True)
         self.reader = self._connect()
 
-    def read(
-        self, places: set[TopicPartition], incarnation: str | None
-    ) -> dict[int, Position] | None:
+    def read(self, places: set[TopicPartition], topics: Topics) -> dict[int, Position] | None:
         """Return where each partition resumes.
 
         Parameters
         ----------
         places : set of TopicPartition
             Partitions of the data topic.
-        incarnation : str or None
-            Id of the data topic as it is now.
+        topics : Topics
+            As they are now.
 
         Returns
         -------
@@ -91,7 +90,7 @@ class Positions:
             try:
                 found = {
                     place.partition: self._stop.until_stopped(
-                        partial(self._position, group, place, incarnation, committed_only)
+                        partial(self._position, group, place, topics, committed_only)
                     )
                     for place in sorted(places)
                 }
@@ -108,29 +107,33 @@ class Positions:
         return found
 
     def _position(
-        self,
-        group: KafkaConsumer,
-        place: TopicPartition,
-        incarnation: str | None,
-        committed_only: bool,
+        self, group: KafkaConsumer, place: TopicPartition, topics: Topics, committed_only: bool
     ) -> Position:
+        labels = place._replace(topic=self._settings.label_topic)
         bounds = reading.bounds(self.reader, place)  # first: fails if no broker answers
-        committed = self._committed(group, place)
+        label_bounds = reading.bounds(self.reader, labels)
+        committed = self._committed(group, place, labels)
         if not committed_only:
             self._check_outputs_decided(place.partition)
         most = LOOK_BACK if isinstance(committed, Commit) else None
         found = self._outputs(place.partition, self._seal, most)
-        if not isinstance(committed, Commit) and found == (None, None):
+        if not isinstance(committed, Commit) and not found:
             found = self._outputs(place.partition, None, most)  # older software made no seals
-        position = resume(bounds, committed, *found, incarnation)
+        position = resume(bounds, committed, found, topics.id)
+        position = resume_labels(label_bounds, position, topics.label_id)
         if position.remark:
             log.warning("partition %d: %s", place.partition, position.remark)
         return position
 
-    def _committed(self, group: KafkaConsumer, place: TopicPartition) -> Commit | str | None:
+    def _committed(
+        self, group: KafkaConsumer, place: TopicPartition, labels: TopicPartition
+    ) -> Commit | str | None:
         """Return what the group has committed, or why it cannot be used."""
         try:
-            found = group.committed(place, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+            found, of_labels = (
+                group.committed(each, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
+                for each in (place, labels)
+            )
         except KafkaTimeoutError:
             raise _UndecidedError(
                 f"partition {place.partition}: a transaction over its offset is open"
@@ -140,14 +143,19 @@ class Positions:
         if found is None or not found.metadata:
             return None
         try:
-            return Commit(found.offset, Tally.from_metadata(found.metadata))
+            commit = Commit(found.offset, Tally.from_metadata(found.metadata), None)
         except RecordError as error:
             return f"the committed metadata is not a tally: {error}"
+        return commit.with_labels(of_labels.offset, of_labels.metadata) if of_labels else commit
 
     def _check_outputs_decided(self, partition: int) -> None:
         """Raise `_UndecidedError` if a transaction is open on a partition's outputs."""
         settings = self._settings
-        for topic in (settings.prediction_topic, settings.rejected_topic):
+        for topic in (
+            settings.prediction_topic,
+            settings.rejected_topic,
+            settings.label_rejected_topic,
+        ):
             place = TopicPartition(topic, partition)
             end = self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset
             decided = reading.bounds(self.reader, place)[1]
@@ -156,21 +164,19 @@ class Positions:
                     f"{topic} partition {partition}: a transaction is open at offset {decided}"
                 )
 
-    def _outputs(
-        self, partition: int, seal: Seal | None, most: int | None
-    ) -> tuple[Output[Prediction] | None, Output[Rejected] | None]:
-        """Return the group's newest prediction and rejected record on a partition."""
-
-        def newest(topic: str, decode: Callable[[bytes | None], T]) -> Output[T] | None:
+    def _outputs(self, partition: int, seal: Seal | None, most: int | None) -> list[Output]:
+        """Return the group's newest output on a partition of each topic that has one."""
+        settings = self._settings
+        found = []
+        for topic, decode in (
+            (settings.prediction_topic, decode_prediction),
+            (settings.rejected_topic, decode_rejected),
+            (settings.label_rejected_topic, decode_rejected),
+        ):
             choose = partial(outputs.last_own, decode, settings.group_id, seal)
             place = TopicPartition(topic, partition)
-            return reading.newest(self.reader, place, choose, self._stop, most)
-
-        settings = self._settings
-        return (
-            newest(settings.prediction_topic, decode_prediction),
-            newest(settings.rejected_topic, decode_rejected),
-        )
+            found.append(reading.newest(self.reader, place, choose, self._stop, most))
+        return [output for output in found if output]
 
     def _connect(self, **options: str) -> KafkaConsumer:
         return clients.connected(clients.consumer, self._settings, self._stop, log, **options)

@@ -1,10 +1,11 @@
-"""Starts counting over: deletes counts, predictions and rejected records, but no data or model.
+"""Starts counting over: deletes counts, predictions and what was rejected, but no data or model.
 
 The consumer group is deleted, and with it the committed offsets and tallies, then the records of
-the prediction topic and of the rejected topic. To delete the group alone is not enough: a predictor
-without committed offsets takes its counts from the last output. The next predictor begins at the
-first record that the data topic still has, with n = 0, and renames its old log files. Records that
-its model was trained on are predicted again but not counted.
+the prediction topic and of both topics of what was rejected. To delete the group alone is not
+enough: a predictor without committed offsets takes its counts from the last output. The next
+predictor begins at the first record and the first label that their topics still have, with n = 0,
+and renames its old log files. Records that its model was trained on are predicted again but not
+counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ COORDINATOR_SECONDS = 15.0
 def reset(
     client: KafkaAdminClient, settings: PredictorSettings, confirm: Callable[[str], bool]
 ) -> str:
-    """Delete the consumer group and all predictions and rejected records.
+    """Delete the consumer group, all predictions and all that was rejected.
 
     Parameters
     ----------
@@ -53,9 +54,10 @@ def reset(
     KafkaError
     """
     _refuse_members(client, settings.group_id, "nothing was deleted")
-    outputs = partition_counts(client, [settings.prediction_topic, settings.rejected_topic])
-    topics = " and ".join(outputs) or "no topic (there are none yet)"
-    what = f"the counts of group {settings.group_id} and all records of {topics}"
+    topics = [settings.prediction_topic, settings.rejected_topic, settings.label_rejected_topic]
+    outputs = partition_counts(client, topics)
+    names = " and ".join(outputs) or "no topic (there are none yet)"
+    what = f"the counts of group {settings.group_id} and all records of {names}"
     if not confirm(what):
         return "nothing was deleted"
     # The group first: if deleting the records fails, the counts are taken from the last output, and

@@ -40,6 +40,9 @@ class State:
         Offset of the last record that was predicted with this state; -1 before the first.
     labels_paused : bool
         Whether the unit left labels to be read again, because too many are held.
+    labels_behind : bool
+        Whether labels are still to be taken that are older than the newest predictions; nothing
+        expires before.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class State:
         self.rebuilding = False
         self.predicted = -1
         self.labels_paused = False
+        self.labels_behind = False
         self._committed = tally, self.early, offset, self.predicted
 
     def begin(self) -> None:
@@ -108,7 +112,7 @@ class State:
             return False
         if self.early.overdue(monotonic - self.settings.label_early_seconds):
             return True
-        if not self.tally.waiting or not (oldest := self.known.oldest):
+        if self.labels_behind or not self.tally.waiting or not (oldest := self.known.oldest):
             return False
         return len(self.known) > self.settings.label_wait_records or (
             oldest.time is not None and oldest.time < self.expires_before(wall)

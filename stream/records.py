@@ -145,6 +145,11 @@ class Prediction(Struct, frozen=True):
         """Running accuracy, ``None`` before the first counted prediction."""
         return self.correct / self.n if self.n else None
 
+    @property
+    def counts(self) -> bool:
+        """Whether `n` rises by one with this record."""
+        return self.label is not None and not self.seen and self.outcome in (None, "labelled")
+
 
 class Rejected(Struct, frozen=True, omit_defaults=True):
     """A record of a topic of rejected records: where it stood, why it was rejected, how it began.

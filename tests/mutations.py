@@ -21,7 +21,7 @@ from kafka.admin import TransactionState
 from kafka.structs import ConsumerGroupMetadata
 
 from predictor.accuracy_log import AccuracyLog
-from predictor.resume import Commit
+from predictor.committed import Commit
 from predictor.tally import Tally
 from stream.records import decode_record
 
@@ -200,11 +200,10 @@ def resumes(records: int) -> Make:
 
 
 def resumes_without_outputs(resume: Any) -> Any:
-    def broken(bounds: Any, committed: Any, *outputs: Any) -> Any:
-        *outputs_, incarnation = outputs
+    def broken(bounds: Any, committed: Any, outputs: Any, incarnation: Any) -> Any:
         if isinstance(committed, Commit):
-            outputs_ = [None, None]
-        return resume(bounds, committed, *outputs_, incarnation)
+            outputs = []
+        return resume(bounds, committed, outputs, incarnation)
 
     return broken
 

@@ -55,7 +55,7 @@ class World:
         self.now = 1_000.0
         self.planned: list[Callable[[Member], None]] = []
         self.members: list[Member] = []
-        self.id, self.partitions = UUID(int=1), 2
+        self.id, self.label_id, self.partitions = UUID(int=1), UUID(int=11), 2
         self.described = 0
         self.error: Exception | None = None
 
@@ -67,7 +67,10 @@ class World:
         self.described += 1
         if self.error:
             raise self.error
-        return [{"topic_id": str(self.id), "partitions": [{}] * self.partitions}]
+        return [
+            {"name": name, "topic_id": str(id), "partitions": [{}] * self.partitions}
+            for name, id in zip(topics, (self.id, self.label_id), strict=True)
+        ]
 
 
 def assign(member: Member) -> None:
@@ -169,23 +172,26 @@ def test_a_grown_topic_is_noticed_and_the_group_rejoined(joined: Group, world: W
     assert len(world.members) == 2
 
 
-def test_a_recreated_topic_is_noticed_until_the_next_join(joined: Group, world: World) -> None:
-    world.id = UUID(int=2)
+@pytest.mark.parametrize("topic", ["id", "label_id"])
+def test_a_recreated_topic_is_noticed_until_the_next_join(
+    joined: Group, world: World, topic: str
+) -> None:
+    setattr(world, topic, UUID(int=2))
     joined.look()
     assert joined.changed
     joined.ensure_topics()
     joined.join()
     assert not joined.changed
-    assert joined.topic.id == str(UUID(int=2))
+    assert getattr(joined.topics, topic) == str(UUID(int=2))
     assert len(world.members) == 1
 
 
 def test_brokers_that_give_no_id_say_nothing_of_a_recreated_topic(
     world: World, group: Group
 ) -> None:
-    world.id = UUID(int=0)
+    world.id = world.label_id = UUID(int=0)
     group.ensure_topics()
-    assert group.topic == (None, 2)
+    assert group.topics == (None, None, 2)
 
 
 def test_the_topic_is_looked_at_every_few_seconds_only(joined: Group, world: World) -> None:

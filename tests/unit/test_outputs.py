@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from predictor.committed import Commit
 from predictor.consumed import Consumed
-from predictor.outputs import Message, last_own, messages
+from predictor.outputs import Message, last_own, messages, short_seal
 from predictor.predictor import predict_unit
 from predictor.result import Result
 from predictor.settings import PredictorSettings
@@ -17,6 +18,7 @@ from stream.records import (
     decode_rejected,
     encode_prediction,
     encode_record,
+    reject,
 )
 from stream.seal import Seal
 from tests.unit.classifiers import model
@@ -28,6 +30,7 @@ SETTINGS = PredictorSettings.model_validate(
 OURS: list[tuple[str, bytes | None]] = [("group", b"ours"), ("incarnation", b"this")]
 THEIRS: list[tuple[str, bytes | None]] = [("group", b"theirs")]
 SEAL = Seal(b"a secret")
+COMMITS = {0: Commit(3, Tally(tp=1, labels=8), (4, 7)), 1: Commit(5, Tally(fp=1))}
 
 
 class Written(NamedTuple):
@@ -53,7 +56,7 @@ def prediction(offset: int) -> bytes:
 
 
 def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_the_key() -> None:
-    found = messages(result(), SETTINGS, "this", None)
+    found = messages(result(), COMMITS, SETTINGS, "this", None)
     assert [(m.topic, m.partition, m.key) for m in found] == [
         *[("p", 0, b"k")] * 2,
         *[("p", 1, b"k")] * 2,
@@ -68,8 +71,31 @@ def test_each_output_goes_to_the_partition_of_its_record_and_a_prediction_keeps_
 def test_the_last_output_on_each_partition_says_whose_it_is_and_of_which_data_topic(
     incarnation: str | None, headers: Any
 ) -> None:
-    found = messages(result(), SETTINGS, incarnation, None)
-    assert [m.headers for m in found] == [None, headers, None, headers, headers, headers]
+    found = messages(result(), COMMITS, SETTINGS, incarnation, None)
+    last = [[*headers, ("position", COMMITS[partition].to_header())] for partition in (0, 1)]
+    assert [m.headers for m in found] == [None, last[0], None, last[1], *last]
+
+
+def test_each_prediction_has_a_short_seal_of_its_group_and_data_topic() -> None:
+    found = messages(result(), COMMITS, SETTINGS, "this", SEAL)
+    short = short_seal(SEAL, SETTINGS, "this")
+    assert short
+    assert all(short.holds(m.value, m.headers or []) for m in found[:4])
+    assert [len(m.headers or []) for m in found] == [1, 5, 1, 5, 4, 4]
+    for other in (short_seal(SEAL, SETTINGS, "that"), short_seal(Seal(b"x"), SETTINGS, "this")):
+        assert other
+        assert not any(other.holds(m.value, m.headers or []) for m in found)
+
+
+def test_rejected_labels_go_to_a_topic_of_their_own() -> None:
+    result = Result(rejected_labels=[reject((1, 9), b"x", "orphan")])
+    (found,) = messages(result, COMMITS, SETTINGS, "this", SEAL)
+    assert (found.topic, found.partition) == (SETTINGS.label_rejected_topic, 1)
+    read = last_own(
+        decode_rejected, "ours", SEAL, [Written(found.value, found.headers or [], found.topic)]
+    )
+    assert read is not None
+    assert (read.commit, read.offset) == (COMMITS[1], 4)
 
 
 def test_a_message_is_in_the_order_of_what_a_producer_sends() -> None:
@@ -113,7 +139,7 @@ def sealed(offset: int, headers: list[tuple[str, bytes | None]] = OURS) -> Writt
 
 
 def test_a_sealed_output_of_ours_counts_whatever_others_write_behind_it() -> None:
-    (ours,) = [m for m in messages(result(), SETTINGS, "this", SEAL) if m.headers][:1]
+    ours = messages(result(), COMMITS, SETTINGS, "this", SEAL)[1]
     assert SEAL.holds(ours.topic, ours.value, ours.headers or [])
     forged = [
         Written(prediction(50)),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stream.key_files import KeyFileError
-from stream.seal import HEADER, Seal, read_seal
+from stream.seal import HEADER, SHORT_HEADER, Seal, read_seal
 
 SEAL = Seal(b"a secret of the predictors")
 OTHERS = [("group", b"a"), ("incarnation", b"b")]
@@ -58,3 +58,17 @@ def test_a_secret_that_others_may_read_or_that_is_none_is_refused_with_its_file(
     path.chmod(0o644)
     with pytest.raises(KeyFileError, match="chmod 600"):
         read_seal(path)
+
+
+def test_a_short_seal_holds_for_its_value_and_context_alone() -> None:
+    short = SEAL.short("topic", "group")
+    headers = [("group", b"a"), (SHORT_HEADER, short.of(b"value"))]
+    assert len(headers[1][1]) == 16
+    assert short.holds(b"value", headers)
+    assert not short.holds(b"valuf", headers)
+    assert not short.holds(None, headers)
+    assert not short.holds(b"value", [(SHORT_HEADER, None)])
+    assert not short.holds(b"value", headers[:1])
+    assert not SEAL.short("topic", "another").holds(b"value", headers)
+    assert not SEAL.short("topicg", "roup").holds(b"value", headers)
+    assert not Seal(b"another").short("topic", "group").holds(b"value", headers)

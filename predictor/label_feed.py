@@ -1,0 +1,146 @@
+"""Reads the label topic: the labels of the partitions whose records this predictor reads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from predictor.consumed import ConsumedLabel
+from predictor.settings import PredictorSettings
+from stream import clients, reading, refusals
+from stream.kafka_workarounds import progress
+from stream.service import Stop, Warnings
+
+log = logging.getLogger("predictor")
+
+STALLED_SECONDS = 5.0
+"""How long records wait for labels that are on the topic and do not come."""
+
+NEAR = 1_000
+"""Labels are read again in one range if there are no more offsets between them."""
+
+
+class LabelFeed:
+    """Reads labels with a consumer of its own, which is in no group.
+
+    Attributes
+    ----------
+    consumer : KafkaConsumer
+        To be closed at the end.
+    """
+
+    def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._warnings = Warnings(log)
+        self._data_ends: dict[int, int] = {}
+        self._unasked: set[int] = set()
+        self._heard: dict[int, float] = {}
+        self.consumer: KafkaConsumer = clients.connected(clients.consumer, settings, stop, log)
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        """Read these partitions, and no other, from these offsets on."""
+        self._data_ends, self._unasked = {}, set(offsets)
+        self._heard = dict.fromkeys(offsets, time.monotonic())
+        self.consumer.assign([self._place(partition) for partition in offsets])
+        for partition, offset in offsets.items():
+            self.consumer.seek(self._place(partition), offset)
+
+    def poll(self, most: int, full: Collection[int]) -> list[ConsumedLabel]:
+        """Return the labels that have come, and ask where the data ends now.
+
+        Parameters
+        ----------
+        most : int
+            Most labels to return.
+        full : collection of int
+            Partitions that are not read now.
+
+        Raises
+        ------
+        NoOffsetForPartitionError, OffsetOutOfRangeError
+            When the next label is not on the topic.
+        """
+        found: list[ConsumedLabel] = []
+        places = set(map(self._place, full))
+        self.consumer.pause(*places)
+        self.consumer.resume(*(self.consumer.assignment() - places))
+        try:
+            for labels in self.consumer.poll(timeout_ms=0, max_records=most).values():
+                found += map(ConsumedLabel.of, labels)
+            came = {label.partition for label in found}
+            self._heard |= dict.fromkeys(came, time.monotonic())
+            self._unasked |= came
+            self._ask_where_the_data_ends()
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+            raise
+        except KafkaError as error:
+            refusals.raise_if_refused(error, self._settings)
+            self._warnings.warn("labels", f"reading {self._settings.label_topic}: {error!r}")
+        return found
+
+    def missing(self) -> set[int]:
+        """Return the partitions with labels on the topic that have not been read yet.
+
+        A partition of which nothing comes for `STALLED_SECONDS` is left out: its records do not
+        wait for ever.
+        """
+        read = {
+            place.partition
+            for place, at in progress(self.consumer).items()
+            if at.position >= at.readable
+        }
+        now = time.monotonic()
+        self._heard |= dict.fromkeys(read, now)
+        stalled = {p for p, heard in self._heard.items() if now - heard > STALLED_SECONDS}
+        if stalled:
+            self._warnings.warn(
+                "stalled",
+                f"no labels come of partitions {sorted(stalled)} of {self._settings.label_topic};"
+                " records are predicted all the same",
+            )
+        return self._heard.keys() - read - stalled
+
+    def is_behind(self, partition: int, offset: int) -> bool:
+        """Tell whether no record before a label that was read is at an offset or after it.
+
+        A label's record was written before it. So the end of the data as it was asked for after the
+        label was read is behind all records that the label can be for.
+        """
+        return partition not in self._unasked and offset >= self._data_ends[partition]
+
+    def read(self, partition: int, offsets: Sequence[int]) -> Iterator[ConsumedLabel]:
+        """Read labels again, at these offsets; what retention took is left out.
+
+        Assigns only that partition to the consumer.
+
+        Raises
+        ------
+        KafkaError
+        """
+        place = self._place(partition)
+        start, end = reading.bounds(self.consumer, place)
+        offsets = [offset for offset in offsets if start <= offset < end]
+        while offsets:
+            last = offsets[0]
+            near = [last := offset for offset in offsets if offset - last <= NEAR]
+            for record in reading.read_range(self.consumer, place, near[0], last + 1, self._stop):
+                label = ConsumedLabel.of(record)
+                if label.offset in near:
+                    yield label
+            offsets = offsets[len(near) :]
+
+    def _ask_where_the_data_ends(self) -> None:
+        if self._unasked:
+            topic = self._settings.data_topic
+            places = [TopicPartition(topic, partition) for partition in self._unasked]
+            ends = self.consumer.end_offsets(places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+            self._data_ends |= {place.partition: end for place, end in ends.items()}
+            self._unasked = set()
+
+    def _place(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._settings.label_topic, partition)
