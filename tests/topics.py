@@ -23,9 +23,11 @@ from stream.keys import SigningKey, signing_key
 from stream.model_topic import ModelTopic
 from stream.models import Envelope, Message, pack
 from stream.records import (
+    Label,
     Record,
     Schema,
     Status,
+    encode_label,
     encode_record,
     encode_schema,
     encode_status,
@@ -106,6 +108,26 @@ class Topics:
             self.producer.send(self.settings.data_topic, value, key=key, partition=0)
         self.producer.flush(30)
 
+    def label(
+        self,
+        label: int,
+        id: int | str | None = None,
+        source: tuple[int, int] | None = None,
+        revises: bool = False,
+        partition: int = 0,
+        time_ms: int | None = None,
+    ) -> None:
+        """Write a label that comes later; `flush` has to follow."""
+        value = encode_label(Label(label, id, source, revises))
+        topic = self.settings.label_topic
+        self.producer.send(topic, value, partition=partition, timestamp_ms=time_ms)
+
+    def label_ids(self, *ids: int) -> None:
+        """Write labels by id, of each record in its partition: the last bit of the id."""
+        for id in ids:
+            self.label(id % 2, id, partition=id % self.partitions)
+        self.producer.flush(30)
+
     def describe(self, schema: Schema) -> None:
         """Write the schema."""
         topic = self.settings.schema_topic
@@ -174,6 +196,14 @@ class Topics:
     def rejected(self, partition: int = 0) -> Records:
         """Read the rejected records of a partition."""
         return self._read(self.settings.rejected_topic, partition)
+
+    def outcomes(self, partition: int = 0) -> Records:
+        """Read the predictions of a partition that met their labels."""
+        return [p for p in self.predictions(partition) if "outcome" in p]
+
+    def rejected_labels(self, partition: int = 0) -> Records:
+        """Read the rejected labels of a partition."""
+        return self._read(self.settings.label_rejected_topic, partition)
 
     def statuses(self) -> Records:
         """Read what predictors said about models."""
