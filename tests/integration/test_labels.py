@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.services import Services, await_line, eventually
-from tests.topics import Topics, await_answered, await_no_members
+from tests.services import Services, eventually
+from tests.topics import Topics, await_answered
 
 
 def made(topics: Topics, partition: int = 0) -> list[dict[str, Any]]:
