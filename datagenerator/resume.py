@@ -7,7 +7,7 @@ gets more partitions, ids above those that were sent before go to all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from stream.records import Schema
@@ -21,17 +21,45 @@ class Tail(NamedTuple):
     end : int
         Offset after the last record; 0 if there never was one.
     id : int or None
-        The newest integer id; ``None`` if there is none.
+        The newest id of its own; ``None`` if there is none.
     width : int or None
         Number of features of the newest record; ``None`` if there is none.
     id_before : int or None
-        The newest integer id but one.
+        The newest but one.
     """
 
     end: int
     id: int | None = None
     width: int | None = None
     id_before: int | None = None
+
+
+def own_ids(ids: Iterable[int], partitions: int, lone_limit: int) -> list[int]:
+    """Return the ids of a partition that the datagenerator wrote, ascending.
+
+    Anybody may write ids, but its own run on: each is the one before it plus the number of
+    partitions, or less than twice that where the topic grew. So the longest run counts.
+
+    Parameters
+    ----------
+    ids : iterable of int
+        Of the newest records of the partition.
+    lone_limit : int
+        An id with none beside it counts only below this.
+
+    Examples
+    --------
+    >>> own_ids([3, 6, 1_000_000, 9, -1], partitions=3, lone_limit=20)
+    [3, 6, 9]
+    """
+    runs: list[list[int]] = []
+    for id in sorted({id for id in ids if id >= 0}):
+        if runs and id - runs[-1][-1] < 2 * partitions:
+            runs[-1].append(id)
+        else:
+            runs.append([id])
+    longest = max(runs, key=len, default=[])
+    return longest if len(longest) > 1 or longest < [lone_limit] else []
 
 
 def next_ids(tails: Sequence[Tail], newest_misplaced: Callable[[], int] = lambda: -1) -> list[int]:
@@ -110,12 +138,14 @@ def mismatch(
     schema : Schema
         The source's.
     found : Schema or None
-        The one on the schema topic.
+        The one on the schema topic; where there is none, the records tell the number of features.
     tails : sequence of Tail
         One for each partition, in order.
     """
     start_over = "to start over, delete the topics or choose another DATA_TOPIC"
-    if found is not None and found != schema:
+    if found == schema:
+        return None
+    if found is not None:
         return f"{schema_topic} has {_say(found)}; the source has {_say(schema)}; {start_over}"
     for partition, tail in enumerate(tails):
         if tail.width not in (None, len(schema.feature_names)):

@@ -38,7 +38,7 @@ class Sender:
         Stopped, Fatal
         """
         settings, log = self._settings, self._log
-        look_up = partial(prepare, settings, source.schema, self._outbox, stop, log)
+        look_up = partial(prepare, settings, source, self._outbox, stop, log)
         next_ids = connect(look_up, settings, stop, log)
         if settings.label_delay:
             search = partial(unlabelled, settings, len(next_ids), self.late, stop)

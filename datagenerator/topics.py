@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,39 +13,57 @@ from kafka import KafkaConsumer, TopicPartition
 
 from datagenerator.late_labels import LateLabels
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
-from datagenerator.resume import Tail, mismatch, next_ids
+from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
+from datagenerator.sources import Source
 from stream.clients import REQUEST_TIMEOUT_MS, admin, closing, consumer
-from stream.reading import bounds, last_readable, newest, newest_schema, read_range
-from stream.records import RecordError, Schema, decode_label, decode_record, encode_schema
-from stream.service import Fatal, Stop
+from stream.reading import bounds, newest, newest_schema, read_range
+from stream.records import Record, RecordError, decode_label, decode_record, encode_schema
+from stream.service import Fatal, Stop, shared_warnings
 from stream.topics import ensure_topics, partition_counts
 
 SCHEMA_KEY = b"schema"
 
+MAX_ID = 2**53
+"""Ids of an endless source are below it; many readers of JSON round larger integers."""
+
+LOOKED_AT = 64
+"""Ids at the end of a partition that are looked at."""
+
 
 def prepare(
-    settings: Settings, schema: Schema, outbox: Outbox, stop: Stop, log: logging.Logger
+    settings: Settings, source: Source, outbox: Outbox, stop: Stop, log: logging.Logger
 ) -> list[int]:
     """Create missing topics, write the schema to its own, return the partitions' next ids.
 
     Raises
     ------
     Fatal
-        When the topics have another schema or number of features than `schema`.
+        When the topics have another schema or number of features than `source`.
     KafkaError, Stopped
     """
-    topic = settings.data_topic
+    topic, finite = settings.data_topic, source.size if not settings.repeat else None
     with closing(admin(settings)) as client, closing(consumer(settings)) as reader:
         ensure_topics(client, settings, log)
         count = partition_counts(client, [topic])[topic]
-        tails = [_tail(reader, TopicPartition(topic, number), stop) for number in range(count)]
+        places = [TopicPartition(topic, number) for number in range(count)]
+        ends = [bounds(reader, place, stop)[1] for place in places]
+        # Each id before a lone one is on the topic, or on its way. Where the source ends, records
+        # of somebody else would take the place of its own; an endless one goes on above them.
+        lone_limit = sum(ends) + (count if finite else MAX_UNACKNOWLEDGED)
+        own = partial(own_ids, partitions=count, lone_limit=lone_limit)
+        tails = [
+            _tail(reader, place, end, finite or MAX_ID, own, stop, log)
+            for place, end in zip(places, ends, strict=True)
+        ]
         found = newest_schema(reader, settings, stop)
-        first = next_ids(tails, partial(_newest_misplaced, reader, topic, count, stop))
-    if problem := mismatch(topic, settings.schema_topic, schema, found, tails):
+        most = max((tail.id for tail in tails if tail.id is not None), default=-1)
+        first = next_ids(tails, partial(_newest_misplaced, reader, places, most, stop))
+    if problem := mismatch(topic, settings.schema_topic, source.schema, found, tails):
         raise Fatal(problem)
     if found is None:
-        outbox.send(settings.schema_topic, encode_schema(schema), partition=0, key=SCHEMA_KEY)
+        schema = encode_schema(source.schema)
+        outbox.send(settings.schema_topic, schema, partition=0, key=SCHEMA_KEY)
         outbox.flush()
     return first
 
@@ -86,11 +104,9 @@ def unlabelled(
 
 def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, int]]:
     """Yield id and timestamp in ms of the records that carry no label."""
-    for record in records:
-        with suppress(RecordError):
-            found = decode_record(record.value)
-            if isinstance(found.id, int) and found.label is None:
-                yield found.id, record.timestamp
+    for record, found in _readable(records):
+        if isinstance(found.id, int) and found.id >= 0 and found.label is None:
+            yield found.id, record.timestamp
 
 
 def _newest_time(records: Iterable[Any]) -> int | None:
@@ -103,38 +119,54 @@ def _offset_at(reader: KafkaConsumer, place: TopicPartition, time: int, end: int
     return at.offset if at else end
 
 
-def _tail(reader: KafkaConsumer, place: TopicPartition, stop: Stop) -> Tail:
-    _, end = bounds(reader, place)
-    last = newest(reader, place, partial(last_readable, decode_record), stop)
-    ids: deque[int] = deque(maxlen=2)
+def _tail(
+    reader: KafkaConsumer,
+    place: TopicPartition,
+    end: int,
+    limit: int,
+    choose: Callable[[Iterable[int]], list[int]],
+    stop: Stop,
+    log: logging.Logger,
+) -> Tail:
+    ids: deque[tuple[int, int]] = deque(maxlen=LOOKED_AT)  # each with its offset
+    beyond, widths = deque(ids, maxlen=1), deque([0], maxlen=1)
 
-    def two_ids(records: Iterator[Any]) -> bool | None:
+    def enough(records: Iterator[Any]) -> bool | None:
         ids.clear()  # of a shorter range
-        ids.extend(_ids(records))
-        return len(ids) == 2 or None
+        for read, record in _readable(records):
+            widths.append(len(record.features))
+            if isinstance(record.id, int):
+                (ids if record.id < limit else beyond).append((record.id, read.offset))
+        return len(ids) == LOOKED_AT or None
 
-    newest(reader, place, two_ids, stop)
-    id, before, *_ = *reversed(ids), None, None
-    return Tail(end, id, len(last.features) if last else None, before)
-
-
-def _newest_misplaced(reader: KafkaConsumer, topic: str, count: int, stop: Stop) -> int:
-    """Return the highest id that is on another partition than ``id % count``, -1 without one."""
-    found = -1
-    for p in range(count):
-
-        def misplaced(records: Iterator[Any], p: int = p) -> int | None:
-            return max((id for id in _ids(records) if id % count != p), default=None)
-
-        newer = newest(reader, TopicPartition(topic, p), misplaced, stop)
-        found = found if newer is None else max(found, newer)
-    return found
+    newest(reader, place, enough, stop)
+    own = choose(id for id, _ in ids)
+    for id, offset in [*beyond, *ids]:
+        if id not in own:
+            shared_warnings(log).warn(
+                "foreign id",
+                f"{place.topic} partition {place.partition} offset {offset}: id {id} does not"
+                " continue the ids of this stream and is ignored; another producer wrote it",
+            )
+    id, before, *_ = *reversed(own), None, None
+    return Tail(end, id, widths[0] or None, before)
 
 
-def _ids(records: Iterable[Any]) -> Iterator[int]:
-    """Yield the ids that are numbers; another producer's may be strings."""
-    for record in records:
+def _newest_misplaced(
+    reader: KafkaConsumer, places: Sequence[TopicPartition], most: int, stop: Stop
+) -> int:
+    """Return the highest id up to `most` that is not on its partition, -1 without one."""
+
+    def misplaced(p: int, records: Iterator[Any]) -> int | None:
+        ids = (record.id for _, record in _readable(records) if isinstance(record.id, int))
+        return max((id for id in ids if 0 <= id <= most and id % len(places) != p), default=None)
+
+    found = (newest(reader, at, partial(misplaced, at.partition), stop) for at in places)
+    return max((id for id in found if id is not None), default=-1)
+
+
+def _readable(records: Iterable[Any]) -> Iterator[tuple[Any, Record]]:
+    """Yield the valid records, as they were read and decoded."""
+    for read in records:
         with suppress(RecordError):
-            id = decode_record(record.value).id
-            if isinstance(id, int) and id >= 0:
-                yield id
+            yield read, decode_record(read.value)

@@ -17,7 +17,7 @@ from stream.keys import revoke
 from stream.models import SIGNATURE, Message, pack
 from stream.records import Status, encode_rejected, encode_status, reject
 from stream.service import Fatal
-from tests.services import Services, await_line, eventually
+from tests.services import Services, assert_ends, await_line, eventually
 from tests.topics import Topics, await_answered, publisher, regression
 from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
 
@@ -355,3 +355,45 @@ def test_a_revoked_key_leaves_the_newest_model_of_a_key_that_is_still_trusted(
     predictor = start("predictor")
     await_line(predictor, "model 1 (test) serves from the next unit")
     assert predictor.log().count("not signed by a trusted key") == 1
+
+
+STRANGE_IDS = (
+    b"18446744073709551615",
+    b"1000000",
+    b"1796",
+    b"0",
+    b"-5",
+    b'"text"',
+    b"1e3",
+    b"9" * 400,
+)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["on a new topic", "within its own records"])
+def test_ids_of_somebody_else_do_not_steer_the_datagenerator(
+    topics: Topics, start: Services, begun: bool
+) -> None:
+    options = {"STREAM": "examples/digits.csv", "LABEL": "parity", "POSITIVE": "odd", "RATE": "0"}
+    if begun:
+        first = start("datagenerator", **options, COUNT="500")
+        await_line(first, "ends with id 499")
+        assert_ends(first)
+    for id in STRANGE_IDS:
+        topics.write_values(
+            [b'{"id":%s,"features":%s}' % (id, b"[1,2]" if begun else orjson.dumps([1] * 64))]
+        )
+        again = start("datagenerator", **options, COUNT="500")
+        await_line(again, f"first_id={500 * begun} " if id == STRANGE_IDS[0] else "first_id=500 ")
+        await_line(again, "ends with id 499")
+        assert_ends(again)
+    await_line(start("datagenerator", **options), "ends with id 1796")
+    own = [r for r in topics.records(topics.settings.data_topic) if r.key is None]
+    assert [orjson.loads(record.value)["id"] for record in own] == list(range(1797))
+
+
+def test_a_strange_id_costs_a_warning_that_names_its_place(topics: Topics, start: Services) -> None:
+    topics.write_values([b'{"id":18446744073709551615,"features":[1,2,3]}'])
+    process = start("datagenerator", COUNT="10", RATE="0")
+    await_line(process, "done: sea ends with id 9")
+    place = f"{topics.settings.data_topic} partition 0 offset 0"
+    assert f"{place}: id 18446744073709551615 does not continue the ids" in process.log()

@@ -16,7 +16,7 @@ from river.datasets.synth import Agrawal
 
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.pace import BURST, Pace, Progress
-from datagenerator.resume import Tail, mismatch, next_ids
+from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
 from examples.make_example import write
@@ -335,6 +335,29 @@ def test_a_partition_that_retention_shortened_goes_on_after_its_newest_id() -> N
 def test_above_somebody_elses_records_a_run_starts_at_the_highest_id_and_one() -> None:
     assert next_ids([Tail(7, 40), Tail(3, None)]) == [42, 41]
     assert next_ids([Tail(5, None), Tail(3, None)]) == [0, 1]
+
+
+@pytest.mark.parametrize("foreign", [[10**6], [0], [1, 10**6], [7, 8, 9], [-1], [2**64 - 1]])
+def test_ids_that_do_not_run_on_are_somebody_elses(foreign: list[int]) -> None:
+    own = list(range(400, 430, 3))
+    assert own_ids([*own, *foreign], 3, 10_000) == own
+    assert own_ids([*own[:4], *foreign, *own[4:]], 3, 10_000) == own
+
+
+def test_ids_run_on_over_the_growth_of_a_topic() -> None:
+    assert own_ids([16, 18, 20, 21, 24], 3, 0) == [16, 18, 20, 21, 24]
+    assert own_ids([17, 19, 22], 3, 0) == [17, 19, 22]
+
+
+def test_an_id_with_none_beside_it_counts_where_so_many_records_can_have_been_sent() -> None:
+    assert own_ids([41], 1, 42) == [41]
+    assert own_ids([41], 1, 41) == own_ids([-1], 1, 41) == own_ids([], 1, 41) == []
+    assert own_ids([0, 1796], 1, 2) == [0]
+
+
+def test_where_there_is_a_schema_a_record_of_another_width_is_no_mismatch() -> None:
+    schema = Schema(["a", "b"])
+    assert mismatch("d", "d.schema", schema, schema, [Tail(1, 0, 5)]) is None
 
 
 def test_a_source_of_another_width_or_schema_is_a_mismatch_and_the_line_says_what_to_do() -> None:
