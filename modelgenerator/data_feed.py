@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.feed import Feed, StartOver, log
@@ -23,9 +27,10 @@ class DataFeed(Feed):
         self._intake = intake
         self._skipped = 0
 
-    def poll(self) -> list[Labelled]:
-        """Return the next labelled records; an empty list after half a second without any.
+    def poll(self) -> Iterator[Labelled]:
+        """Return the next labelled records; none after half a second without any.
 
+        Each is decoded when it is asked for: decoded, they may take ten times their size.
         Unlabelled and invalid records are left out; the predictor rejects the invalid ones.
 
         Raises
@@ -34,17 +39,18 @@ class DataFeed(Feed):
             When the topic ends before a record that was read.
         Stopped
         """
-        found = []
-        for place, messages in self.fetch().items():
+        fetched = self.fetch()
+        for place in fetched:
             end = self._client and self._client.highwater(place)
             if (end or 0) - self._positions[place] > self._settings.window:
                 self._next_look = 0.0
-            for message in messages:
-                if isinstance(message, UndecodableBatch):
-                    self._intake.reject(place.partition, message.first, message.reason)
-                elif record := self._intake.sort(place.partition, message.offset, message.value):
-                    found.append(record)
-        return found
+        return filter(None, map(self._sorted, chain.from_iterable(fetched.values())))
+
+    def _sorted(self, message: Any) -> Labelled | None:
+        if isinstance(message, UndecodableBatch):
+            self._intake.reject(message.partition, message.first, message.reason)
+            return None
+        return self._intake.sort(message.partition, message.offset, message.value)
 
     def _look(self, client: KafkaConsumer) -> None:
         """Assign new partitions too, and skip records where more than a window of them waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from modelgenerator.envelope import highest_offsets
-from modelgenerator.trial import RECORDS
+from modelgenerator.trial import record_limit
 from stream.service import Warnings
 
 log = logging.getLogger("modelgenerator")
@@ -43,6 +44,14 @@ LEAST_SCORED = 500
 MARGIN = 0.01
 """How much more accurate than the champion a challenger has to be."""
 
+CELLS = 2**24
+"""Features of all records of the window together, at most; each takes 8 bytes, in a fit the same
+again a few times."""
+
+BINS = 2**22
+"""Features times bins of a histogram of gradient boosting, at most; each takes 24 bytes, and
+several histograms are held."""
+
 
 class Labelled(NamedTuple):
     """A labelled record and its place on the data topic; a missing feature is ``None``.
@@ -52,7 +61,7 @@ class Labelled(NamedTuple):
 
     partition: int
     offset: int
-    features: list[float | None]
+    features: Sequence[float | None] | NDArray[np.float64]
     label: int
     revises: bool = False
 
@@ -219,8 +228,7 @@ class Trainer:
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
         self._untested: dict[tuple[int, int], Labelled] = {}
         self._suspended_until: dict[str, int] = {}
-        self._ones = 0
-        self._observed = 0
+        self._ones = self._cells = self._observed = 0
         self._next_model = FIRST_MODEL
         self._skipped = 0
         self._warnings = Warnings(log)
@@ -235,6 +243,8 @@ class Trainer:
             if self.width not in (None, len(record.features)):
                 self._skip(record)
                 continue
+            # As a list of Python's floats, they would take four times the memory.
+            record = record._replace(features=np.array(record.features, dtype=np.float64))
             if record.revises or record.place in self._window:
                 self._revise(record)
                 continue
@@ -274,11 +284,21 @@ class Trainer:
         return 0 < self._ones < len(self._window)
 
     def _add(self, record: Labelled) -> None:
-        if len(self._window) == self._size:
-            self._ones -= self._window.pop(next(iter(self._window))).label
         self._window[record.place] = record
         self._ones += record.label
+        self._cells += len(record.features)
         self._observed += 1
+        while len(self._window) > self._size or self._cells > CELLS:
+            if self._cells > CELLS:
+                self._warnings.warn(
+                    "cells",
+                    f"the window holds {len(self._window) - 1} records instead of"
+                    f" WINDOW={self._size}: they have {len(record.features)} features each, and"
+                    f" {CELLS} numbers are kept",
+                )
+            oldest = self._window.pop(next(iter(self._window)))
+            self._ones -= oldest.label
+            self._cells -= len(oldest.features)
 
     def _revise(self, record: Labelled) -> None:
         before = self._window.get(record.place)
@@ -312,6 +332,7 @@ class Trainer:
         self._next_model = self._observed + max(
             LEAST_STEP, min(self._retrain_every, self._observed // 2)
         )
+        newest = (record.features for record in reversed(self._window.values()))
         return Publication(
             recipe=champion,
             model=self._models[champion],
@@ -319,7 +340,10 @@ class Trainer:
             trained_on=len(self._window),
             trained_to=highest_offsets(self._window),
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
-            newest=[r.features for r in islice(reversed(self._window.values()), RECORDS)],
+            newest=[
+                [None if math.isnan(value) else value for value in np.asarray(found).tolist()]
+                for found in islice(newest, record_limit(self._cells // len(self._window)))
+            ],
         )
 
     def _next_champion(self, available: Mapping[str, Accuracy]) -> str:
@@ -342,7 +366,8 @@ class Trainer:
         # A column without values cannot be split into bins; a constant says as little.
         features[:, np.isnan(features).all(axis=0)] = 0.0
         self._models = {
-            recipe.name: recipe.make().fit(features, labels) for recipe in self._recipes
+            recipe.name: _bounded(recipe.make(), features.shape[1]).fit(features, labels)
+            for recipe in self._recipes
         }
 
     def _choose_width(self) -> None:
@@ -350,7 +375,7 @@ class Trainer:
         records = list(self._window.values())
         self.width = Counter(len(record.features) for record in records).most_common(1)[0][0]
         self._window.clear()
-        self._ones = self._observed = 0
+        self._ones = self._cells = self._observed = 0
         for record in records:
             if len(record.features) == self.width:
                 self._add(record)
@@ -365,6 +390,13 @@ class Trainer:
             f"{place}: expected {self.width} features, got {len(record.features)}; such records"
             f" are not trained on, {self._skipped} so far",
         )
+
+
+def _bounded(classifier: Any, width: int) -> Any:
+    """Give gradient boosting fewer bins where so many features would take too much memory."""
+    if isinstance(classifier, HistGradientBoostingClassifier):
+        classifier.max_bins = min(classifier.max_bins, max(2, BINS // width))
+    return classifier
 
 
 def _matrix(records: Collection[Labelled]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -10,11 +10,17 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
+from io import FileIO
+from os import fstat
+from os.path import samestat
 from pathlib import Path
 
 from stream.records import Prediction
 from stream.service import Warnings
+from stream.settings import SettingsError
 
 log = logging.getLogger("predictor")
 
@@ -41,6 +47,12 @@ class AccuracyLog:
         Size at which the file is rotated.
     history : callable
         Where missing lines come from.
+
+    Raises
+    ------
+    SettingsError
+        When another process writes the file, which its lock tells. It ends with the process,
+        however that ends. Raised by `fill_in`, `append` and `catch_up`, too: the file may be new.
     """
 
     def __init__(self, path: Path, max_bytes: int, history: History) -> None:
@@ -48,6 +60,10 @@ class AccuracyLog:
         self._max_bytes = max_bytes
         self._history = history
         self._warnings = Warnings(log)
+        self._file: FileIO | None = None
+        with suppress(OSError):  # tried again before the first line
+            if path.exists():
+                self._open()
         self._last: dict[int, int] | None = None
         self._due: dict[int, int] = {}
         self._pause, self._next_try, self._unwritable_until = RETRY_SECONDS, 0.0, 0.0
@@ -141,15 +157,15 @@ class AccuracyLog:
             return
         if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
             self._rotate()
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                content = b"".join(lines)
-                while content:  # a full disk cuts the first write short, and fails the second
-                    content = content[file.write(content) :]
-            except OSError:
-                file.truncate(size)
-                raise
+        file = self._open()
+        size = fstat(file.fileno()).st_size
+        try:
+            content = b"".join(lines)
+            while content:  # a full disk cuts the first write short, and fails the second
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(size)
+            raise
         self._last.update(last)
 
     def _rotate(self) -> None:
@@ -161,10 +177,33 @@ class AccuracyLog:
     def _older(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
+    def _open(self) -> FileIO:
+        """Return the file, open and locked; a new one where it was renamed or deleted."""
+        path = self._path
+        if self._file:
+            if path.exists() and samestat(path.stat(), fstat(self._file.fileno())):
+                return self._file
+            self._file.close()
+            self._file = None
+        file = FileIO(path, "a")
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise SettingsError(
+                f"LOG_FILE={path}: another predictor writes this file; give each one a file or a"
+                " folder of its own"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked: %s; let no other predictor write it", path, error)
+        self._file = file
+        return file
+
     def _read(self) -> dict[int, int]:
         """Return the last n of each partition in the files; drop an incomplete last line."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists():
+            self._open()
             content = self._path.read_bytes()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):

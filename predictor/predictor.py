@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 
@@ -18,6 +18,10 @@ from stream.deadlines import DeadlineExceeded
 from stream.models import ModelError
 from stream.records import Prediction, Record
 from stream.service import Stop
+
+MAX_CELLS = 2**22
+"""Features at which a matrix is full; a unit with more has several. As Python's floats they take
+32 bytes each, until they are in the matrix."""
 
 _SAMPLE = 16
 _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
@@ -123,17 +127,30 @@ def _answer(
 ) -> list[_Answered]:
     """Return what becomes of the records among the events, in time; it may be fewer."""
     end = clock() + seconds
-    decoded = [_decode(event, model) for event in events if not isinstance(event, ConsumedLabel)]
-    valid = [record for record in decoded if isinstance(record, Record)]
-    matrix = np.array([record.features for record in valid], dtype=np.float64)
-    answers = iter(_predict(matrix, model, previous, lambda: clock() >= end) if model else ())
+    records = (event for event in events if not isinstance(event, ConsumedLabel))
     found: list[_Answered] = []
-    for record in decoded:
-        answer = next(answers, None) if isinstance(record, Record) else record
-        if answer is None:
-            break
-        found.append((record, answer))
+    while decoded := list(_decoded(records, model)):
+        matrix = np.array([r.features for r in decoded if isinstance(r, Record)], dtype=np.float64)
+        answers = iter(_predict(matrix, model, previous, lambda: clock() >= end) if model else ())
+        for record in decoded:
+            answer = next(answers, None) if isinstance(record, Record) else record
+            if answer is None:
+                return found
+            if isinstance(record, Record):  # its features have had their use
+                found.append((Record(record.id, [], record.label), answer))
+            else:
+                found.append((record, answer))
+        decoded.clear()  # before the next are decoded
     return found
+
+
+def _decoded(records: Iterator[Consumed], model: Model | None) -> Iterator[Record | str]:
+    """Yield the next records, decoded, until their features are as many as one matrix may have."""
+    cells = 0
+    while cells < MAX_CELLS and (consumed := next(records, None)):
+        record = _decode(consumed, model)
+        cells += len(record.features) if isinstance(record, Record) else 0
+        yield record
 
 
 def _settle(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -39,6 +40,38 @@ _ADD_SECONDS = 5.0
 # is asked again and again.
 
 Fetcher.PartitionRecords._unpack_records = batches.unpack_records
+
+
+# Symptom: a poll is bounded by a number of records alone, and compressed ones may unpack to
+# gigabytes. Here it ends at the record with which those of a partition reach `POLL_BYTES`.
+
+POLL_BYTES = 16 * 2**20
+
+
+def _take(part: Any, most: int | None = None) -> list[Any]:
+    part._maybe_raise_next_inline_exception()
+    found, size = [], 0
+    try:
+        for record in islice(part.record_iterator, most):
+            found.append(record)
+            size += record.serialized_value_size
+            if size >= POLL_BYTES:
+                break
+    except Exception as error:
+        if not found:
+            raise
+        part._next_inline_exception = error  # raised at the next call, as the client does
+    part.is_full = size >= POLL_BYTES
+    return found
+
+
+def _append(fetcher: Any, drained: Any, part: Any, most: int, update_offsets: bool) -> int:
+    taken: int = unpatched_append(fetcher, drained, part, most, update_offsets)
+    return most if getattr(part, "is_full", False) else taken
+
+
+unpatched_take, unpatched_append = Fetcher.PartitionRecords.take, Fetcher._append
+Fetcher.PartitionRecords.take, Fetcher._append = _take, _append
 
 
 # Symptom: the wait for the end of a transaction has no timeout. If the producer is closed meanwhile

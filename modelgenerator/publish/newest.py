@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from kafka import KafkaConsumer
@@ -21,6 +23,10 @@ LOOKED_AT = 200
 """Latest records of each partition whose commonest width is that of the stream."""
 
 
+CELLS = 2**22
+"""Features of all records that are held, at most; each takes 32 bytes."""
+
+
 class Found(NamedTuple):
     """A valid record and its place on the data topic."""
 
@@ -33,13 +39,22 @@ class Found(NamedTuple):
 def newest_records(
     consumer: KafkaConsumer, settings: Settings, count: int, stop: Stop
 ) -> list[Found]:
-    """Return the valid records among the latest `count` of each partition, oldest first."""
-    topic, found = settings.data_topic, []
+    """Return the valid records among the latest `count` of each partition, oldest first.
+
+    Of records with many features, it is only the newest that have `CELLS` together.
+    """
+    topic = settings.data_topic
+    found: list[tuple[int, int, Found]] = []  # a heap by time and order
+    cells, order = 0, itertools.count()
     for read in scan(consumer, topic, consumer.partitions_for_topic(topic) or (), count, stop):
         with suppress(RecordError):  # the predictor rejects it
             record = decode_record(read.value)
-            found.append(Found(read.partition, read.offset, read.timestamp, record))
-    return sorted(found, key=lambda each: each.timestamp)
+            each = Found(read.partition, read.offset, read.timestamp, record)
+            heappush(found, (read.timestamp, next(order), each))
+            cells += len(record.features)
+        while cells > CELLS:
+            cells -= len(heappop(found)[-1].record.features)
+    return [each for *_, each in sorted(found)]
 
 
 class Stream(NamedTuple):

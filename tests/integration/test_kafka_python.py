@@ -23,6 +23,7 @@ import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     InvalidTransactionTimeoutError,
     KafkaError,
@@ -440,3 +441,24 @@ def _joined(reader: KafkaConsumer) -> bool:
     with suppress(NoOffsetForPartitionError):
         reader.poll(timeout_ms=100)
     return bool(reader.assignment())
+
+
+def test_a_poll_ends_when_its_records_have_many_bytes(
+    topics: Topics, place: TopicPartition, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not patched:
+        monkeypatch.setattr(Fetcher.PartitionRecords, "take", kafka_workarounds.unpatched_take)
+        monkeypatch.setattr(Fetcher, "_append", kafka_workarounds.unpatched_append)
+    with clients.closing(clients.producer(topics.settings, compression_type="gzip")) as producer:
+        for _ in range(64):
+            producer.send(place.topic, bytes(2**20), partition=0)
+        producer.flush(30)
+    with clients.closing(clients.consumer(topics.settings)) as reader:
+        reader.assign([place])
+        reader.seek(place, 0)
+        polled: list[int] = []
+        while sum(polled) < 64:
+            polled.append(len(reader.poll(1_000, max_records=5_000).get(place, ())))
+        assert reader.position(place) == 64
+    # 16 MiB are 16 of them.
+    assert (max(polled) <= 16) == patched

@@ -429,6 +429,24 @@ def test_of_two_predictors_with_one_name_one_ends_with_a_line_that_says_why(
     assert three.check(*(log for log in start.logs.values() if log.exists())).n == three.written()
 
 
+def test_of_two_predictors_with_one_log_file_one_ends_with_a_line_that_says_why(
+    three: Topics, start: Services
+) -> None:
+    three.publish(1)
+    first = start("predictor", REPLICA="first")
+    three.write(60)
+    await_answered(three)
+    eventually(three.logged)
+    line = last_error(start("predictor", REPLICA="second"), 2)
+    assert line.startswith(f"LOG_FILE={three.log}: another predictor writes this file")
+    first.kill()
+    start("predictor", REPLICA="second")
+    three.write(60)
+    await_answered(three)
+    eventually(three.logged)
+    three.check(three.log)
+
+
 def test_a_model_with_n_jobs_starts_no_process_that_could_outlive_a_killed_predictor(
     topics: Topics, start: Services
 ) -> None:

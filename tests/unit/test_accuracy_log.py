@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from predictor import accuracy_log
 from predictor.accuracy_log import LONGEST_PAUSE_SECONDS, RETRY_SECONDS, AccuracyLog
 from stream.records import Prediction
+from stream.settings import SettingsError
+from tests.services import ROOT
 
 
 class Clock:
@@ -260,3 +266,70 @@ def test_a_folder_that_is_deleted_is_made_again_and_the_file_filled_in(
     clock.seconds += 2 * RETRY_SECONDS
     log.append([prediction(n) for n in range(46, 56)])
     assert counts(path) == [10, 20, 30, 40, 50]
+
+
+LOCKED = """
+import sys, time
+from pathlib import Path
+from predictor.accuracy_log import AccuracyLog
+from stream.records import Prediction
+log = AccuracyLog(Path(sys.argv[1]), 10_000, None)
+log.append([Prediction(10, 1, 0.5, 1, 10, 9, 3, (0, 10))])
+print("locked", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes the same log file."""
+    arguments = [sys.executable, "-c", LOCKED, str(tmp_path / "predictor.log")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_file_that_another_process_writes_is_a_wrong_setting_until_that_is_killed(
+    tmp_path: Path, other: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(SettingsError, match=r"LOG_FILE=.*predictor\.log: another predictor writes"):
+        make(tmp_path)
+    other.kill()
+    other.wait()
+    make(tmp_path).append([prediction(20)])
+    assert counts(tmp_path / "predictor.log") == [10, 20]
+
+
+def test_a_new_file_is_kept_by_the_first_that_writes_it(tmp_path: Path) -> None:
+    first, second = make(tmp_path), make(tmp_path)
+    first.append([prediction(10)])
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="another predictor writes this file"):
+            second.append([prediction(10)])
+    for n in range(20, 500, 10):
+        first.append([prediction(n)])
+    assert counts(tmp_path / "predictor.log") == list(range(10, 500, 10))
+
+
+def test_a_file_that_was_rotated_stays_locked(tmp_path: Path) -> None:
+    first = make(tmp_path, max_bytes=1)
+    for n in (10, 20, 30):
+        first.append([prediction(n)])
+    assert counts(tmp_path / "predictor.log") == [30]
+    with pytest.raises(SettingsError):
+        make(tmp_path)
+
+
+def test_a_file_system_without_locks_or_a_folder_to_come_keeps_no_line_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(accuracy_log, "flock", refuse)
+    make(tmp_path / "to" / "come").append([prediction(10)])
+    assert counts(tmp_path / "to" / "come" / "predictor.log") == [10]
+    (line,) = caplog.messages
+    assert "predictor.log cannot be locked: [Errno 37] No locks available" in line
