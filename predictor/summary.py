@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import zip_longest
 
 from predictor.model_shelf import ModelShelf
 from predictor.result import Result
+from predictor.tally import Tally, delay_below
 from predictor.units import Units
 from stream.reasons import Reasons
 
@@ -21,8 +24,11 @@ EVERY_SECONDS = 60.0
 class Summary:
     """Logs figures once a second while records are committed; else after 10 s, then each minute.
 
-    A line a minute names the commonest reason of the records that were rejected since the last
-    such line. While records wait for a model, a line says why: after 10 s, then each minute.
+    Once labels have come later, the figures tell how many predictions wait for one, the share of
+    all predictions that has one (coverage), and below how many seconds half of the delays are, and
+    95 %. A line a minute names the commonest reason of the records that were rejected since the
+    last such line, another that of the labels. While records wait for a model, a line says why:
+    after 10 s, then each minute.
 
     Parameters
     ----------
@@ -36,16 +42,22 @@ class Summary:
         self._units = units
         self._shelf = shelf
         self._clock = clock
-        self._records, self._since, self._pause = 0, clock(), FIRST_SECONDS
-        self._rejected, self._next_reasons = Reasons(), clock()
+        self._records, self._labels, self._since, self._pause = 0, 0, clock(), FIRST_SECONDS
+        self._rejected = {"rejected": Reasons(), "labels rejected": Reasons()}
+        self._next_reasons = clock()
         self._next_waiting: float | None = None
 
     def take(self, result: Result) -> None:
         """Take in a committed result."""
-        self._records += len(result)
-        for rejected in result.rejected:
-            partition, offset = rejected.source
-            self._rejected.add(rejected.reason, f"partition {partition} offset {offset}")
+        outcomes = sum(prediction.outcome is not None for prediction, _ in result.predictions)
+        self._labels += outcomes + len(result.rejected_labels)
+        self._records += len(result.predictions) - outcomes + len(result.rejected)
+        for reasons, found in zip(
+            self._rejected.values(), (result.rejected, result.rejected_labels), strict=True
+        ):
+            for rejected in found:
+                partition, offset = rejected.source
+                reasons.add(rejected.reason, f"partition {partition} offset {offset}")
 
     def write(self) -> None:
         """Write the lines that are due."""
@@ -55,14 +67,15 @@ class Summary:
     def _write_figures(self) -> None:
         now = self._clock()
         elapsed = now - self._since
-        if elapsed < (BUSY_SECONDS if self._records else self._pause):
+        busy = bool(self._records or self._labels)
+        if elapsed < (BUSY_SECONDS if busy else self._pause):
             return
         tallies = self._units.tallies.values()
         n, correct = sum(t.n for t in tallies), sum(t.correct for t in tallies)
         lag, exact = self._units.lag()
         model, _ = self._shelf.serve()
         log.info(
-            "n=%d accuracy=%.6f model=%s swaps=%d refused=%d records/s=%.0f rejected=%d lag%s%d",
+            "n=%d accuracy=%.6f model=%s swaps=%d refused=%d records/s=%.0f rejected=%d lag%s%d%s",
             n,
             correct / n if n else float("nan"),
             model.version if model else "none",
@@ -72,12 +85,16 @@ class Summary:
             sum(t.rejected for t in tallies),
             "=" if exact else "<=",
             lag,
+            _late(tallies),
         )
-        self._pause = FIRST_SECONDS if self._records else EVERY_SECONDS
-        self._records, self._since = 0, now
-        if self._rejected.total and now >= self._next_reasons:
-            log.info("rejected since the last such line: %s", self._rejected)
-            self._rejected, self._next_reasons = Reasons(), now + EVERY_SECONDS
+        self._pause = FIRST_SECONDS if busy else EVERY_SECONDS
+        self._records, self._labels, self._since = 0, 0, now
+        if now < self._next_reasons:
+            return
+        for what, reasons in self._rejected.items():
+            if reasons.total:
+                log.info("%s since the last such line: %s", what, reasons)
+                self._rejected[what], self._next_reasons = Reasons(), now + EVERY_SECONDS
 
     def _write_why_records_wait(self) -> None:
         now, waiting, tallies = self._clock(), self._units.waiting, self._units.tallies
@@ -100,3 +117,17 @@ class Summary:
                 waiting,
                 sum(t.rejected for t in tallies.values()),
             )
+
+
+def _late(tallies: Collection[Tally]) -> str:
+    """Say how late the labels come; nothing where they come inside their records."""
+    if not any(tally.late for tally in tallies):
+        return ""
+    covered = sum(t.labelled for t in tallies) / sum(t.predicted for t in tallies)
+    text = f" waiting={sum(t.waiting for t in tallies)} coverage={covered:.3f}"
+    delays = [sum(n) for n in zip_longest(*(t.delays for t in tallies), fillvalue=0)]
+    for percent in (50, 95):
+        below = delay_below(delays, percent / 100)
+        if below is not None:
+            text += f" delay_p{percent}" + (f"<{below:.0f}s" if below < math.inf else ">=48d")
+    return text

@@ -19,11 +19,10 @@ DELAY_BUCKETS = 24
 def delay_bucket(delay: float) -> int:
     """Return the number of the bucket that counts a delay, in seconds.
 
-    The first bucket holds the delays below 1.024 s, negative ones included. Each next bound is
-    twice as large. The last bucket holds those from 2**32 ms (50 days) on.
+    Bucket 0 holds the delays below 1 s, negative ones included; bucket i those below 2**i s that
+    are in none before it; the last bucket those from 2**22 s (48 days) on.
     """
-    milliseconds = max(0, round(1000 * delay))
-    return min(max(0, milliseconds.bit_length() - 10), DELAY_BUCKETS - 1)
+    return min(math.floor(max(0.0, delay)).bit_length(), DELAY_BUCKETS - 1)
 
 
 @dataclass
@@ -104,11 +103,14 @@ class Tally:
         return self.tp + self.tn + (self.carried or (0, 0))[1]
 
     @property
-    def coverage(self) -> float | None:
-        """Share of all predictions that have a real label; ``None`` before the first one."""
-        labelled = self.n + self.seen
-        predicted = labelled - self.late + self.unlabelled
-        return labelled / predicted if predicted else None
+    def labelled(self) -> int:
+        """Predictions that have a real label, inside or later; those of seen records included."""
+        return self.n + self.seen
+
+    @property
+    def predicted(self) -> int:
+        """All predictions; the share of `labelled` among them is the coverage."""
+        return self.labelled - self.late + self.unlabelled
 
     def allows(self, model: int, barred: Collection[int]) -> bool:
         """Tell whether a model version may predict next; 0 stands for no model."""
@@ -150,18 +152,6 @@ class Tally:
         else:
             self.fn, self.tn = self.fn + step, self.tn - step
 
-    def forget(self, offset: int, known_from: int) -> None:
-        """Expire all that waits: nothing below this data offset is known any more.
-
-        Parameters
-        ----------
-        known_from : int
-            The end of the prediction topic.
-        """
-        self.expired += self.waiting
-        self.waiting = 0
-        self.expired_to, self.known_from = offset, known_from
-
     def to_metadata(self) -> str:
         """Write the tally as the metadata of a committed offset."""
         found = {name: value for name, value in asdict(self).items() if value is not None}
@@ -201,7 +191,7 @@ def delay_below(delays: Collection[int], share: float) -> float | None:
     if not (total := sum(delays)):
         return None
     bucket = next(i for i, n in enumerate(accumulate(delays)) if n >= share * total)
-    return 2 ** (bucket + 10) / 1000 if bucket < DELAY_BUCKETS - 1 else math.inf
+    return 2.0**bucket if bucket < DELAY_BUCKETS - 1 else math.inf
 
 
 _COUNTS = {"tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected", "model"}

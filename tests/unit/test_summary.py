@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from predictor.consumed import Consumed
 from predictor.model_shelf import ModelShelf
@@ -11,7 +12,7 @@ from predictor.result import Result
 from predictor.summary import Summary
 from predictor.tally import Tally
 from predictor.waiting import Waiting
-from stream.records import Record, encode_record, reject
+from stream.records import Prediction, Record, encode_record, reject
 from tests.unit.classifiers import model
 
 
@@ -92,6 +93,44 @@ def test_with_nothing_to_commit_they_come_after_ten_seconds_and_then_once_a_minu
     assert log.messages[-1].endswith(
         "model=none swaps=0 refused=0 records/s=0 rejected=2 lag<=1234"
     )
+
+
+def test_once_labels_have_come_later_the_figures_tell_what_waits_and_how_long_labels_take(
+    world: World, summary: Summary, log: pytest.LogCaptureFixture
+) -> None:
+    first, second = Tally(tp=3, unlabelled=2, waiting=2), Tally()
+    world.tallies = {0: first, 1: second}
+    run(world, summary, 10)
+    assert log.messages[-1].endswith(" lag=0")
+    for delay in (0.5, 3.0):
+        first.count_late(1, 1, seen=False, delay=delay)
+    for _ in range(16):
+        second.count(1, None, seen=False)
+    second.count_late(1, 1, seen=False, delay=40 * 24 * 3600)
+    run(world, summary, 60)
+    told = " lag=0 waiting=15 coverage=0.286 delay_p50<4s delay_p95<4194304s"
+    assert log.messages[-1].endswith(told)
+    second.count_late(1, 1, seen=False, delay=50 * 24 * 3600)
+    run(world, summary, 60)
+    assert log.messages[-1].endswith(" delay_p50<4s delay_p95>=48d")
+
+
+def test_labels_are_no_records_and_the_commonest_reason_why_they_are_rejected_is_told_apart(
+    world: World, summary: Summary, log: pytest.LogCaptureFixture
+) -> None:
+    made = Prediction(1, 1, None, 1, 1, 1, 3, (0, 1))
+    outcome = replace(made, outcome="labelled", labelled=(0, 1))
+    orphan = reject((0, 4), b"", "orphan: no such prediction waits for a label")
+    summary.take(Result([(made, None), (outcome, None)], rejected_labels=[orphan]))
+    run(world, summary, 1)
+    assert "records/s=1 " in log.messages[0]
+    assert log.messages[1] == (
+        "labels rejected since the last such line: 1, most often orphan: no such prediction waits"
+        " for a label (1 of them, first at partition 0 offset 4)"
+    )
+    summary.take(Result([(outcome, None)]))
+    run(world, summary, 1)
+    assert "records/s=0 " in log.messages[2]
 
 
 def test_the_commonest_reason_comes_at_most_once_a_minute(
