@@ -11,13 +11,13 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from io import FileIO
 from os import fstat
 from os.path import samestat
 from pathlib import Path
 
+from stream.models import instant
 from stream.records import Prediction
 from stream.service import Warnings
 from stream.settings import SettingsError
@@ -90,7 +90,7 @@ class AccuracyLog:
     def append(self, counted: Iterable[Prediction]) -> None:
         """Write the lines of committed predictions, and those missing before them."""
         lines: dict[int, list[tuple[Prediction, int]]] = {}
-        now = int(1000 * datetime.now(UTC).timestamp())
+        now = int(1000 * time.time())
         for prediction in counted:
             if prediction.n % EVERY == 0:
                 lines.setdefault(prediction.source[0], []).append((prediction, now))
@@ -151,7 +151,7 @@ class AccuracyLog:
         lines: list[bytes] = []
         last: dict[int, int] = {}
         for prediction, milliseconds in found:
-            lines.append(_line(prediction, milliseconds))
+            lines.append(line(prediction, milliseconds))
             last[prediction.source[0]] = prediction.n
         if not lines:
             return
@@ -221,9 +221,9 @@ class AccuracyLog:
         return last
 
 
-def _line(prediction: Prediction, milliseconds: int) -> bytes:
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+def line(prediction: Prediction, milliseconds: int) -> bytes:
+    """Return a line of the log: the running accuracy at a prediction, and when it was made."""
     return (
-        f"{time.replace('+00:00', 'Z')} partition={prediction.source[0]} n={prediction.n}"
+        f"{instant(milliseconds)} partition={prediction.source[0]} n={prediction.n}"
         f" accuracy={prediction.accuracy:.6f} model={prediction.model}\n"
     ).encode()

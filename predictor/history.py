@@ -65,9 +65,7 @@ class History:
                 prediction = decode_prediction(record.value)
             except RecordError:
                 continue  # somebody else's record
-            if prediction.n > upto:
-                return
-            if prediction.n > after and prediction.counts:
+            if prediction.counts and after < prediction.n <= upto:
                 yield prediction, record.timestamp
 
     def _first_above(self, place: TopicPartition, n: int, low: int, high: int) -> int:

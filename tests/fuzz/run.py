@@ -15,7 +15,7 @@ def main() -> None:
     options = parser.parse_args()
     import atheris  # only `make fuzz` installs it
 
-    with atheris.instrument_imports(include=["stream", "predictor"]):
+    with atheris.instrument_imports(include=["stream", "predictor", "modelgenerator"]):
         from tests.fuzz.targets import TARGETS
     atheris.Setup([sys.argv[0], *options.libfuzzer], TARGETS[options.target])
     atheris.Fuzz()
