@@ -76,6 +76,11 @@ class Commit(NamedTuple):
         return cls(found.data, tally, tuple(found.early))
 
 
+def about(group: str, topic: str, partition: int, offset: int) -> str:
+    """Return what the seal of committed metadata is about: it holds at no other place."""
+    return f"{group} {topic} {partition} {offset}"
+
+
 class _Labels(Struct):
     incarnation: str | None = None
     early: list[Count] = []

@@ -16,7 +16,7 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from predictor.committed import Commit
+from predictor.committed import Commit, about
 from predictor.group import Group
 from predictor.outputs import Message, messages
 from predictor.result import Result
@@ -120,10 +120,15 @@ class Committer:
         """Return both offsets of each partition: one that is not committed for days expires."""
         offsets = {}
         for partition, commit in commits.items():
-            data = TopicPartition(self._settings.data_topic, partition)
-            labels = TopicPartition(self._settings.label_topic, partition)
-            offsets[data] = OffsetAndMetadata(commit.offset, commit.tally.to_metadata(), -1)
-            offsets[labels] = OffsetAndMetadata(commit.tally.labels, commit.label_metadata(), -1)
+            for topic, offset, metadata in (
+                (self._settings.data_topic, commit.offset, commit.tally.to_metadata()),
+                (self._settings.label_topic, commit.tally.labels, commit.label_metadata()),
+            ):
+                if self._seal:
+                    subject = about(self._settings.group_id, topic, partition, offset)
+                    metadata = self._seal.sealed(subject, metadata)
+                place = TopicPartition(topic, partition)
+                offsets[place] = OffsetAndMetadata(offset, metadata, -1)
         return offsets
 
     def _initialized(self) -> KafkaProducer:

@@ -10,9 +10,10 @@ from functools import partial
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError
+from kafka.structs import OffsetAndMetadata
 
 from predictor import outputs
-from predictor.committed import Commit
+from predictor.committed import Commit, about
 from predictor.group import Topics
 from predictor.outputs import Output
 from predictor.resume import Position, resume, resume_labels
@@ -21,7 +22,7 @@ from predictor.tally import Tally
 from stream import clients, reading, refusals
 from stream.records import RecordError, decode_prediction, decode_rejected
 from stream.seal import Seal, own_seal
-from stream.service import Stop, Warnings
+from stream.service import Fatal, Stop, Warnings
 
 log = logging.getLogger("predictor")
 
@@ -112,13 +113,17 @@ class Positions:
         labels = place._replace(topic=self._settings.label_topic)
         bounds = reading.bounds(self.reader, place)  # first: fails if no broker answers
         label_bounds = reading.bounds(self.reader, labels)
-        committed = self._committed(group, place, labels)
+        committed, sealed = self._committed(group, place, labels)
         if not committed_only:
             self._check_outputs_decided(place.partition)
         most = LOOK_BACK if isinstance(committed, Commit) else None
         found = self._outputs(place.partition, self._seal, most)
         if not isinstance(committed, Commit) and not found:
-            found = self._outputs(place.partition, None, most)  # older software made no seals
+            found = self._unsealed_outputs(place.partition)
+        elif isinstance(committed, Commit) and not sealed and found:
+            # Older software sealed neither its tallies nor its outputs.
+            committed = "the committed tally has no seal that holds"
+            found = self._outputs(place.partition, self._seal, None)
         position = resume(bounds, committed, found, topics.id)
         position = resume_labels(label_bounds, position, topics.label_id)
         if position.remark:
@@ -127,8 +132,8 @@ class Positions:
 
     def _committed(
         self, group: KafkaConsumer, place: TopicPartition, labels: TopicPartition
-    ) -> Commit | str | None:
-        """Return what the group has committed, or why it cannot be used."""
+    ) -> tuple[Commit | str | None, bool]:
+        """Return what the group has committed, or why it cannot be used; whether its seal holds."""
         try:
             found, of_labels = (
                 group.committed(each, metadata=True, timeout_ms=_COMMITTED_TIMEOUT_MS)
@@ -141,12 +146,40 @@ class Positions:
         except GroupAuthorizationFailedError:  # it does not always name the group
             raise GroupAuthorizationFailedError(self._settings.group_id) from None
         if found is None or not found.metadata:
-            return None
+            return None, False
         try:
             commit = Commit(found.offset, Tally.from_metadata(found.metadata), None)
         except RecordError as error:
-            return f"the committed metadata is not a tally: {error}"
-        return commit.with_labels(of_labels.offset, of_labels.metadata) if of_labels else commit
+            return f"the committed metadata is not a tally: {error}", False
+        sealed = self._seal_holds(place, found)
+        if of_labels and (not sealed or self._seal_holds(labels, of_labels)):
+            commit = commit.with_labels(of_labels.offset, of_labels.metadata)
+        return commit, sealed
+
+    def _seal_holds(self, place: TopicPartition, found: OffsetAndMetadata) -> bool:
+        """Tell whether a predictor committed this; true where there is no secret to tell it by."""
+        subject = about(self._settings.group_id, place.topic, place.partition, found.offset)
+        return not self._seal or self._seal.holds_in(subject, found.metadata)
+
+    def _unsealed_outputs(self, partition: int) -> list[Output]:
+        """Return what is there without a secret; with one, it may be anybody's.
+
+        Raises
+        ------
+        Fatal
+            When only such outputs say where the group was.
+        """
+        found = self._outputs(partition, None, None)
+        if self._seal and found:
+            raise Fatal(
+                f"partition {partition}: group {self._settings.group_id} has committed no tally,"
+                f" and outputs in its name up to offset {max(each.offset for each in found)} have"
+                " no seal that holds. If it wrote them: bring back its PREDICTOR_SECRET, or start"
+                " the older software that wrote them once more, which commits where it goes on. If"
+                " somebody else did: choose another GROUP_ID, or begin anew: python -m"
+                " predictor.reset"
+            )
+        return found
 
     def _check_outputs_decided(self, partition: int) -> None:
         """Raise `_UndecidedError` if a transaction is open on a partition's outputs."""

@@ -1,10 +1,10 @@
 """The secret that predictors share, and what they write under it.
 
-Statuses and outputs decide what services do: which model is barred, where counting goes on. So
-they carry a seal, an HMAC-SHA-256 (RFC 2104) over topic, value and headers. It needs no more than
-one file that is the same for all predictors and the modelgenerator. Signatures would need a key of
-each replica and a list of them; and those who can read the secret could do no more with it than
-what predictors do anyway.
+Statuses, tallies and outputs decide what services do: which model is barred, where counting goes
+on. So they carry a seal, an HMAC-SHA-256 (RFC 2104) over topic, value and headers, or over a tally
+and where it is committed. It needs no more than one file that is the same for all predictors and
+the modelgenerator. Signatures would need a key of each replica and a list of them; and those who
+can read the secret could do no more with it than what predictors do anyway.
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ class Seal:
     def short(self, *context: str) -> ShortSeal:
         """Return what makes the short seals of records that have a context in common."""
         return ShortSeal(self._begun("short seal", *context))
+
+    def sealed(self, about: str, text: str) -> str:
+        """Return a JSON object, as text, with its seal as the last field."""
+        digest = self._digest(about, text.encode(), ()).hex()
+        return f'{text.removesuffix("}")},"{HEADER}":"{digest}"}}'
+
+    def holds_in(self, about: str, text: str) -> bool:
+        """Tell whether a text is what `sealed` returned of the same thing."""
+        unsealed = text.rpartition(f',"{HEADER}":')[0] + "}"
+        return hmac.compare_digest(self.sealed(about, unsealed).encode(), text.encode())
 
     def _digest(self, topic: str, value: bytes, headers: Headers) -> bytes:
         found = self._begun(topic)
@@ -110,10 +120,9 @@ def decode_sealed(decode: Callable[[bytes | None], T], record: Any, seal: Seal |
     RecordError
         When it does not, or `seal` is ``None``, since there is no secret to check it with.
     """
-    found = decode(record.value)
     if seal is None or not seal.holds(record.topic, record.value, record.headers):
         raise RecordError("seal: it was not made with PREDICTOR_SECRET, so it does not count")
-    return found
+    return decode(record.value)
 
 
 def read_seal(path: Path, make: bool = False) -> Seal | None:

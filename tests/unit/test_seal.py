@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_a_seal_holds_for_no_other_topic_value_headers_or_secret() -> None:
     assert not SEAL.holds("topic", b"value", sealed[::-1])
     assert not SEAL.holds("topic", b"value", [("groupa", b""), *sealed[1:]])
     assert not Seal(b"another").holds("topic", b"value", sealed)
+
+
+def test_the_seal_of_a_json_object_is_its_last_field_and_holds_for_nothing_else() -> None:
+    sealed = SEAL.sealed("group data 0 100", '{"n":1}')
+    assert list(json.loads(sealed)) == ["n", HEADER]
+    assert SEAL.holds_in("group data 0 100", sealed)
+    forged = (
+        sealed.replace("1", "2", 1),
+        '{"n":1}',
+        "",
+        "}",
+        sealed + " ",
+        f'{{"m":1,{sealed[1:]}',
+    )
+    assert not any(SEAL.holds_in("group data 0 100", text) for text in forged)
+    assert not SEAL.holds_in("group data 0 101", sealed)
+    assert not Seal(b"another").holds_in("group data 0 100", sealed)
 
 
 @pytest.mark.parametrize("headers", [[], [(HEADER, None)], [(HEADER, b"")], [(HEADER, bytes(32))]])
