@@ -31,7 +31,7 @@ LOOK_SECONDS = 1.0
 """How often the folder of trusted keys is looked at."""
 
 LATEST = 100_000
-"""Latest records of the schema and the status topic that are read at the start."""
+"""Latest records of the status topic that are read at the start."""
 
 _POLL_MS = 100
 
@@ -114,16 +114,16 @@ class ModelFeed:
 
     def _follow(self, consumer: KafkaConsumer, of_models: KafkaConsumer) -> None:
         """Search the newest model, then follow all topics until another search is needed."""
-        readers = {
-            TopicPartition(self._settings.schema_topic, 0): self._read_schema,
-            TopicPartition(self._settings.status_topic, 0): self._read_status,
-        }
-        ends = {}
-        for place, read in readers.items():
-            start, ends[place] = reading.bounds(consumer, place)
-            start = max(start, ends[place] - LATEST)
-            for record in reading.read_range(consumer, place, start, ends[place], self._stop):
-                read(record)
+        schemas = TopicPartition(self._settings.schema_topic, 0)
+        statuses = TopicPartition(self._settings.status_topic, 0)
+        readers = {schemas: self._read_schema, statuses: self._read_status}
+        bounds = {place: reading.bounds(consumer, place) for place in readers}
+        found = reading.newest_schema(consumer, self._settings, self._stop)
+        self._schema = found or self._schema
+        start, end = bounds[statuses]
+        start = max(start, end - LATEST)
+        for record in reading.read_range(consumer, statuses, start, end, self._stop):
+            self._read_status(record)
         self._look_at_keys()
         self._shelf.search_needed = False
         topic = ModelTopic(
@@ -131,8 +131,8 @@ class ModelFeed:
         )
         self._search(topic)
         self._searched = True
-        consumer.assign(list(ends))
-        for place, end in ends.items():
+        consumer.assign(list(bounds))
+        for place, (_, end) in bounds.items():
             consumer.seek(place, end)
         while not self._stop and not self._shelf.search_needed:
             self._look_at_keys()

@@ -129,10 +129,8 @@ def _options(settings: StreamSettings) -> dict[str, dict[str, Any]]:
     output = options(settings.data_partitions, settings.prediction_retention_bytes)
     models = options(1, settings.model_retention_bytes)
     schema = options(1, settings.model_retention_bytes)
-    schema["configs"] = {
-        "cleanup.policy": "compact",
-        "min.insync.replicas": schema["configs"]["min.insync.replicas"],
-    }
+    # Compacted to the newest schema, and bounded whatever keys somebody else gives his records.
+    schema["configs"]["cleanup.policy"] = "compact,delete"
     return {
         settings.data_topic: data,
         settings.schema_topic: schema,

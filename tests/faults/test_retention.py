@@ -90,3 +90,14 @@ def test_records_deleted_by_retention_before_they_were_predicted_are_named_and_c
     assert topics.predictions()[-1]["n"] == topics.answered()
     assert ("no tally is committed" in predictor.log()) == ("group" in state)
     topics.check(topics.log)
+
+
+def test_a_flood_of_the_schema_topic_under_many_keys_is_bounded_like_that_of_any_other(
+    settings_env: dict[str, str],
+) -> None:
+    with Topics(settings_env | {"MODEL_RETENTION_BYTES": "1000000"}) as topics:
+        place = TopicPartition(topics.settings.schema_topic, 0)
+        for n in range(4_000):
+            topics.producer.send(place.topic, PADDING.encode(), key=b"%d" % n, partition=0)
+        topics.producer.flush(30)
+        eventually(lambda: reading.bounds(topics.consumer, place)[0] > 0, 60)
