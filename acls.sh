@@ -26,9 +26,9 @@ predictor=${PREDICTOR:-predictor}
 verifier=${VERIFIER:-} # runs predictor.verify; nobody by default, the predictor may, too
 operator=${OPERATOR:-} # runs predictor.reset; nobody by default
 
-# allow USER OPERATIONS RESOURCE… grants each operation on each resource.
+# allow USER OPERATIONS RESOURCE… grants each operation on each resource; nothing to nobody.
 allow() {
-    [ "$1" ] || return 0
+    [ "$1" ] && [ "$2" ] || return 0
     user=$1 operations=$2
     shift 2
     for operation in $operations; do set -- "$@" --operation "$operation"; done
@@ -36,35 +36,32 @@ allow() {
         "$action" --force --allow-principal "User:$user" "$@"
 }
 
-# A topic's name holds no blank: what this writes may be split at them.
-topics() { printf -- '--topic %s ' "$@"; }
-
-source=$(topics "$data" "$schema" "$label")
-models=$(topics "$model" "$status")
-output=$(topics "$prediction" "$rejected" "$label_rejected")
-
-# Read and Write include Describe.
-# shellcheck disable=SC2086 # split on purpose
-{
-    allow "$datagenerator" "Read Write" $source
-
-    allow "$modelgenerator" Read $source $models
-    allow "$modelgenerator" Write --topic "$model" --transactional-id "$model-publisher"
-
-    allow "$predictor" Read $source $models $output --group "$group"
-    allow "$predictor" Write $output --topic "$status"
-    # One transactional id for each replica.
-    allow "$predictor" Write --resource-pattern-type prefixed --transactional-id "$group-"
-
-    allow "$verifier" Read $source $models $output
-    allow "$verifier" Describe --group "$group"
-
-    allow "$operator" "Describe Delete" $output --group "$group"
-
-    # CREATE=0 if you make the topics beforehand, with as many partitions as DATA_PARTITIONS says.
-    if [ "${CREATE:-1}" = 1 ]; then
-        allow "$datagenerator" "Create Alter" $source
-        allow "$modelgenerator" "Create Alter" $source $models
-        allow "$predictor" "Create Alter" $source $models $output
-    fi
+# topic NAME DATAGENERATOR MODELGENERATOR PREDICTOR VERIFIER OPERATOR [Alter] grants what each does
+# with a topic; to services also to create it and, where it may have several, to add partitions.
+# CREATE=0 if you make the topics beforehand, with as many partitions as DATA_PARTITIONS says.
+topic() {
+    make="Create ${7:-}"
+    [ "${CREATE:-1}" = 1 ] || make=
+    allow "$datagenerator" "${2:+$2 $make}" --topic "$1"
+    allow "$modelgenerator" "${3:+$3 $make}" --topic "$1"
+    allow "$predictor" "${4:+$4 $make}" --topic "$1"
+    allow "$verifier" "$5" --topic "$1"
+    allow "$operator" "$6" --topic "$1"
 }
+
+# Read, Write, Delete and Alter include Describe.
+topic "$data"           "Read Write" Read         Read         Read ""     Alter
+topic "$schema"         "Read Write" Read         Read         ""   ""
+topic "$label"          "Read Write" Read         Read         Read ""     Alter
+topic "$model"          ""           "Read Write" Read         Read ""
+topic "$status"         ""           Read         "Read Write" Read ""
+topic "$prediction"     ""           ""           "Read Write" Read Delete Alter
+topic "$rejected"       ""           ""           "Read Write" Read Delete Alter
+topic "$label_rejected" ""           ""           "Read Write" Read Delete Alter
+
+allow "$modelgenerator" Write --transactional-id "$model-publisher"
+# One transactional id for each replica.
+allow "$predictor" Write --resource-pattern-type prefixed --transactional-id "$group-"
+allow "$predictor" Read --group "$group"
+allow "$verifier" Describe --group "$group"
+allow "$operator" Delete --group "$group"

@@ -151,6 +151,8 @@ def refusal(
     str or None
         Names the variable, the setting of the topic or the brokers, or the missing right.
     """
+    if isinstance(error, TopicError):
+        right = "Write"
     user = f"user {settings.kafka_sasl_plain_username or '(anonymous)'}"
     for found in causes(error):
         if isinstance(found, SaslAuthenticationFailedError):

@@ -210,16 +210,17 @@ class SecuredKafka:
             "KAFKA_SASL_PLAIN_PASSWORD": f"{name}-password",
         }
 
-    def apply(self, env: Mapping[str, str], *arguments: str) -> None:
-        """Do what ``acls.sh`` asks ``kafka-acls`` to, which starts a Java for each of its calls."""
-        asked = subprocess.run(
-            [ROOT / "acls.sh", *arguments],
-            env={"PATH": os.environ["PATH"], **env, "KAFKA_ACLS": "echo"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self.admin.create_acls([acl for line in asked.stdout.splitlines() for acl in _acls(line)])
+
+def granted(env: Mapping[str, str]) -> list[ACL]:
+    """Return what ``acls.sh --add`` asks ``kafka-acls`` for, which starts a Java for each call."""
+    asked = subprocess.run(
+        [ROOT / "acls.sh", "--add"],
+        env={"PATH": os.environ["PATH"], **env, "KAFKA_ACLS": "echo"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [acl for line in asked.stdout.splitlines() for acl in _acls(line)]
 
 
 def _acls(line: str) -> Iterator[ACL]:

@@ -48,9 +48,8 @@ class Topics:
         self.models = ModelTopic(
             settings, consumer, stop, settings.trusted_keys, self.catalogue.add_untrusted
         )
-        topics = [settings.model_topic, settings.status_topic, settings.prediction_topic]
-        with clients.closing(clients.admin(settings)) as admin:
-            self._partitions = partition_counts(admin, topics)
+        self._partitions: dict[str, int] = {}
+        self._look_up(settings.model_topic, settings.status_topic)
         if settings.model_topic not in self._partitions:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {settings.model_topic}")
         self.catalogue.add_models(self.models.read_all(), settings.model_max_bytes)
@@ -61,7 +60,11 @@ class Topics:
                 self.catalogue.hear(record.timestamp)
 
     def listen(self) -> None:
-        """Tell the catalogue when the newest prediction of each partition was made."""
+        """Tell the catalogue when the newest prediction of each partition was made.
+
+        Only this, and to count them, takes the right to read predictions.
+        """
+        self._look_up(self.settings.prediction_topic)
         for number in range(self._partitions.get(self.settings.prediction_topic, 0)):
             place = TopicPartition(self.settings.prediction_topic, number)
             self.catalogue.hear(reading.newest(self.consumer, place, _last_time, self._stop) or 0)
@@ -101,6 +104,10 @@ class Topics:
         """
         schema = newest_schema(self.consumer, self.settings, self._stop)
         return check(self.settings, *self.models.get(version), schema, self._stop)
+
+    def _look_up(self, *topics: str) -> None:
+        with clients.closing(clients.admin(self.settings)) as admin:
+            self._partitions |= partition_counts(admin, list(topics))
 
     def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
         partitions = range(self._partitions.get(topic, 0))
