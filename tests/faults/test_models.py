@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from pathlib import Path
 
+from stream.models import pack
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
-from tests.topics import Topics
-from tests.unit.classifiers import Once
+from tests.soak.memory import resident_mib
+from tests.topics import Topics, await_answered, regression
+from tests.unit.classifiers import Once, envelope, pickled
 
 
 def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predicts_its_unit(
@@ -43,6 +46,51 @@ def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predict
         assert report.models - {2, 4, 6} == {1, 3, 5, 7}
         barred = [s["version"] for s in publisher.statuses() if s["status"] == "barred"]
         assert barred == [2, 4, 6]
+
+
+def test_each_of_a_hundred_swaps_leaves_no_memory_no_file_and_no_thread_behind(
+    topics: Topics, start: Services
+) -> None:
+    predictor = start("predictor")
+
+    def swap(versions: range) -> tuple[float, int, int]:
+        for version in versions:
+            topics.publish(version, regression(1_000_000))
+            topics.write(20)
+            await_line(predictor, f"model {version} (test) serves from the next unit")
+        await_answered(topics)
+        of_process = Path(f"/proc/{predictor.pid}")
+        files, threads = (sum(1 for _ in (of_process / f).iterdir()) for f in ("fd", "task"))
+        return resident_mib(predictor.pid), files, threads
+
+    before, after = swap(range(1, 31)), swap(range(31, 101))
+    # A hundred models of a megabyte would be a hundred.
+    assert after[0] < before[0] + 20
+    assert after[1] <= before[1] + 3, "a connection may be renewed meanwhile"
+    assert after[2] <= before[2] + 3
+    assert predictor.stop() == 0
+
+
+def test_with_an_hour_of_a_version_a_second_on_the_topic_each_service_starts_with_the_newest(
+    topics: Topics, start: Services
+) -> None:
+    pickle, stream = pickled(regression()), topics.stream
+    topics.send(
+        message
+        for version in range(1, 3_601)
+        for message in pack(envelope(version, after=version - 1, stream=stream), pickle, topics.key)
+    )
+    for version in range(1, 3_601, 4):
+        topics.say(version, "serving")
+    predictor = start("predictor")
+    await_line(predictor, "model 3600 (test) serves from the next unit")
+    assert predictor.log().count("serves from the next unit") == 1
+    trainer = start("modelgenerator")
+    topics.write(250)  # enough for one model
+    await_line(trainer, "model=3601 ")
+    await_line(predictor, "model 3601 (")
+    listed = start.python("-m", "modelgenerator.models", "list", "--last", "2")
+    assert [line.split()[0] for line in listed.stdout.splitlines()[1:]] == ["3600", "3601"]
 
 
 def was_said(topics: Topics, version: int, status: str) -> bool:
