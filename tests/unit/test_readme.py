@@ -65,3 +65,14 @@ def test_every_file_that_a_document_links_to_exists() -> None:
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_every_test_that_a_document_names_exists_and_each_line_about_rights_names_one() -> None:
+    for document in (ROOT / "docs").glob("*.md"):
+        text = document.read_text()
+        for file, name in re.findall(r"`(\w+/test_\w+\.py)::(\w+)`", text):
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}::{name}"
+    security = (ROOT / "docs" / "security.md").read_text()
+    rows = security.split("| with Write on |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(rows) >= 20
+    assert [row for row in rows if not re.search(r"\.py::\w+` \|$", row)] == []
