@@ -308,7 +308,9 @@ def progress(consumer: KafkaConsumer) -> dict[TopicPartition, Progress]:
     return {
         place: Progress(state.position.offset, state.readable, state.highwater)
         for place, state in dict(consumer._subscription.assignment).items()
-        if state.position and getattr(state, "readable", None) is not None and state.highwater
+        if state.position
+        and getattr(state, "readable", None) is not None
+        and state.highwater is not None
     }
 
 

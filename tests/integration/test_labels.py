@@ -2,8 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.services import Services, eventually
-from tests.topics import Topics, await_answered
+import orjson
+from kafka import OffsetAndMetadata, TopicPartition
+
+from predictor.tally import Tally
+from tests.services import Services, await_line, eventually
+from tests.topics import Topics, await_answered, await_no_members
 
 
 def made(topics: Topics, partition: int = 0) -> list[dict[str, Any]]:
@@ -79,3 +83,279 @@ def test_a_label_that_comes_later_is_counted_once_with_the_prediction_as_it_was_
     assert all("the record has the label" in r["reason"] for r in rejected)
     eventually(topics.logged)
     assert predictor.stop() == 0
+
+
+def tally(topics: Topics, partition: int = 0) -> Tally:
+    """Return the tally that is committed for a partition."""
+    return Tally.from_metadata(committed(topics, topics.settings.data_topic, partition).metadata)
+
+
+def held(topics: Topics) -> list[int]:
+    """Return the differences of the offsets of labels that wait for their records."""
+    found = committed(topics, topics.settings.label_topic).metadata
+    early: list[int] = orjson.loads(found)["early"]
+    return early
+
+
+def committed(topics: Topics, topic: str, partition: int = 0) -> Any:
+    offsets = topics.admin.list_group_offsets(topics.group)
+    return offsets[topics.group][TopicPartition(topic, partition)]
+
+
+def test_a_label_that_revises_one_moves_correct_and_not_n(topics: Topics, start: Services) -> None:
+    topics.publish(1)
+    topics.write(10, label=False)
+    topics.write(1)
+    start("predictor")
+    await_answered(topics)
+    right = topics.predictions()[0]["prediction"]
+    topics.label(1 - right, 0)
+    topics.label(right, 0)
+    topics.label(right, 0, revises=True)
+    topics.label(1 - topics.predictions()[10]["label"], 10, revises=True)
+    topics.label(1, 3, revises=True)  # the first label of its record
+    topics.producer.flush(30)
+    await_outcomes(topics, 4)
+    first, again, inside, without = topics.outcomes()
+    assert (first["outcome"], first["n"], first["correct"]) == ("labelled", 2, 1)
+    assert (again["outcome"], again["n"], again["correct"]) == ("revised", 2, 2)
+    assert (inside["outcome"], inside["source"], inside["n"]) == ("revised", [0, 10], 2)
+    assert inside["correct"] == 1
+    assert (without["outcome"], without["n"]) == ("labelled", 3)
+    assert [r["source"] for r in await_rejected(topics, 1)] == [[0, 1]]
+    eventually(lambda: tally(topics).revised == 2)
+    assert tally(topics).orphans == 1
+
+
+def test_labels_that_are_nobodys_are_rejected_with_the_reason(
+    three: Topics, start: Services
+) -> None:
+    three.publish(1)
+    three.write(9, label=False)
+    start("predictor", LABEL_EARLY_SECONDS="1")
+    await_answered(three)
+    three.label(1, 999)
+    three.label(1, source=(2, 1))
+    three.label(1, 3, source=(0, 0))
+    three.label(1, source=(0, 77))
+    topic = three.settings.label_topic
+    for value in (b"not JSON", b'{"label": 1}', b'{"id": 1, "label": 2}', None):
+        three.producer.send(topic, value, partition=0)
+    three.label(1, 3, source=(0, 1))
+    three.producer.flush(30)
+    await_outcomes(three, 1)
+    reasons = {r["source"][1]: r["reason"] for r in await_rejected(three, 8)}
+    assert sorted(reasons) == list(range(8))
+    for offset, part in enumerate(
+        ["orphan", "belongs to partition 2", "id: ", "orphan", "not JSON", "id: missing", "label: "]
+    ):
+        assert part in reasons[offset], reasons
+    assert tally(three).orphans == 8
+
+
+def test_where_ids_repeat_a_label_by_id_means_the_newest_that_waits_and_one_by_source_is_exact(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write_values([b'{"id": "a", "features": [1, 2]}'] * 4)
+    start("predictor")
+    await_answered(topics, 4)
+    topics.label(1, source=(0, 1))
+    topics.label(1, "a")
+    topics.label(1, "a")
+    topics.label(1, source=(0, 3))
+    topics.producer.flush(30)
+    await_outcomes(topics, 3)
+    assert [o["source"][1] for o in topics.outcomes()] == [1, 3, 2]
+    assert [r["source"] for r in await_rejected(topics, 1)] == [[0, 3]]
+
+
+def test_a_label_before_its_record_waits_for_it_also_over_a_restart_and_else_is_an_orphan(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(5, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
+    await_answered(topics)
+    topics.label_ids(5, 7, 6)
+    eventually(lambda: held(topics) == [0, 1, 1])
+    topics.write(1, label=False)
+    await_outcomes(topics, 1)
+    predictor.kill()
+    start("predictor", LABEL_EARLY_SECONDS="20")
+    topics.write(1, label=False)
+    await_outcomes(topics, 2)
+    assert [(o["id"], o["labelled"]) for o in topics.outcomes()] == [(5, [0, 0]), (6, [0, 2])]
+    assert_counted_in_order(topics)
+    assert [r["source"] for r in await_rejected(topics, 1)] == [[0, 1]]
+    assert held(topics) == []
+    topics.write(1, label=False)
+    await_answered(topics, 8)
+    topics.check()
+
+
+def test_more_early_labels_than_can_be_held_are_read_later_and_at_the_end_the_oldest_give_way(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.label_ids(*range(300))
+    topics.write(1, label=False)
+    start("predictor", LABEL_EARLY_SECONDS="3600")
+    await_outcomes(topics, 1)
+    rejected = await_rejected(topics, 299 - 256)
+    assert [r["source"][1] for r in rejected] == list(range(1, 300 - 256))
+    eventually(lambda: len(held(topics)) == 256)
+    topics.write(299, label=False)
+    await_outcomes(topics, 257)
+    assert_counted_in_order(topics)
+
+
+def test_beyond_label_wait_predictions_expire_in_order_and_their_labels_are_too_late(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(30, label=False)
+    predictor = start("predictor", LABEL_WAIT="10", LABEL_EARLY_SECONDS="1")
+    await_answered(topics)
+    found = tally(topics)
+    assert (found.waiting, found.expired, found.expired_to) == (10, 20, 20)
+    assert predictor.stop() == 0
+    start("predictor", LABEL_WAIT="1000", LABEL_EARLY_SECONDS="1")
+    topics.label_ids(20, 19)
+    topics.label(1, source=(0, 0))
+    topics.label_ids(29)
+    await_outcomes(topics, 2)
+    assert {r["reason"].split(":")[0] for r in await_rejected(topics, 2)} == {"orphan or too late"}
+    found = tally(topics)
+    assert (found.waiting, found.late, found.expired_to) == (8, 2, 20)
+
+
+def test_time_alone_expires_predictions_and_assumes_the_label_0_where_that_is_set(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    topics.label_ids(7)
+    start("predictor", LABEL_WAIT="seconds:5", LABEL_ASSUME="0", LABEL_EARLY_SECONDS="1")
+    await_outcomes(topics, 20)
+    first, *assumed = topics.outcomes()
+    assert (first["outcome"], first["n"]) == ("labelled", 1)
+    assert {(o["outcome"], o["label"], o["n"]) for o in assumed} == {("assumed", 0, 1)}
+    assert [o["id"] for o in assumed] == [id for id in range(20) if id != 7]
+    topics.label_ids(3)
+    assert "too late" in await_rejected(topics, 1)[0]["reason"]
+    found = tally(topics)
+    assert (found.n, found.assumed, found.expired, found.waiting) == (1, 19, 0, 0)
+    assert_counted_in_order(topics)
+
+
+def test_predictions_that_wait_are_read_back_after_kill_9_and_each_label_is_counted_once(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(5_000, label=False)
+    predictor = start("predictor")
+    await_answered(topics)
+    topics.label_ids(*range(0, 1_000))
+    await_outcomes(topics, 1)
+    predictor.kill()
+    topics.label_ids(*range(900, 2_000))
+    predictor = start("predictor")
+    await_outcomes(topics, 2_000)
+    await_line(predictor, "predictions wait for their labels")
+    assert sorted(o["id"] for o in topics.outcomes()) == list(range(2_000))
+    assert len(await_rejected(topics, 100)) == 100
+    topics.write(200, label=False)
+    topics.label_ids(*range(2_000, 5_200))
+    await_outcomes(topics, 5_200)
+    assert_counted_in_order(topics)
+    eventually(topics.logged)
+    found = tally(topics)
+    assert (found.n, found.late, found.waiting, found.orphans) == (5_200, 5_200, 0, 100)
+
+
+def test_with_the_label_offset_lost_or_both_no_label_is_counted_twice_nor_left_out(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
+    await_answered(topics)
+    topics.label_ids(1, 2, 20)
+    eventually(lambda: held(topics) == [2])
+    assert predictor.stop() == 0
+    await_no_members(topics)
+    place = TopicPartition(topics.settings.label_topic, 0)
+    topics.admin.alter_group_offsets(topics.group, {place: OffsetAndMetadata(0, "", -1)})
+    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
+    topics.label_ids(3)
+    await_outcomes(topics, 3)
+    assert predictor.stop() == 0
+    eventually(lambda: topics.admin.delete_groups([topics.group])[topics.group] == "OK")
+    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
+    topics.write(1, label=False)
+    topics.label_ids(4)
+    await_outcomes(topics, 5)
+    assert [o["id"] for o in topics.outcomes()] == [1, 2, 3, 20, 4]
+    assert "no tally is committed; counts are taken from the last output, n=3" in predictor.log()
+    assert topics.rejected_labels() == []
+    assert_counted_in_order(topics)
+    found = tally(topics)
+    assert (found.n, found.late, found.waiting) == (5, 5, 16)
+
+
+def test_labels_of_a_recreated_label_topic_are_read_from_its_beginning(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
+    await_answered(topics)
+    topics.label_ids(1, 2, 99)
+    await_outcomes(topics, 2)
+    topics.delete(topics.settings.label_topic)
+    await_line(predictor, "the label topic was recreated; labels are read from offset 0")
+    topics.label_ids(2, 3)
+    await_outcomes(topics, 3)
+    assert [o["id"] for o in topics.outcomes()] == [1, 2, 3]
+    assert [r["source"] for r in await_rejected(topics, 1)] == [[0, 0]]
+    assert held(topics) == []
+
+
+def test_a_recreated_data_topic_expires_all_that_waits(topics: Topics, start: Services) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
+    await_answered(topics)
+    topics.delete(topics.settings.data_topic)
+    await_line(predictor, "the data topic was recreated; 20 predictions wait no longer")
+    topics.write(3, label=False)
+    topics.label_ids(5, 20)
+    await_outcomes(topics, 1)
+    assert topics.outcomes()[0]["id"] == 20
+    assert "too late" in await_rejected(topics, 1)[0]["reason"]
+    found = tally(topics)
+    assert (found.expired, found.waiting, found.n) == (20, 2, 1)
+
+
+def test_from_one_replica_to_three_and_back_labels_meet_what_another_replica_predicted(
+    three: Topics, start: Services
+) -> None:
+    three.publish(1)
+    three.write(3_000, label=False)
+    replicas = [start.replica("one")]
+    await_answered(three)
+    replicas += [start.replica("two"), start.replica("three")]
+    three.label_ids(*range(0, 1_000))
+    for replica in replicas:
+        await_line(replica, "predictions wait for their labels")
+    three.write(300, label=False)
+    three.label_ids(*range(900, 2_000))
+    await_outcomes(three, 2_000)
+    for replica in replicas[1:]:
+        assert replica.stop() == 0
+    three.label_ids(*range(2_000, 3_300))
+    await_outcomes(three, 3_300)
+    assert_counted_in_order(three)
+    assert sorted(o["id"] for p in range(3) for o in three.outcomes(p)) == list(range(3_300))
+    eventually(lambda: sum(len(three.rejected_labels(p)) for p in range(3)) == 100)
