@@ -52,7 +52,7 @@ def _one_to_limit(what: str) -> Meta:
 # Structs, not dataclasses, where there is one for each record: they are made much faster.
 
 
-class Record(Struct, frozen=True, omit_defaults=True):
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
     """A record of the data topic.
 
     Attributes
@@ -70,7 +70,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     label: OptionalLabel = None
 
 
-class Label(Struct, frozen=True, omit_defaults=True):
+class Label(Struct, frozen=True, omit_defaults=True, gc=False):
     """A record of the label topic: the label of a record that was sent without one.
 
     Attributes
@@ -92,7 +92,7 @@ class Label(Struct, frozen=True, omit_defaults=True):
     revises: bool = False
 
 
-class Prediction(Struct, frozen=True):
+class Prediction(Struct, frozen=True, gc=False):
     """A record of the prediction topic: one prediction and the running counts after it.
 
     With an `outcome`, it is a prediction that was made before and that now meets its label.
@@ -151,7 +151,7 @@ class Prediction(Struct, frozen=True):
         return self.label is not None and not self.seen and self.outcome in (None, "labelled")
 
 
-class Rejected(Struct, frozen=True, omit_defaults=True):
+class Rejected(Struct, frozen=True, omit_defaults=True, gc=False):
     """A record of a topic of rejected records: where it stood, why it was rejected, how it began.
 
     Attributes
