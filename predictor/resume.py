@@ -165,6 +165,12 @@ def _on_the_topic(
     elif offset < beginning:
         why = f"offset {offset} is out of range: the topic begins at {beginning}"
         offset, never_seen = beginning, beginning - offset
+    elif incarnation and tally.incarnation is None and offset > beginning:
+        why = (
+            "the tally of older software does not tell which data topic it counted: if that was"
+            f" recreated since, up to {offset - beginning} of its records are skipped; python -m"
+            " predictor.reset counts from its beginning"
+        )
     if reused or tally.known_from is None:  # nothing is known; a tally of the version before is so
         if tally.waiting:
             why += f"; {tally.waiting} predictions wait no longer for their labels"

@@ -15,7 +15,7 @@ from tests.checker import check_snapshot, take_snapshot
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
-from tests.topics import Topics, await_no_members
+from tests.topics import Topics, await_answered, await_no_members
 from tests.unit.classifiers import Once
 
 
@@ -46,6 +46,27 @@ def test_a_recreated_data_topic_is_read_from_its_beginning_and_counts_go_on(
         assert sum(again.predictions(p)[-1]["n"] for p in range(3)) == before + again.written()
     assert "Traceback" not in predictor.log()
     again.check(again.log, recreated=True)
+
+
+def test_where_nobody_can_tell_whether_the_data_topic_was_recreated_a_line_says_so(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(400)
+    place = TopicPartition(topics.settings.data_topic, 0)
+    of_older_software = (
+        '{"tp":150,"fp":0,"tn":150,"fn":0,"seen":0,"unlabelled":0,"rejected":0,"model":1}'
+    )
+    with clients.closing(clients.consumer(topics.settings, group_id=topics.group)) as group:
+        group.assign([place])
+        group.commit({place: OffsetAndMetadata(300, of_older_software, -1)})
+    predictor = start("predictor")
+    await_answered(topics, 100)
+    line = "partition 0: the tally of older software does not tell which data topic it counted: if"
+    assert (
+        f"{line} that was recreated since, up to 300 of its records are skipped" in predictor.log()
+    )
+    assert topics.predictions()[0]["n"] == 301
 
 
 @pytest.mark.parametrize("operator", ["deletes the group", "resets its offsets"])

@@ -85,6 +85,17 @@ def test_without_an_id_only_an_end_before_what_was_predicted_tells_a_recreated_t
     assert from_commit((0, 50), 100, tally, now).offset == 0
 
 
+@pytest.mark.parametrize(("bounds", "skipped"), [((0, 500), 100), ((30, 500), 70)])
+def test_a_tally_that_names_no_topic_is_remarked_with_how_many_records_may_be_skipped(
+    bounds: tuple[int, int], skipped: int
+) -> None:
+    position = from_commit(bounds, 100, Tally(known_from=50), "this")
+    assert position.offset == 100
+    assert f"if that was recreated since, up to {skipped} of its records are" in position.remark
+    assert from_commit((100, 500), 100, Tally(known_from=50), "this").remark == ""
+    assert from_commit(bounds, 100, Tally(known_from=50), None).remark == ""
+
+
 def test_where_nothing_was_ever_committed_or_answered_it_begins_with_the_first_record() -> None:
     assert resume((20, 500), None, [], "this") == Position(20, Tally(incarnation="this"))
 
