@@ -50,6 +50,8 @@ def command(settings: type[S], work: Callable[[S], int]) -> int:
         return work(found)
     except (Fatal, KafkaError, OSError) as error:
         line = str(error) or repr(error)
+        if isinstance(error, OSError) and error.filename:
+            line = f"{error.filename}: {error.strerror}"
         if isinstance(error, KafkaError):
             line = refusal(error, found) or trouble(error, found)
         print(one_line(line), file=sys.stderr)

@@ -328,12 +328,15 @@ def read(settings: type[S]) -> S:
     Raises
     ------
     SettingsError
-        One line for the first wrong variable; passwords are never shown.
+        One line for all wrong variables; passwords are never shown.
     """
     try:
         return settings()
     except ValidationError as error:
-        raise SettingsError(_line(settings, error.errors(include_url=False)[0])) from None
+        # A setting of several kinds has an error for each: the first says what is allowed.
+        wrong = {each["loc"][:1]: each for each in reversed(error.errors(include_url=False))}
+        lines = (_line(settings, each) for each in reversed(wrong.values()))
+        raise SettingsError("; ".join(lines)) from None
 
 
 def _line(settings: type[BaseSettings], error: Mapping[str, Any]) -> str:

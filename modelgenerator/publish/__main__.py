@@ -13,6 +13,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argument_parser("python -m modelgenerator.publish", __doc__, Settings)
     add = parser.add_argument
     add("model", type=Path, help="fitted classifier or pipeline, written by joblib or pickle")
-    add("--threshold", type=float, help="label 1 from this probability on, 0 to 1")
+    add("--threshold", type=_threshold, help="label 1 from this probability on, 0 to 1")
     add("--recipe", default="by_hand", metavar="NAME", help="what the model is called")
     add("--reason", default="by hand", metavar="TEXT", help="why it is published")
     add(
@@ -77,6 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_wait_options(parser)
     options = parser.parse_args(arguments)
     return command(Settings, partial(_run, options))
+
+
+def _threshold(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) <= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
 
 
 def _trained_to(text: str) -> dict[str, int]:

@@ -329,11 +329,6 @@ REFUSED: dict[str, tuple[Any, list[str], str]] = {
     "labels": (fitted(LogisticRegression(), 2, ("no", "yes")), [], "classes are ['no', 'yes']"),
     "three columns": (fitted(LogisticRegression(), 3), [], "the stream has 2, the model 3"),
     "no probabilities": (fitted(LinearSVC()), ["--threshold", "0.3"], "gives no probabilities"),
-    "percent": (
-        fitted(LogisticRegression()),
-        ["--threshold", "30"],
-        "expected 0 to 1 or null, got 30",
-    ),
     "unknown category": (
         make_pipeline(OneHotEncoder(), LogisticRegression()).fit([[5, 6], [7, 8]], [0, 1]),
         [],

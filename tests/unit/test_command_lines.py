@@ -14,6 +14,7 @@ import pytest
 
 from modelgenerator.labelled.__main__ import main as labelled
 from modelgenerator.publish.__main__ import main as publish
+from stream.command import command
 from stream.settings import StreamSettings, described
 from tests.services import ROOT
 
@@ -131,3 +132,22 @@ def test_a_number_of_records_is_a_whole_one_from_1_on(
             main(arguments)
         assert ended.value.code == 2
         assert f"expected a whole number from 1 on, got '{number}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("percent", ["30", "-0.1", "nan", "1e999", "half"])
+def test_a_threshold_that_is_no_probability_is_a_wrong_option(
+    capsys: pytest.CaptureFixture[str], percent: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        publish(["model.joblib", f"--threshold={percent}"])
+    assert f"--threshold: expected a number from 0 to 1, got '{percent}'" in capsys.readouterr().err
+
+
+def test_a_command_whose_file_is_missing_names_it_in_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(settings: StreamSettings) -> int:
+        return len(Path("missing.joblib").read_bytes())
+
+    assert command(StreamSettings, work) == 1
+    assert capsys.readouterr().err == "missing.joblib: No such file or directory\n"

@@ -147,6 +147,21 @@ def test_two_settings_that_name_one_topic_are_refused(
     assert line().startswith(f"{both} both name the topic a")
 
 
+def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DATA_PARTITIONS": "none",
+        "KAFKA_SASL_MECHANISM": "magic",
+        "LOG_LEVEL": "loud",
+    }.items():
+        monkeypatch.setenv(name, value)
+    partitions, *others = line().split("; ")
+    assert partitions == "DATA_PARTITIONS=none: allowed is a whole number, 1 or more, at most 10000"
+    assert [other.partition(":")[0] for other in others] == [
+        "LOG_LEVEL=loud",
+        "KAFKA_SASL_MECHANISM=magic",
+    ]
+
+
 def test_a_switch_says_what_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPEAT", "often")
     assert line(DatageneratorSettings) == (
