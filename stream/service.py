@@ -244,6 +244,7 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level="INFO")
+    logging.raiseExceptions = False  # a line that a full disk refuses is lost, without a traceback
     stop, status = Stop(), 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.request())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from local.process import Process
 from tests.faults.load import RESUMED_SECONDS, Load
-from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
+from tests.services import PATIENCE_SECONDS, ROOT, SERVICES, Services, await_line, eventually
 
 WARNING = "predictions go on, the log catches up later"
 
@@ -69,3 +70,28 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     log.parent.parent.unlink()  # nothing more is predicted from here on
     eventually(lambda: load.topics.logged(log), RESUMED_SECONDS)
     load.check(log)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_where_its_output_goes_to_a_full_disk_a_service_runs_and_stops_without_a_word(
+    service: str, tmp_path: Path
+) -> None:
+    files = {"SIGNING_KEY": "key.pem", "TRUSTED_KEYS": "trusted", "PREDICTOR_SECRET": "secret"}
+    env = {name: str(tmp_path / file) for name, file in files.items()}
+    health = tmp_path / "health"
+    env |= {"HEALTH_FILE": str(health), "KAFKA_BOOTSTRAP_SERVERS": "localhost:1"}
+    with (
+        Path("/dev/full").open("w") as output,
+        subprocess.Popen(
+            [sys.executable, "-m", f"{service}.app"],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | env,
+            cwd=ROOT,
+        ) as process,
+    ):
+        eventually(health.exists, PATIENCE_SECONDS)
+        process.terminate()
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, said) == (0, "")
