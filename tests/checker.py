@@ -1,4 +1,4 @@
-"""A second check of the invariants I1 to I7, written from the contract alone.
+"""A second check of the invariants I1 to I9, written from the contract alone.
 
 It shares no code with what it checks, and is as plain as possible: it needs a system at rest, reads
 whole topics into memory, and has one function for each invariant.
@@ -13,12 +13,10 @@ import itertools
 import json
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -26,66 +24,11 @@ import sklearn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from kafka import KafkaConsumer, TopicPartition
 
-READ_SECONDS = 150
-"""Longer than the transaction of a killed producer stays open."""
+from tests.late_checker import Meeting, check_labels, check_late_tally, meet
+from tests.snapshot import Published, Report, Row, Snapshot, take_snapshot
 
 T = TypeVar("T")
-
-
-class Row(NamedTuple):
-    """A record of a topic."""
-
-    offset: int
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
-
-
-@dataclass
-class Snapshot:
-    """Everything on the topics: rows by partition, and what the group committed."""
-
-    data: dict[int, list[Row]]
-    predictions: dict[int, list[Row]]
-    rejected: dict[int, list[Row]]
-    models: list[Row]
-    status: list[Row]
-    committed: dict[int, tuple[int, str] | None]
-    data_start: dict[int, int] = field(default_factory=dict)
-    predictions_start: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass
-class Report:
-    """What was checked; every invariant holds."""
-
-    predictions: int = 0
-    rejected: int = 0
-    n: int = 0
-    correct: int = 0
-    seen: int = 0
-    unlabelled: int = 0
-    log_lines: int = 0
-    recomputed: int = 0
-    models: set[int] = field(default_factory=set)
-    swaps: int = 0
-    not_checked: set[str] = field(default_factory=set)
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.n if self.n else math.nan
-
-
-class Published(NamedTuple):
-    """A prediction and its offset."""
-
-    offset: int
-    fields: dict[str, Any]
-
-    @property
-    def counted(self) -> bool:
-        return self.fields["label"] is not None and not self.fields.get("seen", False)
 
 
 def check(env: dict[str, str], logs: Sequence[Path] = (), recreated: bool = False) -> Report:
@@ -110,65 +53,6 @@ def check(env: dict[str, str], logs: Sequence[Path] = (), recreated: bool = Fals
     return check_snapshot(take_snapshot(env), trusted, logs, recreated)
 
 
-def take_snapshot(env: dict[str, str]) -> Snapshot:
-    """Read every topic to its end."""
-    data, models = env["DATA_TOPIC"], env["MODEL_TOPIC"]
-    options = {
-        "bootstrap_servers": env["KAFKA_BOOTSTRAP_SERVERS"].split(","),
-        "isolation_level": "read_committed",
-        "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
-    }
-    reader, group = KafkaConsumer(**options), KafkaConsumer(**options, group_id=env["GROUP_ID"])
-    raw = KafkaConsumer(**options | {"isolation_level": "read_uncommitted"})
-    try:
-        committed = {}
-        for partition in sorted(reader.partitions_for_topic(data) or ()):
-            found = group.committed(
-                TopicPartition(data, partition), metadata=True, timeout_ms=1_000 * READ_SECONDS
-            )
-            committed[partition] = (found.offset, found.metadata) if found else None
-        rows, starts = {}, {}
-        for topic in (
-            data,
-            env["PREDICTION_TOPIC"],
-            f"{data}.rejected",
-            models,
-            f"{models}.status",
-        ):
-            partitions = [
-                TopicPartition(topic, p) for p in reader.partitions_for_topic(topic) or ()
-            ]
-            assert partitions, f"no topic {topic}"
-            starts[topic] = {tp.partition: o for tp, o in raw.beginning_offsets(partitions).items()}
-            rows[topic] = _read_all(reader, raw.end_offsets(partitions))
-    finally:
-        for client in (reader, group, raw):
-            client.close(autocommit=False)
-    return Snapshot(
-        data=rows[data],
-        predictions=rows[env["PREDICTION_TOPIC"]],
-        rejected=rows[f"{data}.rejected"],
-        models=rows[models][0],
-        status=rows[f"{models}.status"][0],
-        committed=committed,
-        data_start=starts[data],
-        predictions_start=starts[env["PREDICTION_TOPIC"]],
-    )
-
-
-def _read_all(reader: KafkaConsumer, ends: dict[TopicPartition, int]) -> dict[int, list[Row]]:
-    rows: dict[int, list[Row]] = {place.partition: [] for place in ends}
-    reader.assign(list(ends))
-    reader.seek_to_beginning(*ends)
-    give_up = time.monotonic() + READ_SECONDS
-    while any(reader.position(place) < end for place, end in ends.items()):
-        assert time.monotonic() < give_up, f"{ends} not read within {READ_SECONDS} s"
-        for place, records in reader.poll(timeout_ms=200).items():
-            rows[place.partition] += [Row(r.offset, r.value, r.headers) for r in records]
-    return rows
-
-
 def check_snapshot(
     snapshot: Snapshot,
     trusted: Path | None,
@@ -185,32 +69,39 @@ def check_snapshot(
     }
     published: dict[int, dict[int, Published]] = {}
     for partition, data in snapshot.data.items():
-        predictions = [
+        outputs = [
             Published(row.offset, json.loads(row.value or b"null"))
             for row in snapshot.predictions.get(partition, [])
         ]
+        predictions = [output for output in outputs if output.outcome is None]
         rejected = snapshot.rejected.get(partition, [])
         current_rejected = _last_stretch(rejected, _source_of) if recreated else rejected
-        start = snapshot.predictions_start.get(partition, 0)
-        _check_counts(partition, predictions, whole=start == 0)
+        start = snapshot.start("predictions", partition)
+        check_labels(partition, snapshot, outputs, report)
+        meetings = meet(partition, outputs, whole=start == 0)
+        _check_counts(partition, outputs, whole=start == 0)
         _check_versions(partition, predictions, barred, report)
-        current = _last_stretch(predictions, _source) if recreated else predictions
-        oldest = snapshot.data_start.get(partition, 0)
+        current = _last_stretch(predictions, lambda p: p.source) if recreated else predictions
+        oldest = snapshot.start("data", partition)
         if start and current:
-            oldest = max(oldest, current[0].fields["source"][1])
-        _check_committed(partition, snapshot.committed[partition], predictions, rejected)
+            oldest = max(oldest, current[0].source)
+        _check_committed(
+            partition, snapshot.committed[partition], outputs, predictions, meetings, rejected
+        )
+        check_late_tally(partition, snapshot, outputs, meetings, current)
         _check_once(
             partition, data, current, current_rejected, snapshot.committed[partition], oldest
         )
         _check_models(partition, data, current, models, report)
-        published[partition] = {p.fields["n"]: p for p in predictions if p.counted}
+        published[partition] = {p.fields["n"]: p for p in outputs if p.counted}
+        report.outcomes.update(p.outcome for p in outputs if p.outcome)
         report.predictions += len(predictions)
         report.rejected += len(rejected)
         report.seen += sum(p.fields.get("seen", False) for p in predictions)
         report.unlabelled += sum(p.fields["label"] is None for p in predictions)
-        if predictions:
-            report.n += predictions[-1].fields["n"]
-            report.correct += predictions[-1].fields["correct"]
+        if outputs:
+            report.n += outputs[-1].fields["n"]
+            report.correct += outputs[-1].fields["correct"]
     for log in logs:
         report.log_lines += _check_log(log, published)
     return report
@@ -255,15 +146,23 @@ def _check_once(
     assert not left, f"I1 data partition {partition} offset {min(left)}: an output, but no record"
 
 
-def _check_counts(partition: int, predictions: list[Published], whole: bool) -> None:
+def _check_counts(partition: int, outputs: list[Published], whole: bool) -> None:
     """I2."""
     n = correct = 0
-    for position, prediction in enumerate(predictions):
+    labels: dict[int, Any] = {}
+    for position, prediction in enumerate(outputs):
         found = prediction.fields
         where = f"I2 prediction partition {partition} offset {prediction.offset}"
         if prediction.counted:
             n += 1
             correct += found["prediction"] == found["label"]
+        elif prediction.outcome == "revised" and not found.get("seen", False):
+            right = found["prediction"] == found["label"]
+            if prediction.source in labels:
+                correct += right - (found["prediction"] == labels[prediction.source])
+            elif not whole and abs(found["correct"] - correct) <= 1:
+                correct = found["correct"]
+        labels[prediction.source] = found["label"]
         if position == 0 and not whole:
             n, correct = found["n"], found["correct"]
         assert found["n"] == n, f"{where}: n={found['n']}, expected {n}"
@@ -279,7 +178,9 @@ def _check_counts(partition: int, predictions: list[Published], whole: bool) -> 
 def _check_committed(
     partition: int,
     committed: tuple[int, str] | None,
+    outputs: list[Published],
     predictions: list[Published],
+    meetings: list[Meeting],
     rejected: list[Row],
 ) -> None:
     """I3."""
@@ -295,21 +196,25 @@ def _check_committed(
     carried_n, carried_correct = tally.get("carried", (0, 0))
     n = carried_n + sum(tally[name] for name in ("tp", "fp", "tn", "fn"))
     correct = carried_correct + tally["tp"] + tally["tn"]
+    if outputs:
+        last = outputs[-1].fields
+        assert (n, correct) == (last["n"], last["correct"]), f"{where}: {metadata}, last is {last}"
     if predictions:
         last = predictions[-1].fields
-        assert (n, correct) == (last["n"], last["correct"]), f"{where}: {metadata}, last is {last}"
         assert tally["model"] == last["model"], f"{where}: {metadata}, last is {last}"
-    if "carried" in tally or (predictions and predictions[0].fields["n"] > 1):
+    if "carried" in tally or (outputs and outputs[0].fields["n"] > 1):
         return
+    labelled = [m for m in meetings if m.label is not None and not m.assumed]
+    seen = [m.prediction.fields.get("seen", False) for m in labelled]
     cells = Counter(
-        ("tp" if p.fields["label"] else "fp")
-        if p.fields["prediction"]
-        else ("fn" if p.fields["label"] else "tn")
-        for p in predictions
-        if p.counted
+        ("tp" if m.label else "fp")
+        if m.prediction.fields["prediction"]
+        else ("fn" if m.label else "tn")
+        for m, unfair in zip(labelled, seen, strict=True)
+        if not unfair
     )
     cells["unlabelled"] = sum(p.fields["label"] is None for p in predictions)
-    cells["seen"] = len(predictions) - cells.total()
+    cells["seen"] = sum(seen)
     cells["rejected"] = len(rejected)
     for name in ("tp", "fp", "tn", "fn", "seen", "unlabelled", "rejected"):
         assert tally[name] == cells[name], f"{where}: {name}={tally[name]}, not {cells[name]}"
@@ -370,6 +275,7 @@ def _check_models(
 ) -> None:
     """I6, I7, and that a prediction carries the id and the label of its record."""
     records = {row.offset: row.value for row in data}
+    times = {row.offset: row.time_ms for row in data}
     by_version: dict[int, list[tuple[Published, dict[str, Any]]]] = {}
     for prediction in predictions:
         found = prediction.fields
@@ -388,6 +294,8 @@ def _check_models(
             where = f"prediction partition {partition} offset {prediction.offset}: {found}"
             assert found["id"] == record["id"], f"I1 {where}, the record is {record}"
             assert found["label"] == record.get("label"), f"I2 {where}, the record is {record}"
+            if "time" in found:
+                assert found["time"] == times[offset], f"I9 {where}, not {times[offset]}"
             by_version.setdefault(version, []).append((prediction, record))
     for version, pairs in by_version.items():
         classifier = models.classifier(version)
@@ -432,10 +340,6 @@ def _check_same(
         bound = 0.5 if threshold is None else threshold
         if probability is None or abs(probability - bound) >= 1e-9:
             assert found["prediction"] == label, where
-
-
-def _source(prediction: Published) -> int:
-    return int(prediction.fields["source"][1])
 
 
 def _source_of(rejected: Row) -> int:

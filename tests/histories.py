@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,15 @@ def classifier(version: int) -> Any:
 
 @dataclass
 class Made:
-    """A history; `log` is what a correct predictor would have written."""
+    """A history; `log` is what a correct predictor would have written.
+
+    Attributes
+    ----------
+    times, label_times : dict of int to int
+        Timestamps in ms of records and labels, where they have one.
+    held : tuple of int
+        Labels below the committed offset of their topic that wait for their records.
+    """
 
     data: dict[int, bytes | None] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +61,12 @@ class Made:
     committed: int = RECORDS
     tally: dict[str, Any] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    times: dict[int, int] = field(default_factory=dict)
+    labels: dict[int, bytes | None] = field(default_factory=dict)
+    label_times: dict[int, int] = field(default_factory=dict)
+    rejected_labels: list[dict[str, Any]] = field(default_factory=list)
+    labels_committed: int | None = None
+    held: tuple[int, ...] = ()
 
     def at(self, source: int) -> dict[str, Any]:
         """Return the prediction of a record."""
@@ -65,6 +80,14 @@ class Made:
     def metadata(self) -> str:
         """What the commit carries."""
         return json.dumps(self.tally) if self.tally else ""
+
+    @property
+    def labels_commit(self) -> tuple[int, str] | None:
+        """What is committed for the label topic."""
+        if self.labels_committed is None:
+            return None
+        deltas = [each - before for before, each in pairwise((0, *self.held))]
+        return self.labels_committed, json.dumps({"early": deltas})
 
     def write_log(self, path: Path) -> Path:
         """Write the log."""
@@ -116,8 +139,7 @@ def correct_history() -> Made:
         if n % 10 == 0 and label is not None and not seen:
             line = f"partition=0 n={n} accuracy={correct / n:.6f} model={version}"
             made.log.append(f"2026-11-23T20:00:01.123Z {line}")
-    for version in (1, 2, 3):
-        made.models[version] = _envelope(version)
+    made.models = envelopes()
     made.statuses = [
         {"version": 3, "status": "barred", "since": {}, "reason": "raised", "replica": "a"}
     ]
@@ -145,6 +167,11 @@ def model_record(
     }
     value = json.dumps(fields).encode()
     return value, [("signature", key.sign(value))]
+
+
+def envelopes() -> dict[int, dict[str, Any]]:
+    """Return what the models are."""
+    return {version: _envelope(version) for version in (1, 2, 3)}
 
 
 def _envelope(version: int) -> dict[str, Any]:

@@ -36,8 +36,9 @@ from stream.seal import read_seal
 from stream.service import Stop
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
-from tests.checker import Report, check
+from tests.checker import check
 from tests.services import eventually
+from tests.snapshot import Report
 from tests.unit.classifiers import envelope, pickled
 
 Records = list[dict[str, Any]]

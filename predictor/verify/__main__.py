@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,20 +69,22 @@ def _check(topics: Topics, logs: Sequence[LogFile], findings: Findings) -> None:
     for log in logs:
         log.check_lines(len(topics.commits))
     for number in range(len(topics.commits)):
-        findings.pending += topics.pending(number)
-        findings.open += topics.open_transactions(number)
+        pending, pending_labels = (topics.pending(topic, number) for topic in topics.inputs)
+        findings.pending += pending
+        findings.pending_labels += pending_labels
+        for topic in topics.inputs:
+            findings.open += topics.open_transactions(topic, number)
         partition = topics.partition(number)
         if partition is None:
             continue
         lines = [log.lines(number) for log in logs]
-        beyond = check_partition(partition, topics.models, findings, lines)
-        if beyond is None:
-            continue
-        # Beside a running predictor, outputs go on to be written, and are committed by now.
-        commit = topics.commit(number)
-        if commit is None or commit.offset <= beyond:
-            expected = f"no output beyond the committed offset {partition.committed}"
-            raise Violation("I3", partition.data.topic, number, beyond, expected, "one")
+        for output in check_partition(partition, topics.models, findings, lines):
+            # Beside a running predictor, outputs go on to be written, and are committed by now.
+            commit = topics.commit(number)
+            if commit is None or not replace(partition, committed=commit).is_committed(output):
+                expected = f"no output beyond the committed offset {partition.committed.offset}"
+                found = f"one at offset {output.offset} of {output.topic}"
+                raise Violation("I3", partition.data.topic, number, output.last, expected, found)
 
 
 if __name__ == "__main__":

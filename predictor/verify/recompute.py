@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from predictor.verify.partition import Output
+from predictor.verify.partition import Output, Row
 from predictor.verify.report import Findings
 from stream.classifier import Model
 from stream.models import Envelope, ModelError
@@ -51,8 +51,9 @@ class Recompute:
             raise output.violation("I7", f"{expected} to {to}", words[prediction.seen])
         self._findings.checked["I7"] += 1
 
-    def add(self, output: Output, prediction: Prediction, value: bytes | None) -> None:
+    def add(self, output: Output, prediction: Prediction, row: Row) -> None:
         """Compare a prediction with its record, and let it wait for being predicted again."""
+        _, value, time_ms = row
         try:
             record = decode_record(value)
         except RecordError as error:
@@ -62,6 +63,8 @@ class Recompute:
             raise output.violation("I1", expected[:100], found[:100])
         if record.label != prediction.label:
             raise output.violation("I2", f"label {record.label}", f"{prediction.label}")
+        if prediction.time not in (None, time_ms):  # older software wrote none
+            raise output.violation("I9", f"time {time_ms}", f"{prediction.time}")
         envelope = self._models.envelope(prediction.model)
         if isinstance(envelope, str):
             return

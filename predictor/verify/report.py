@@ -16,6 +16,8 @@ INVARIANTS = {
     "I5": "predictions whose model version did not go back, except from a barred one",
     "I6": "predictions recomputed with the same result",
     "I7": "predictions counted unless their model was trained on the record",
+    "I8": "labels that came later met by an outcome, rejected or waiting, exactly once",
+    "I9": "outcomes equal to the prediction before them, with the right label and delay",
 }
 """What each count of `Findings.checked` counts."""
 
@@ -27,7 +29,7 @@ class Violation(Exception):
     Attributes
     ----------
     invariant : str
-        ``I1`` to ``I7``.
+        ``I1`` to ``I9``.
     topic : str
         The topic, or the log file.
     partition, offset : int
@@ -63,8 +65,12 @@ class Findings:
         Reason to the number of records that could not be checked because of it.
     predictions, rejected, pending : int
         Records predicted, rejected, and not yet predicted although they are committed.
+    outcomes : Counter
+        Kind of outcome to the number of them.
+    rejected_labels, held, pending_labels : int
+        Labels rejected, waiting for their records, and not yet read.
     open : list of OpenTransaction
-        Transactions that hold back records of the data topic.
+        Transactions that hold back records of the data topic or of the label topic.
     n, correct : int
         Sum of the last counts of each partition.
     models : set of int
@@ -78,6 +84,10 @@ class Findings:
     predictions: int = 0
     rejected: int = 0
     pending: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rejected_labels: int = 0
+    held: int = 0
+    pending_labels: int = 0
     open: list[OpenTransaction] = field(default_factory=list)
     n: int = 0
     correct: int = 0
@@ -92,6 +102,10 @@ def report(findings: Findings, violation: Violation | None) -> dict[str, Any]:
         "predictions": findings.predictions,
         "rejected": findings.rejected,
         "pending": findings.pending,
+        "outcomes": {kind: findings.outcomes[kind] for kind in ("labelled", "revised", "assumed")},
+        "rejected_labels": findings.rejected_labels,
+        "held_labels": findings.held,
+        "pending_labels": findings.pending_labels,
         "open_transactions": [transaction._asdict() for transaction in findings.open],
         "n": findings.n,
         "correct": findings.correct,
@@ -110,6 +124,8 @@ def table(findings: Findings) -> str:
     lines += [f"not checked {n:,}: {why}" for why, n in sorted(findings.not_checked.items())]
     if findings.pending:
         lines.append(f"not yet predicted: {findings.pending:,} records")
+    if findings.pending_labels:
+        lines.append(f"not yet read: {findings.pending_labels:,} labels")
     lines += map(str, findings.open)
     return "\n".join(lines)
 
@@ -117,7 +133,9 @@ def table(findings: Findings) -> str:
 def summary(found: dict[str, Any]) -> str:
     """Return the last line of a run in which every invariant holds."""
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.6f}"
+    outcomes = [f" {number} {kind}," for kind, number in found["outcomes"].items() if number]
     return (
         f"verified: {found['predictions']} predictions, {found['rejected']} rejected,"
-        f" accuracy {accuracy}, {len(found['models'])} models, {found['swaps']} swaps"
+        f"{''.join(outcomes)} accuracy {accuracy},"
+        f" {len(found['models'])} models, {found['swaps']} swaps"
     )

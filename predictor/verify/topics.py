@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from predictor.committed import Commit
+from predictor.outputs import POSITION
 from predictor.settings import PredictorSettings
+from predictor.tally import Tally
 from predictor.verify.models import ModelLibrary
-from predictor.verify.partition import Partition, Records, Row, recreated_at
+from predictor.verify.partition import Committed, Partition, Records, Row
+from predictor.verify.recreated import answers_since, recreated_at
 from predictor.verify.report import Violation
 from stream import clients, reading
 from stream.open_transactions import OpenTransaction, open_transactions
+from stream.records import RecordError
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
 
 COMMITTED_TIMEOUT_MS = 30_000
 """Longer than the transaction of a killed predictor stays open."""
+
+COMMITTED_ATTEMPTS = 100
+"""Attempts to read both offsets of a partition as one transaction left them."""
+
+UNIT_MOST = 20_000
+"""More outputs than a unit has on one partition of a topic."""
+
+
+def _held(labels: OffsetAndMetadata) -> Collection[int] | None:
+    return Commit(0, Tally(), None).with_labels(labels.offset, labels.metadata).early
 
 
 class _Span(NamedTuple):
@@ -44,7 +61,9 @@ class Topics:
 
     Attributes
     ----------
-    commits : list of OffsetAndMetadata or None
+    inputs : tuple of str
+        The data topic and the label topic.
+    commits : list of Committed or None
         What was committed for each partition of the data topic when this was made.
 
     Raises
@@ -57,35 +76,66 @@ class Topics:
         self, settings: PredictorSettings, stack: ExitStack, progress: Callable[[], object]
     ) -> None:
         self._settings = settings
+        self.inputs = (settings.data_topic, settings.label_topic)
         self._progress = progress
         self._stop = Stop()
         self._admin = clients.admin(settings)
         self._clients: list[Any] = [self._admin]
         stack.callback(lambda: clients.close(*self._clients))
         topics = (settings.data_topic, settings.prediction_topic, settings.rejected_topic)
-        self._partitions = self._count_partitions(
+        labels = (settings.label_topic, settings.label_rejected_topic)  # new, and may be missing
+        self._partitions = dict.fromkeys(labels, 0) | self._count_partitions(
             *topics, settings.model_topic, settings.status_topic
         )
+        self._label_topic_id = self._topic_id(settings.label_topic)
         self._group = self._consumer(group_id=settings.group_id)
         self._uncommitted = self._consumer(isolation_level="read_uncommitted")
-        self._readers = {topic: self._consumer(max_poll_records=5_000) for topic in topics}
+        self._readers = {
+            topic: self._consumer(max_poll_records=5_000) for topic in (*topics, *labels)
+        }
         self.commits = [self.commit(n) for n in range(self._partitions[settings.data_topic])]
         self.models = ModelLibrary(settings, self._consumer(), self._consumer(), self._stop)
 
-    def commit(self, number: int) -> OffsetAndMetadata | None:
+    def commit(self, number: int) -> Committed | None:
         """Return what is committed for a partition now."""
-        place = TopicPartition(self._settings.data_topic, number)
+        settings = self._settings
+        held: Collection[int] | None = None
+        found = self._committed(settings.data_topic, number)
+        for _ in range(COMMITTED_ATTEMPTS):
+            before, labels = found, self._committed(settings.label_topic, number)
+            found = self._committed(settings.data_topic, number)
+            if found == before:  # so the labels are of the same transaction
+                held = _held(labels) if labels else ()
+                break
+        if found is None:
+            return None
+        try:
+            tally = Tally.from_metadata(found.metadata)
+        except RecordError as error:
+            return Committed(found.offset, str(error))
+        if tally.label_incarnation not in (None, self._label_topic_id):
+            return Committed(found.offset, tally)  # the label topic was deleted
+        return Committed(found.offset, tally, labels and labels.offset, held)
+
+    def _committed(self, topic: str, number: int) -> OffsetAndMetadata | None:
+        if number >= self._partitions[topic]:
+            return None
+        place = TopicPartition(topic, number)
         return self._group.committed(place, metadata=True, timeout_ms=COMMITTED_TIMEOUT_MS)
 
-    def pending(self, number: int) -> int:
-        """Return how many records of a partition can be predicted and are not yet."""
-        data, commit = self._span(self._settings.data_topic, number), self.commits[number]
-        start = max(data.start, commit.offset if commit else data.start)
-        return sum(1 for _ in self._read(data._replace(start=start)))
+    def pending(self, topic: str, number: int) -> int:
+        """Return how many records of a partition are committed there and not yet read."""
+        span, commit = self._span(topic, number), self.commits[number]
+        read = None
+        if commit:
+            read = commit.offset if topic == self._settings.data_topic else commit.labels
+        start = max(span.start, read or 0)
+        return sum(1 for _ in self._read(span._replace(start=start)))
 
-    def open_transactions(self, number: int) -> list[OpenTransaction]:
-        """Return the transactions that hold back records of a partition of the data topic."""
-        topic = self._settings.data_topic
+    def open_transactions(self, topic: str, number: int) -> list[OpenTransaction]:
+        """Return the transactions that hold back records of a partition."""
+        if number >= self._partitions[topic]:
+            return []
         place = TopicPartition(topic, number)
         end = reading.bounds(self._uncommitted, place)[1]
         readable = self._span(topic, number).end
@@ -102,15 +152,18 @@ class Topics:
         Violation
             When the committed offset cannot be one of this data topic.
         """
-        data, predictions, rejected = (self._span(topic, number) for topic in self._readers)
+        data, predictions, rejected, labels, rejected_labels = (
+            self._span(topic, number) for topic in self._readers
+        )
         ends = (predictions.end, rejected.end)
         commit = self.commits[number]
         if commit is None and ends == (predictions.start, rejected.start):
             return None
-        committed = commit.offset if commit else data.start
-        if committed > data.end:
+        committed = commit or Committed(data.start, None)
+        if committed.offset > data.end:
             expected = f"a committed offset up to {data.end}, where the topic ends"
-            raise Violation("I3", data.topic, number, committed, expected, str(committed))
+            found = str(committed.offset)
+            raise Violation("I3", data.topic, number, committed.offset, expected, found)
         times = (record.timestamp for record in self._read(data))
         first_ms = next((time for time in times if time > 0), math.inf)  # a damaged batch has none
         since = (self._at(predictions, first_ms), self._at(rejected, first_ms))
@@ -125,14 +178,38 @@ class Topics:
                 return self.partition(number)
             expected = f"a committed offset of group {self._settings.group_id}"
             raise Violation("I3", data.topic, number, data.start, expected, "none")
+
+        def records(span: _Span, since: int = 0) -> Records:
+            return Records(span.topic, self._rows(span), span.start, since)
+
         return Partition(
             number,
-            Records(data.topic, self._rows(data._replace(end=committed)), data.start),
-            Records(predictions.topic, self._rows(predictions), predictions.start, since[0]),
-            Records(rejected.topic, self._rows(rejected), rejected.start, since[1]),
+            records(data._replace(end=committed.offset)),
+            records(predictions, since[0]),
+            records(rejected, since[1]),
+            records(labels._replace(end=committed.labels or 0)),
+            records(rejected_labels, self._answers_since(rejected_labels)),
             committed,
-            commit.metadata if commit else None,
+            self._answers_since(predictions),
         )
+
+    def _answers_since(self, span: _Span) -> int:
+        """Return since when what is on a topic of answers is about the label topic as it is now."""
+        if span.partition >= self._partitions[self._settings.label_topic]:
+            return span.end
+        if self._label_topic_id is None:
+            return 0
+
+        def is_current(offset: int) -> bool:
+            read = 0
+            for record in islice(self._read(span._replace(start=offset)), UNIT_MOST):
+                read += 1
+                if position := dict(record.headers).get(POSITION):
+                    tally = Commit.from_header(position).tally
+                    return tally.label_incarnation == self._label_topic_id
+            return read < UNIT_MOST  # nothing follows: those of older software are longer
+
+        return answers_since(span.start, span.end, is_current)
 
     def _at(self, span: _Span, time_ms: float) -> int:
         """Return the offset of the first record from a time on; the end if there is none."""
@@ -147,7 +224,7 @@ class Topics:
         for record in self._read(span):
             if span.topic == self._settings.data_topic:
                 self._progress()
-            yield record.offset, record.value
+            yield record.offset, record.value, record.timestamp
 
     def _read(self, span: _Span) -> Iterator[Any]:
         if span.start < span.end:
@@ -174,9 +251,13 @@ class Topics:
         """
         if number >= self._partitions[topic]:
             return _Span(topic, number, 0, 0)
-        data = topic == self._settings.data_topic
-        client = self._readers[topic] if data else self._uncommitted
+        client = self._readers[topic] if topic in self.inputs else self._uncommitted
         return _Span(topic, number, *reading.bounds(client, TopicPartition(topic, number)))
+
+    def _topic_id(self, topic: str) -> str | None:
+        (found,) = self._admin.describe_topics([topic])
+        id: str | None = found.get("topic_id")
+        return id if id and UUID(id).int else None  # brokers before 2.8 give none
 
     def _consumer(self, **options: Any) -> KafkaConsumer:
         self._clients.append(clients.consumer(self._settings, **options))

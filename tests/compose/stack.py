@@ -21,8 +21,9 @@ from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
 from stream.settings import StreamSettings
-from tests.checker import Report, check
+from tests.checker import check
 from tests.services import ROOT, eventually
+from tests.snapshot import Report
 
 V1 = ("docker-compose",)
 V2 = ("docker", "compose")

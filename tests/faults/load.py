@@ -13,8 +13,8 @@ from kafka.errors import KafkaError
 from sklearn.linear_model import LogisticRegression
 
 from stream import clients, reading
-from tests.checker import Report
 from tests.services import PATIENCE_SECONDS, eventually
+from tests.snapshot import Report
 from tests.topics import Topics
 
 TICK_SECONDS = 0.05

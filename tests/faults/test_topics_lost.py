@@ -11,10 +11,11 @@ from kafka import OffsetAndMetadata, TopicPartition
 
 from stream import clients
 from stream.records import Schema
-from tests.checker import check_snapshot, take_snapshot
+from tests.checker import check_snapshot
 from tests.faults.load import Load
 from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
+from tests.snapshot import take_snapshot
 from tests.topics import Topics, await_answered, await_no_members
 from tests.unit.classifiers import Once
 
@@ -109,7 +110,7 @@ def test_a_deleted_prediction_topic_is_recreated_and_counts_go_on(
     assert "Traceback" not in predictor.log()
     snapshot = take_snapshot(load.topics.env)
     # The earlier predictions are gone, as after retention.
-    snapshot.predictions_start = dict.fromkeys(snapshot.predictions_start, 1)
+    snapshot.starts["predictions"] = dict.fromkeys(snapshot.starts["predictions"], 1)
     report = check_snapshot(snapshot, load.topics.settings.trusted_keys)
     assert report.n == load.topics.written()
     assert report.predictions < report.n

@@ -20,9 +20,10 @@ from local.fetch import BrokerError
 from local.kafka import LocalKafka
 from local.process import Process
 from stream.arguments import argument_parser
-from tests.checker import Report, check
+from tests.checker import check
 from tests.faults.recoveries import Recoveries
 from tests.services import ROOT, Services
+from tests.snapshot import Report
 from tests.soak.faults import Faults
 from tests.soak.memory import Memory, thirds, verdict
 from tests.soak.plan import Fault, plan

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream.keys import signing_key
-from tests.checker import Report, Row, Snapshot, check_snapshot
+from tests.checker import check_snapshot
 from tests.histories import (
     BROKEN,
     BROKEN_BATCHES,
@@ -21,10 +21,16 @@ from tests.histories import (
     history_with_a_batch,
     model_record,
 )
+from tests.late_histories import BROKEN_LATE, late_history
+from tests.snapshot import Report, Row, Snapshot
 
 
 def rows(records: list[dict[str, Any]]) -> list[Row]:
     return [Row(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
+
+
+def timed(values: dict[int, bytes | None], times: dict[int, int]) -> list[Row]:
+    return [Row(at, value, (), times.get(at, -1)) for at, value in values.items()]
 
 
 def checked(
@@ -35,7 +41,7 @@ def checked(
     if sign:
         key.share(folder / "trusted")
     snapshot = Snapshot(
-        data={0: [Row(*row) for row in made.data.items()]},
+        data={0: timed(made.data, made.times)},
         predictions={0: rows(made.predictions)},
         rejected={0: rows(made.rejected)},
         models=[
@@ -46,6 +52,9 @@ def checked(
         ],
         status=rows(made.statuses),
         committed={0: (made.committed, made.metadata)},
+        labels={0: timed(made.labels, made.label_times)},
+        rejected_labels={0: rows(made.rejected_labels)},
+        labels_committed={0: made.labels_commit},
     )
     logs = [made.write_log(folder / "log")]
     return check_snapshot(snapshot, folder / "trusted", logs)
@@ -59,6 +68,15 @@ def test_a_correct_history_holds(tmp_path: Path) -> None:
     assert (report.models, report.swaps) == ({1, 2, 3}, 3)
     assert report.unlabelled == 1
     assert report.seen == 6
+
+
+def test_a_correct_history_with_late_labels_holds(tmp_path: Path) -> None:
+    report = checked(late_history(), tmp_path)
+    assert report.outcomes == {"labelled": 51, "revised": 1, "assumed": 2}
+    assert (report.rejected_labels, report.held) == (3, 2)
+    assert (report.predictions, report.recomputed) == (RECORDS - 1, RECORDS - 1)
+    assert report.n == 56
+    assert not report.not_checked
 
 
 def test_the_rule_of_the_envelope_decides_how_a_label_is_checked(tmp_path: Path) -> None:
@@ -80,9 +98,16 @@ def test_a_batch_that_is_rejected_wrongly_is_found(
         checked(made, tmp_path)
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_a_violation_is_found_where_it_is(broken: Broken, tmp_path: Path) -> None:
-    made = correct_history()
+@pytest.mark.parametrize(
+    ("make", "broken"),
+    [(correct_history, broken) for broken in BROKEN]
+    + [(late_history, broken) for broken in BROKEN_LATE],
+    ids=[broken.name for broken in BROKEN + BROKEN_LATE],
+)
+def test_a_violation_is_found_where_it_is(
+    make: Callable[[], Made], broken: Broken, tmp_path: Path
+) -> None:
+    made = make()
     broken.breaks(made)
     with pytest.raises(AssertionError) as raised:
         checked(made, tmp_path)

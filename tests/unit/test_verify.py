@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from predictor.tally import Tally
 from predictor.verify.log_file import Line, LogFile
-from predictor.verify.partition import Partition, Records, Row, recreated_at
+from predictor.verify.partition import Committed, Partition, Records, Row
+from predictor.verify.recreated import recreated_at
 from predictor.verify.report import Findings, Violation, report, summary
 from predictor.verify.walk import check_partition
 from stream.classifier import Model
 from stream.models import Envelope
+from stream.records import RecordError
 from tests.histories import (
     BATCH_TO,
     BROKEN,
@@ -28,6 +31,7 @@ from tests.histories import (
     correct_history,
     history_with_a_batch,
 )
+from tests.late_histories import BROKEN_LATE, late_history
 
 
 class Library:
@@ -54,17 +58,30 @@ class Library:
 
 
 def rows(records: list[dict[str, Any]]) -> list[Row]:
-    return [(offset, json.dumps(record).encode()) for offset, record in enumerate(records)]
+    return [(offset, json.dumps(record).encode(), 0) for offset, record in enumerate(records)]
+
+
+def timed(values: dict[int, bytes | None], times: dict[int, int], end: int) -> list[Row]:
+    return [(at, value, times.get(at, 0)) for at, value in values.items() if at < end]
+
+
+def committed_by(made: Made) -> Committed:
+    try:
+        tally: Tally | str = Tally.from_metadata(made.metadata)
+    except RecordError as error:
+        tally = str(error)
+    return Committed(made.committed, tally, made.labels_committed, made.held)
 
 
 def partition_of(made: Made) -> Partition:
     return Partition(
         0,
-        Records("data", [row for row in made.data.items() if row[0] < made.committed]),
+        Records("data", timed(made.data, made.times, made.committed)),
         Records("prediction", rows(made.predictions)),
         Records("rejected", rows(made.rejected)),
-        made.committed,
-        made.metadata,
+        Records("label", timed(made.labels, made.label_times, made.labels_committed or 0)),
+        Records("label.rejected", rows(made.rejected_labels)),
+        committed_by(made),
     )
 
 
@@ -73,7 +90,7 @@ def verified(
 ) -> Findings:
     findings = Findings()
     beyond = check_partition(partition or partition_of(made), Library(made), findings, logs)
-    assert beyond is None
+    assert not beyond
     return findings
 
 
@@ -95,6 +112,19 @@ def test_a_correct_history_is_checked_whole_and_holds() -> None:
     assert not findings.not_checked
     assert (findings.predictions, findings.rejected) == (RECORDS - 1, 1)
     assert (findings.models, findings.swapped_to) == ({1, 2, 3}, {2, 3})
+
+
+def test_a_correct_history_with_late_labels_is_checked_whole_and_holds() -> None:
+    findings = verified(late_history())
+    answered_one_by_one = 51 + 1 + 2 + 2  # by labelled and revised outcomes, rejected, and held
+    assert findings.checked == {
+        **dict.fromkeys(("I5", "I6", "I7"), RECORDS - 1),
+        **{"I1": RECORDS, "I2": RECORDS - 1 + 54, "I3": 1},
+        **{"I8": answered_one_by_one + 3, "I9": 54},
+    }
+    assert not findings.not_checked
+    assert findings.outcomes == {"labelled": 51, "revised": 1, "assumed": 2}
+    assert (findings.rejected_labels, findings.held, findings.n) == (3, 2, 56)
 
 
 def test_the_rule_of_the_envelope_decides_how_a_label_is_checked() -> None:
@@ -124,9 +154,14 @@ def test_a_batch_of_which_retention_left_the_end_is_checked() -> None:
     assert findings.checked["I1"] == 5
 
 
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_a_violation_is_found_where_it_is(broken: Broken) -> None:
-    made = correct_history()
+@pytest.mark.parametrize(
+    ("make", "broken"),
+    [(correct_history, broken) for broken in BROKEN]
+    + [(late_history, broken) for broken in BROKEN_LATE],
+    ids=[broken.name for broken in BROKEN + BROKEN_LATE],
+)
+def test_a_violation_is_found_where_it_is(make: Callable[[], Made], broken: Broken) -> None:
+    made = make()
     broken.breaks(made)
     with pytest.raises(Violation) as raised:
         verified(made)
@@ -194,15 +229,10 @@ def test_the_first_output_beyond_the_committed_offset_ends_the_check_and_is_retu
     findings = Findings()
     made.committed = 40
     last = made.at(39)
-    cells: dict[str, int] = dict.fromkeys(("fp", "tn", "fn", "seen", "unlabelled"), 0)
-    partition = replace(
-        partition_of(made),
-        metadata=json.dumps(
-            cells | {"carried": [last["n"], last["correct"]], "tp": 0, "rejected": 1, "model": 2}
-        ),
-    )
-    beyond = check_partition(partition, Library(made), findings)
-    assert beyond == 40
+    tally = Tally(rejected=1, model=2, carried=(last["n"], last["correct"]))
+    partition = replace(partition_of(made), committed=Committed(40, tally))
+    (beyond,) = check_partition(partition, Library(made), findings)
+    assert (beyond.topic, beyond.source) == ("prediction", 40)
     assert findings.checked["I1"] == 40
 
 
