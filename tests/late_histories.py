@@ -81,6 +81,27 @@ def late_history() -> Made:
     return recounted(made)
 
 
+def late_history_without_a_batch(label_topic_id: str) -> Made:
+    """Make the same history as it can be written to a broker, whose label topic has this id."""
+    made = late_history()
+    batch = made.rejected_labels.pop()
+    first, last = batch["source"][1], batch["until"]
+    length = last - first + 1
+
+    def moved(at: int) -> int:
+        return at - length if at > last else at
+
+    made.labels = {moved(at): value for at, value in made.labels.items() if at != last}
+    made.label_times = {moved(at): time for at, time in made.label_times.items() if at != last}
+    for found in made.predictions:
+        if "labelled" in found:
+            found["labelled"] = [0, moved(found["labelled"][1])]
+    made.held = tuple(map(moved, made.held))
+    made.labels_committed = moved(made.labels_committed or 0)
+    recounted(made).tally["label_incarnation"] = label_topic_id
+    return made
+
+
 def recounted(made: Made) -> Made:
     """Count all outputs again: the tally, the log, and the counts of each."""
     made.log = []

@@ -83,8 +83,10 @@ class Topics:
         self._clients: list[Any] = [self._admin]
         stack.callback(lambda: clients.close(*self._clients))
         topics = (settings.data_topic, settings.prediction_topic, settings.rejected_topic)
-        labels = (settings.label_topic, settings.label_rejected_topic)  # new, and may be missing
-        self._partitions = dict.fromkeys(labels, 0) | self._count_partitions(
+        labels = (settings.label_topic, settings.label_rejected_topic)
+        # Those of the labels are missing beside a predictor of the version before.
+        self._partitions = dict.fromkeys(labels, 0) | partition_counts(self._admin, list(labels))
+        self._partitions |= self._count_partitions(
             *topics, settings.model_topic, settings.status_topic
         )
         self._label_topic_id = self._topic_id(settings.label_topic)

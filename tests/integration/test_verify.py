@@ -16,6 +16,7 @@ from stream.keys import signing_key
 from stream.topics import ensure_topics, partition_counts
 from tests.checker import check
 from tests.histories import BROKEN, RECORDS, Broken, Made, correct_history, model_record
+from tests.late_histories import late_history_without_a_batch
 from tests.services import Services, eventually
 from tests.topics import Topics
 
@@ -39,8 +40,13 @@ class Writer:
         self.key = topics.key
 
     def write(self, made: Made) -> None:
-        for value in made.data.values():
-            self.producer.send(self.settings.data_topic, value, partition=0)
+        settings = self.settings
+        for topic, values, times in (
+            (settings.data_topic, made.data, made.times),
+            (settings.label_topic, made.labels, made.label_times),
+        ):
+            for at, value in values.items():
+                self.producer.send(topic, value, partition=0, timestamp_ms=times.get(at))
         for version in made.models:
             value, headers = model_record(made, version, self.key)
             self.producer.send(self.settings.model_topic, value, headers=headers, partition=0)
@@ -49,7 +55,14 @@ class Writer:
         self.producer.flush(30)
         self.outputs(self.settings.prediction_topic, made.predictions)
         self.outputs(self.settings.rejected_topic, made.rejected)
-        self.commit(made.committed, made.metadata)
+        self.outputs(self.settings.label_rejected_topic, made.rejected_labels)
+        self.commit(settings.data_topic, made.committed, made.metadata)
+        if made.labels_commit:
+            self.commit(settings.label_topic, *made.labels_commit)
+
+    def label_topic_id(self) -> str:
+        (topic,) = self.admin.describe_topics([self.settings.label_topic])
+        return str(topic["topic_id"])
 
     @contextmanager
     def transaction(self, name: str) -> Iterator[KafkaProducer]:
@@ -70,10 +83,10 @@ class Writer:
                 producer.flush(30)
                 (producer.commit_transaction if commit else producer.abort_transaction)()
 
-    def commit(self, offset: int, metadata: str) -> None:
+    def commit(self, topic: str, offset: int, metadata: str) -> None:
         consumer: KafkaConsumer = clients.consumer(self.settings, group_id=self.env["GROUP_ID"])
         try:
-            place = TopicPartition(self.settings.data_topic, 0)
+            place = TopicPartition(topic, 0)
             consumer.assign([place])
             consumer.commit({place: OffsetAndMetadata(offset, metadata, -1)})
         finally:
@@ -128,7 +141,7 @@ def test_both_checks_hold_on_a_correct_history(
     assert found["not_checked"] == {}
     assert found["checked"] == {
         **dict.fromkeys(("I2", "I5", "I6", "I7"), RECORDS - 1),
-        **{"I1": RECORDS, "I3": 1, "I4": 7},
+        **{"I1": RECORDS, "I3": 1, "I4": 7, "I8": 0, "I9": 0},
     }
     assert (report.predictions, report.n, report.correct, report.models) == (
         found["predictions"],
@@ -136,6 +149,55 @@ def test_both_checks_hold_on_a_correct_history(
         found["correct"],
         set(found["models"]),
     )
+
+
+def test_both_checks_hold_on_a_history_with_labels_that_come_later(
+    writer: Writer, verify: Verify
+) -> None:
+    made = late_history_without_a_batch(writer.label_topic_id())
+    writer.write(made)
+    writer.producer.send(writer.settings.label_topic, b'{"id": "r1", "label": 1}').get(30)
+    report = check(writer.env)
+    run = verify("--json")
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(run.stdout)
+    assert found["not_checked"] == {}
+    assert found["outcomes"] == dict(report.outcomes)
+    assert (found["rejected_labels"], found["held_labels"]) == (report.rejected_labels, report.held)
+    assert (found["checked"]["I8"], found["checked"]["I9"]) == (len(made.labels), 54)
+    assert found["pending_labels"] == 1
+    shown = verify()
+    assert "not yet read: 1 labels" in shown.stdout
+    assert "51 labelled, 1 revised, 2 assumed" in shown.stdout.splitlines()[-1]
+
+
+def test_a_label_that_nothing_answers_is_found_by_both_checks(
+    writer: Writer, verify: Verify
+) -> None:
+    made = late_history_without_a_batch(writer.label_topic_id())
+    made.held = made.held[1:]
+    writer.write(made)
+    run = verify()
+    with pytest.raises(AssertionError, match=r"^I8 label partition 0"):
+        check(writer.env)
+    assert run.returncode == 1
+    place = f"{writer.settings.label_topic} partition 0"
+    assert run.stdout.splitlines()[-1].startswith(f"not verified: I8 {place}")
+
+
+def test_without_a_label_topic_outcomes_are_compared_with_their_predictions_only(
+    writer: Writer, verify: Verify
+) -> None:
+    made = late_history_without_a_batch(writer.label_topic_id())
+    writer.write(made)
+    writer.admin.delete_topics([writer.settings.label_topic])
+    gone = "I8, I9: from before the label topic was recreated"
+    eventually(lambda: json.loads(verify("--json").stdout)["not_checked"].get(gone))
+    run = verify("--json")
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(run.stdout)
+    assert found["checked"]["I9"] == 54
+    assert found["not_checked"] == {gone: 52 + 2}
 
 
 @pytest.mark.parametrize(
