@@ -15,21 +15,22 @@ from itertools import islice
 from kafka.errors import KafkaError
 
 from datagenerator.outbox import Outbox
-from datagenerator.pace import BURST, TICK_SECONDS, Pace, Progress
+from datagenerator.pace import BURST, TICK_SECONDS, Progress, due, paced
 from datagenerator.sender import Sender
 from datagenerator.settings import Settings
 from datagenerator.sources import Source, open_source
 from stream.clients import admin, close, closing, connect, producer
-from stream.records import Record
 from stream.refusals import raise_if_refused
 from stream.service import Backoff, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
+A_DAY = 86_400.0
 
 
 def main(settings: Settings, stop: Stop) -> None:
     """Send until told to stop; after a failed send, resume at the end of the topic."""
-    source, pauses, warnings = open_source(settings), Backoff(), Warnings(LOG)
+    source = stop.deadline(A_DAY, partial(open_source, settings, LOG.info))
+    pauses, warnings = Backoff(), Warnings(LOG)
     if settings.repeat and source.size:
         LOG.info("REPEAT=1: records from id %d on repeat earlier ones", source.size)
     while True:
@@ -55,33 +56,33 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool
     """
     sender = Sender(settings, outbox, LOG)
     next_ids = sender.resume(source, stop)
-    first, rate, partitions = min(next_ids), settings.records_per_second, len(next_ids)
+    first, partitions = min(next_ids), len(next_ids)
     LOG.info(
         "stream=%s topic=%s first_id=%d partitions=%d rate=%s drift_every=%d",
         *(settings.stream, settings.data_topic, first, partitions),
-        *(f"{rate:g}/s" if rate else "unlimited", source.drift_every),
+        *(settings.rate_in_words, source.drift_every),
     )
     grown = outbox.partitions(settings.data_topic) > partitions
     ends = [end for end in (settings.count, grown and max(next_ids)) if end]
-    records = islice(source.records(first), max(0, min(ends) - first) if ends else None)
-    pace, progress, id = Pace(rate), Progress(), first - 1
+    records, pace = paced(settings, source, first)
+    records = islice(records, max(0, min(ends) - first) if ends else None)
+    progress, id = Progress(), first - 1
     while True:
-        due = pace.take()
-        # A source may take seconds to reach its first record.
-        batch: list[Record] = stop.until_stopped(partial(list, islice(records, due)))
+        # A large file may take minutes to reach its first record.
+        batch, ended = stop.deadline(A_DAY, partial(due, pace, records))
         for record in batch:
-            id = int(record.id)
+            id += 1
             if id >= next_ids[id % partitions]:
                 sender.send(id, record, id % partitions)
         sender.send_labels(sender.late.due(id))
         outbox.poll()
         caught_up = id + 1 >= max(next_ids)
         grown = caught_up and outbox.partitions(settings.data_topic) > partitions
-        if grown or len(batch) < due:
+        if grown or ended:
             break
         if line := progress.line(outbox.acknowledged):
             LOG.info("%s id=%d", line, id)
-        stop.wait(TICK_SECONDS if due < BURST else 0)
+        stop.wait(TICK_SECONDS if len(batch) < BURST else 0)
     outbox.flush()
     if not grown:
         sender.finish(stop)

@@ -15,6 +15,9 @@ from stream.service import WARN_EVERY_SECONDS, Stop, Warnings
 MAX_UNACKNOWLEDGED = 10_000
 STALLED_SECONDS = 10.0
 
+ROW_HEADER = "row"
+"""Header with the number of a record whose id is a name of the user's own."""
+
 
 class Outbox:
     """Sends through a producer; kafka-python's own queue grows without a bound.
@@ -50,8 +53,20 @@ class Outbox:
         self._next_offsets: dict[tuple[str, int], int] = {}
         self.acknowledged = 0
 
-    def send(self, topic: str, value: bytes, partition: int, key: bytes | None = None) -> None:
+    def send(
+        self,
+        topic: str,
+        value: bytes,
+        partition: int,
+        key: bytes | None = None,
+        row: int | None = None,
+    ) -> None:
         """Send a record; wait first while too many are unacknowledged.
+
+        Parameters
+        ----------
+        row : int or None
+            Written as the header ``row``, which tells where to resume if the id does not.
 
         Raises
         ------
@@ -61,7 +76,9 @@ class Outbox:
         """
         if len(self._sent) >= MAX_UNACKNOWLEDGED:
             self.flush(MAX_UNACKNOWLEDGED // 2)
-        future = self._producer.send(topic, value, key=key, partition=partition)
+        headers = [] if row is None else [(ROW_HEADER, str(row).encode())]
+        send = self._producer.send
+        future = send(topic, value, key=key, partition=partition, headers=headers)
         self._sent.append((future, topic, len(value)))
 
     def partitions(self, topic: str) -> int:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from datagenerator.settings import Settings
+from datagenerator.sources import Source
+from stream.records import Record
 
 TICK_SECONDS = 0.02
 CATCH_UP_SECONDS = 0.5
@@ -41,6 +48,76 @@ class Pace:
         due = min(BURST, int(self._due))
         self._due -= due
         return due
+
+
+class Replay:
+    """Yields records as far apart as their times are, and counts those that are due.
+
+    What is late by more than half a second moves all that follow, as does a time that goes back.
+
+    Parameters
+    ----------
+    records : iterator of tuple
+        Records, each with its time in seconds.
+    speed : float
+        How many times faster than the times say.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        records: Iterator[tuple[Record, float]],
+        speed: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._records = records
+        self._speed = speed
+        self._clock = clock
+        self._before = math.nan
+        self._due_at = clock()
+        self._ready: deque[tuple[Record, float]] = deque()
+
+    def __iter__(self) -> Iterator[Record]:
+        while self._ready or self._fill():
+            yield self._ready.popleft()[0]
+
+    def take(self) -> int:
+        """Return how many records to send now; one more than are left at the end."""
+        now, due = self._clock(), 0
+        self._due_at = max(self._due_at, now - CATCH_UP_SECONDS)
+        while due < BURST and (due < len(self._ready) or self._fill()):
+            if self._ready[due][1] > now:
+                return due
+            due += 1
+        return min(due + 1, BURST)
+
+    def _fill(self) -> bool:
+        """Read another record and find when it is due; tell whether there is one."""
+        for record, at in self._records:
+            if at > self._before:
+                self._due_at += (at - self._before) / self._speed
+            self._before = at
+            self._ready.append((record, self._due_at))
+            return True
+        return False
+
+
+def paced(
+    settings: Settings, source: Source, first_id: int
+) -> tuple[Iterator[Record], Pace | Replay]:
+    """Return the records from `first_id` on, and what counts those that are due."""
+    if settings.time is None:
+        return source.records(first_id), Pace(settings.records_per_second)
+    replay = Replay(source.timed(first_id), settings.speed)
+    return iter(replay), replay
+
+
+def due(pace: Pace | Replay, records: Iterator[Record]) -> tuple[list[Record], bool]:
+    """Return the records to send now, and whether they are the last."""
+    number = pace.take()
+    batch = list(islice(records, number))
+    return batch, len(batch) < number
 
 
 class Progress:

@@ -54,7 +54,8 @@ class Sender:
             self._take(number, record, partition)
         if self._settings.label_delay or not self.late.has_label(number):
             record = msgspec.structs.replace(record, label=None)
-        self._outbox.send(self._settings.data_topic, encode_record(record), partition)
+        row = None if record.id == number else number
+        self._outbox.send(self._settings.data_topic, encode_record(record), partition, row=row)
 
     def send_labels(self, labels: Iterator[tuple[Label, int]]) -> None:
         """Send labels."""

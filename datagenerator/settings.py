@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import re
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from datagenerator.dialect import NULLS, SEPARATORS
 from stream.settings import StreamSettings
 
 BREAST_CANCER_RATE = 20.0
@@ -31,17 +35,90 @@ LabelDelay = Annotated[str, AfterValidator(_label_delay)]
 """How long after its record a label comes, as people write it."""
 
 
+def _separator(text: str) -> str:
+    found = SEPARATORS.get(text.lower(), "\t" if text == r"\t" else text)
+    if len(found) != 1 or found in "\"'\r\n":
+        raise ValueError(f"allowed is one character, or {', '.join(SEPARATORS)}")
+    return found
+
+
+def _encoding(text: str) -> str:
+    names = {"utf-8": "utf-8", "utf-16": "utf-16", "iso8859-1": "latin-1"}
+    try:
+        return names[codecs.lookup(text).name]
+    except LookupError:
+        return text
+
+
+def names(text: str | None, known: Iterable[str] = ()) -> list[str]:
+    """Return the names in a setting, separated by commas; one with a comma stands in quotes.
+
+    Examples
+    --------
+    >>> names('id, "height, cm"')
+    ['id', 'height, cm']
+    """
+    if text is None or text in known:
+        return [text] if text else []
+    row = next(csv.reader([text], skipinitialspace=True), [])
+    return [name for cell in row if (name := cell.strip())]
+
+
+def in_setting(*names: str) -> str:
+    """Return names as a setting has them, and as `names` reads them."""
+    return ",".join(f'"{name}"' if "," in name else name for name in names)
+
+
 class Settings(StreamSettings):
     """What is sent, how fast, and how much of it."""
 
     stream: str = Field(
         "sea",
         description="`sea`, `agrawal`, `hyperplane`, `random_rbf` (synthetic, with drift),"
-        " `breast_cancer` (569 real records), or the path of a CSV file",
+        " `breast_cancer` (569 real records), or a file, a folder or a pattern of files",
     )
     label: str | None = Field(None, description="Column of the file that holds the label")
     positive: str | None = Field(
-        None, description="Value of the label that means 1; not needed where the values are 0 and 1"
+        None,
+        description="Value of the label that means 1; not needed where the values are 0 and 1, true"
+        " and false, or yes and no",
+    )
+    drop: str | None = Field(
+        None, description="Columns of the file that are left out, separated by commas"
+    )
+    types: str | None = Field(
+        None,
+        description="What columns hold, where the guess is wrong, and that they are not left out:"
+        " `zip:category,age:number`; allowed are number, category and time",
+    )
+    id: str | None = Field(
+        None, description="Column whose values are the ids of the records; else they are 0, 1, 2 …"
+    )
+    time: str | None = Field(
+        None,
+        description="Column of times: rows are sent in the order of the file, as far apart as their"
+        " times are; `RATE` does not count then",
+    )
+    speed: float = Field(
+        1, gt=0, allow_inf_nan=False, description="With `TIME`: how many times faster"
+    )
+    separator: Annotated[str, AfterValidator(_separator)] | None = Field(
+        None,
+        description="Separator of the file's cells: one character, or `tab`, `comma`, `semicolon`,"
+        " `pipe`, `space`; found where none is given",
+    )
+    decimal: Literal[".", ","] | None = Field(
+        None, description="Decimal mark of the file's numbers; found where none is given"
+    )
+    encoding: (
+        Annotated[Literal["utf-8", "utf-16", "latin-1"], BeforeValidator(_encoding)] | None
+    ) = Field(
+        None, description="Encoding of the file: utf-8 (where none is given), utf-16 or latin-1"
+    )
+    nulls: str | None = Field(
+        None,
+        description="Cells that stand for a missing value, separated by commas; empty ones always"
+        " do. By default " + ", ".join(f"`{null}`" for null in NULLS),
     )
     rate: float = Field(
         100,
@@ -80,6 +157,18 @@ class Settings(StreamSettings):
         """The rate to send at: that of ``breast_cancer`` is lower unless ``RATE`` is given."""
         given = "rate" in self.model_fields_set
         return self.rate if given or self.stream != "breast_cancer" else BREAST_CANCER_RATE
+
+    @property
+    def rate_in_words(self) -> str:
+        """How fast records are sent."""
+        if self.time is not None:
+            return f"that of {self.time}" + (f" x {self.speed:g}" if self.speed != 1 else "")
+        return f"{self.records_per_second:g}/s" if self.records_per_second else "unlimited"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Cells that stand for a missing value, besides empty ones."""
+        return tuple(names(self.nulls)) or NULLS
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,13 +13,13 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from datagenerator.late_labels import LateLabels
-from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
+from datagenerator.outbox import MAX_UNACKNOWLEDGED, ROW_HEADER, Outbox
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
 from datagenerator.sources import Source
 from stream.clients import REQUEST_TIMEOUT_MS, admin, closing, consumer
 from stream.reading import bounds, newest, newest_schema, read_range
-from stream.records import Record, RecordError, decode_label, decode_record, encode_schema
+from stream.records import Id, Record, RecordError, decode_label, decode_record, encode_schema
 from stream.service import Fatal, Stop, shared_warnings
 from stream.topics import ensure_topics, partition_counts
 
@@ -59,6 +60,8 @@ def prepare(
         found = newest_schema(reader, settings, stop)
         most = max((tail.id for tail in tails if tail.id is not None), default=-1)
         first = next_ids(tails, partial(_newest_misplaced, reader, places, most, stop))
+    if found:
+        source.as_recorded(found)
     if problem := mismatch(topic, settings.schema_topic, source.schema, found, tails):
         raise Fatal(problem)
     if found is None:
@@ -91,22 +94,23 @@ def unlabelled(
             sent = list(_without_label(read_range(reader, place, first, end, stop)))
             if not sent:
                 continue
-            found |= {id: (place.partition, time / 1_000) for id, time in sent}
+            found |= {number: (place.partition, time / 1_000) for number, _, time in sent}
+            numbers: dict[Id | None, int] = {id: number for number, id, _ in sent}
             labels = TopicPartition(settings.label_topic, place.partition)
             _, end = bounds(reader, labels, stop)
-            first = _offset_at(reader, labels, min(time for _, time in sent), end)
+            first = _offset_at(reader, labels, min(time for *_, time in sent), end)
             for record in read_range(reader, labels, first, end, stop):
                 with suppress(RecordError):
-                    if isinstance(id := decode_label(record.value).id, int):
-                        found.pop(id, None)
+                    found.pop(numbers.get(decode_label(record.value).id, -1), None)
     return found
 
 
-def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, int]]:
-    """Yield id and timestamp in ms of the records that carry no label."""
-    for record, found in _readable(records):
-        if isinstance(found.id, int) and found.id >= 0 and found.label is None:
-            yield found.id, record.timestamp
+def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, Id, int]]:
+    """Yield number, id and timestamp in ms of the records that carry no label."""
+    for read, record in _readable(records):
+        number = _number(read, record)
+        if number is not None and number >= 0 and record.label is None:
+            yield number, record.id, read.timestamp
 
 
 def _newest_time(records: Iterable[Any]) -> int | None:
@@ -135,8 +139,8 @@ def _tail(
         ids.clear()  # of a shorter range
         for read, record in _readable(records):
             widths.append(len(record.features))
-            if isinstance(record.id, int):
-                (ids if record.id < limit else beyond).append((record.id, read.offset))
+            if (number := _number(read, record)) is not None:
+                (ids if number < limit else beyond).append((number, read.offset))
         return len(ids) == LOOKED_AT or None
 
     newest(reader, place, enough, stop)
@@ -158,8 +162,9 @@ def _newest_misplaced(
     """Return the highest id up to `most` that is not on its partition, -1 without one."""
 
     def misplaced(p: int, records: Iterator[Any]) -> int | None:
-        ids = (record.id for _, record in _readable(records) if isinstance(record.id, int))
-        return max((id for id in ids if 0 <= id <= most and id % len(places) != p), default=None)
+        ids = (_number(read, record) for read, record in _readable(records))
+        wrong = (id for id in ids if id is not None and 0 <= id <= most and id % len(places) != p)
+        return max(wrong, default=None)
 
     found = (newest(reader, at, partial(misplaced, at.partition), stop) for at in places)
     return max((id for id in found if id is not None), default=-1)
@@ -170,3 +175,11 @@ def _readable(records: Iterable[Any]) -> Iterator[tuple[Any, Record]]:
     for read in records:
         with suppress(RecordError):
             yield read, decode_record(read.value)
+
+
+def _number(read: Any, record: Record) -> int | None:
+    """Return the number that a record was sent as: its id, or the header where that is a name."""
+    rows = [value for name, value in read.headers if name == ROW_HEADER and value]
+    if rows and re.fullmatch(rb"\d{1,18}", rows[0]):
+        return int(rows[0])
+    return record.id if isinstance(record.id, int) else None

@@ -25,6 +25,18 @@ def one_line(text: str, limit: int = LINE) -> str:
     return shown if len(text) <= limit and len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
+def shown(text: object, limit: int = 40) -> str:
+    r"""Return a foreign value as it stands in a message: quoted, escaped, cut to 40 characters.
+
+    Examples
+    --------
+    >>> print(shown("a\nb"), shown("north-west", 5))
+    'a\nb' 'north…'
+    """
+    start = repr(str(text)[:limit])
+    return start if len(str(text)) <= limit else f"{start[:-1]}…{start[-1]}"
+
+
 class OneLine(logging.Formatter):
     """A log format whose messages are lines, whatever they quote."""
 

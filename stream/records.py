@@ -6,7 +6,7 @@ One JSON object a record. Readers ignore fields they do not know; fields are add
 from __future__ import annotations
 
 from bisect import bisect
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -181,11 +181,19 @@ class Rejected(Struct, frozen=True, omit_defaults=True, gc=False):
 
 @dataclass(frozen=True)
 class Schema:
-    """The record of the schema topic: what the features and the label are called."""
+    """The record of the schema topic: what the features and the label are called.
+
+    Attributes
+    ----------
+    file_columns : dict of str to str
+        How the datagenerator reads each column of its file, or why it leaves it out; others ignore
+        it.
+    """
 
     feature_names: Annotated[list[str], _one_to_limit("names")]
     label: str = "label"
     positive: str = "1"
+    file_columns: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -228,12 +236,20 @@ decode_status = reader(Status)
 """Read a record of the status topic."""
 
 
-def encode(record: Record | Label | Rejected | Schema | Status) -> bytes:
+def encode(record: Record | Label | Rejected | Status) -> bytes:
     """Write a record; the label of a data record is left out where there is none."""
     return msgspec.json.encode(record)
 
 
-encode_record = encode_label = encode_rejected = encode_schema = encode_status = encode
+encode_record = encode_label = encode_rejected = encode_status = encode
+
+
+def encode_schema(schema: Schema) -> bytes:
+    """Write the record of the schema topic; without ``file_columns`` where there are none."""
+    fields = asdict(schema)
+    if not schema.file_columns:
+        del fields["file_columns"]
+    return msgspec.json.encode(fields)
 
 
 def decode_record(value: bytes | None) -> Record:

@@ -353,7 +353,7 @@ def test_without_any_right_to_read_or_write_a_service_ends_with_one_line(
             topics.write(300)
             topics.write_values([b"no record"])
         elif acl.operation is READ:
-            topics.describe(open_source(Settings.model_validate({})).schema)
+            topics.describe(open_source(Settings.model_validate({}), print).schema)
             topics.write(5, width=3)
         rights = own.names | own.kafka.user(service)
         process = start(service, **rights, REPLICA="p1", RETRAIN_EVERY="100", LABEL_DELAY="1")

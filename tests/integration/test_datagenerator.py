@@ -220,14 +220,14 @@ def test_a_signal_at_full_speed_ends_it_within_five_seconds(start: Services, num
 
 def test_a_setting_that_does_not_fit_the_file_ends_the_start_with_one_line(start: Services) -> None:
     line = last_error(start("datagenerator", STREAM=str(EXAMPLE), LABEL="parity"), 2)
-    assert line.startswith("POSITIVE: say which value of column parity")
+    assert line.startswith("POSITIVE: say which value of column 'parity'")
 
 
 def test_a_wrong_cell_ends_the_start_with_one_line(start: Services, tmp_path: Path) -> None:
     path = tmp_path / "some.csv"
-    path.write_text("a,y\n1,0\nx,1\n")
+    path.write_text("a,y\n1,0\nx,1\n2,1\n")
     line = last_error(start("datagenerator", STREAM=str(path), LABEL="y"))
-    assert line.startswith(f"{path}, line 3, column a: 'x' is not allowed; expected a number")
+    assert line.startswith(f"{path}, line 3, column 'a': 'x' is not a number within")
 
 
 def late(env: Env) -> dict[int, list[dict[str, Any]]]:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,9 +17,9 @@ from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.pace import BURST, Pace, Progress
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
-from datagenerator.sources import SYNTHETIC, Source, SourceError, Synthetic, open_source, read_csv
+from datagenerator.sources import SYNTHETIC, Source, Synthetic, open_source
 from examples.make_example import write
-from stream.records import FEATURE_LIMIT, Record, Schema, decode_record, encode_record
+from stream.records import Record, Schema, decode_record, encode_record
 from stream.refusals import TopicError
 from stream.service import Stop, Stopped
 from stream.settings import SettingsError, read
@@ -28,21 +27,9 @@ from tests.services import ROOT
 
 EXAMPLE = ROOT / "examples" / "digits.csv"
 
-MakeFile = Callable[[str], Path]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> MakeFile:
-    def make(text: str) -> Path:
-        path = tmp_path / "some.csv"
-        path.write_bytes(text.encode())
-        return path
-
-    return make
-
 
 def opened(**settings: object) -> Source:
-    return open_source(Settings.model_validate(settings))
+    return open_source(Settings.model_validate(settings), lambda line: None)
 
 
 def synthetic(stream: str, drift_every: int = 50, seed: int = 1) -> Source:
@@ -144,106 +131,13 @@ def test_the_example_file_is_sent_whole() -> None:
     assert len(records) == source.size == 1797
     assert sum(r.label or 0 for r in records) == 906
     assert source.schema.positive == "odd"
-    assert len(source.schema.feature_names) == 64
+    assert len(source.schema.feature_names) == 61  # the other three pixels are 0 in each row
     assert "parity" not in source.schema.feature_names
-
-
-def test_an_empty_cell_is_a_missing_feature_and_an_empty_label_an_unlabelled_record(
-    file: MakeFile,
-) -> None:
-    table = read_csv(file("a,y,b\n1,0,2\n,1,-3e5\n 4 ,,\n\n"), "y", None)
-    assert table.schema == Schema(["a", "b"], "y", "1")
-    assert table.features == [[1, 2], [None, -3e5], [4, None]]
-    assert table.labels == [0, 1, None]
-
-
-def test_a_byte_order_mark_quotes_and_windows_line_ends_are_read(file: MakeFile) -> None:
-    table = read_csv(file('\ufeff"a, b",y\r\n"1",no\r\n2,yes\r\n'), "y", "yes")
-    assert table.schema == Schema(["a, b"], "y", "yes")
-    assert table.features == [[1], [2]]
-    assert table.labels == [0, 1]
-
-
-@pytest.mark.parametrize("positive", ["no", "yes"])
-def test_the_positive_value_is_label_1(file: MakeFile, positive: str) -> None:
-    table = read_csv(file("a,y\n1,no\n2,yes\n"), "y", positive)
-    assert table.labels == [int(positive == "no"), int(positive == "yes")]
-
-
-LIMIT = "a number within ±3.4e+38 or an empty cell"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", ", line 1: the file is empty; expected a line of column names"),
-        ("a,y\n1,0\nabc,1\n", ", line 3, column a: 'abc' is not allowed; expected " + LIMIT),
-        ("y,a\n0,1\n1,nan\n", ", line 3, column a: 'nan' is not allowed; expected " + LIMIT),
-        ("a,y\n1,0\n-inf,1\n", ", line 3, column a: '-inf' is not allowed; expected " + LIMIT),
-        ("a,y\n1e39,0\n", ", line 2, column a: '1e39' is not allowed; expected " + LIMIT),
-        ("a,y\n1_0,0\n", ", line 2, column a: '1_0' is not allowed; expected " + LIMIT),
-        ("b,a,y\n1,x,0\n", ", line 2, column a: 'x' is not allowed; expected " + LIMIT),
-        ('a,y\n"1\n",0\n\nx,1\n', ", line 5, column a: 'x' is not allowed; expected " + LIMIT),
-        ("a,y\n1,0\n1\n", ", line 3: 1 cells, expected 2"),
-        ("a,y\n1,0\n1,1,1\n", ", line 3: 3 cells, expected 2"),
-        ("a,a,y\n", ", line 1, column 2: 'a' is there twice; each column needs a name of its own"),
-        ("a,,y\n", ", line 1, column 2: has no name; each column needs a name of its own"),
-        ("y\n1\n", ", line 1: no column besides the label y; expected features"),
-        ("a,y\n1,0\n1,1\n1,2\n", ", line 4, column y: a third value '2' besides '0' and '1'; a la"),
-        ("a,y\n1,0\n1,0\n", ", column y: only the value '0' in 2 rows; a label has two"),
-        ("a,y\n1,\n", ", column y: no value at all in 1 rows; a label has two"),
-        ("a,y\n", ", column y: no value at all in 0 rows; a label has two"),
-        ('a,y\n1,0\n"1,1\n', ", line 3: not CSV: unexpected end of data"),
-    ],
-)
-def test_a_wrong_file_is_refused_by_line_and_column(
-    file: MakeFile, text: str, message: str
-) -> None:
-    path = file(text)
-    with pytest.raises(SourceError) as error:
-        read_csv(path, "y", None)
-    assert str(error.value).startswith(f"{path}{message}")
-
-
-def test_a_file_that_is_not_utf8_is_refused_by_line(tmp_path: Path) -> None:
-    path = tmp_path / "latin.csv"
-    path.write_bytes("a,y\n1,0\n2,Käse\n".encode("latin-1"))
-    with pytest.raises(SourceError, match=r"latin\.csv, line 3: not UTF-8"):
-        read_csv(path, "y", None)
-
-
-def test_a_file_needs_the_setting_label(file: MakeFile) -> None:
-    with pytest.raises(SettingsError, match=r"LABEL: name the column of .*some\.csv that holds"):
-        opened(stream=str(file("a,y\n1,0\n")))
-
-
-def test_a_label_that_is_no_column_is_refused_with_the_columns_there_are(file: MakeFile) -> None:
-    with pytest.raises(SettingsError, match=r"LABEL=z: .*some\.csv, line 1 .* it has a, y"):
-        read_csv(file("a,y\n1,0\n"), "z", None)
-
-
-def test_a_positive_value_that_does_not_occur_is_refused_with_those_that_do(
-    file: MakeFile,
-) -> None:
-    with pytest.raises(SettingsError, match=r"POSITIVE=2: .*column y .* allowed are '0' and '1'"):
-        read_csv(file("a,y\n1,0\n1,1\n"), "y", "2")
-
-
-def test_labels_other_than_0_and_1_need_the_setting_positive(file: MakeFile) -> None:
-    with pytest.raises(SettingsError, match=r"POSITIVE: say which .*: 'no' or 'yes'"):
-        read_csv(file("a,y\n1,yes\n1,no\n"), "y", None)
 
 
 def test_a_stream_that_is_neither_name_nor_file_is_refused_with_the_names() -> None:
     with pytest.raises(SettingsError, match=r"STREAM=see: .*sea, agrawal, .*breast_cancer, a file"):
         opened(stream="see")
-
-
-def test_the_largest_feature_allowed_is_read(file: MakeFile) -> None:
-    assert read_csv(file("a,y\n3.4e38,0\n-3.4e38,1\n"), "y", None).features == [
-        [FEATURE_LIMIT],
-        [-FEATURE_LIMIT],
-    ]
 
 
 def left_by_a_kill(sent: list[int], partitions: int) -> list[Tail]:
@@ -457,7 +351,7 @@ class Broker:
         self.futures: list[Future] = []
         self.offset = 0
 
-    def send(self, topic: str, value: bytes, key: bytes | None, partition: int) -> Future:
+    def send(self, topic: str, value: bytes, **_: object) -> Future:
         self.futures.append(Future())
         return self.futures[-1]
 

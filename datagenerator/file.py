@@ -1,0 +1,115 @@
+"""A file as a source of rows: the columns that were understood, as features, label, id and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from datagenerator.columns import Understood, understand
+from datagenerator.dialect import SourceError
+from datagenerator.overview import described, numbered
+from datagenerator.readings import READINGS
+from datagenerator.rows import Row
+from datagenerator.settings import Settings
+from datagenerator.table import Table, literal
+from stream.records import Schema
+from stream.settings import SettingsError
+
+LOGGED_COLUMNS = 40
+"""Columns of the table in the log; ``python -m datagenerator.look`` shows all."""
+
+_LEFT_OUT = "left out: "
+_BY_SETTING = ("LABEL", "ID", "TIME", "DROP")
+
+
+class File:
+    """The rows of a table in the order of the file.
+
+    Attributes
+    ----------
+    schema : Schema
+        With what was understood of each column, so that a restart does the same.
+    size : int
+        Number of rows.
+    """
+
+    def __init__(self, table: Table, found: Understood) -> None:
+        self._table = table
+        self._found = found
+        self._id = "NULL"
+        if found.id:
+            text = found.id.text
+            whole = f"TRY_CAST({text} AS BIGINT)"
+            ((integers,),) = table.select([f"bool_and(CAST({whole} AS VARCHAR) = {text})"])
+            self._id = whole if integers else text
+        self.size = table.size
+
+        self.schema = self._described()
+
+    def _described(self) -> Schema:
+        columns = {
+            column.name: f"{_LEFT_OUT}{column.left_out}" if column.left_out else column.reading
+            for column in self._found.columns
+        }
+        label = self._found.label.name if self._found.label else ""
+        names = [column.name for column in self._found.features]
+        return Schema(names, label, self._found.positive, columns)
+
+    def as_recorded(self, schema: Schema) -> None:
+        """Send the features that the schema on the topic has, read as it says.
+
+        Nothing changes where the file lacks one of them, or a setting leaves it out.
+        """
+        choice = [column for column in self._found.columns if column.left_out not in _BY_SETTING]
+        if not {*schema.feature_names} <= {column.name for column in choice}:
+            return
+        for column in choice:
+            use = schema.file_columns.get(column.name, column.reading)
+            column.reading = use if use in READINGS else column.reading
+            if column.name in schema.feature_names:
+                column.left_out = ""
+            else:
+                column.left_out = column.left_out or "not in the schema on the topic"
+        self.schema = self._described()
+
+    def rows(self, first: int) -> Iterator[Row]:
+        """Yield the rows from number `first` on."""
+        label, time = self._found.label, self._found.time
+        features = [column.value for column in self._found.features]
+        one = literal(self._found.positive)
+        wanted = [
+            *features,
+            f"CASE WHEN {label.text} = {one} THEN 1 WHEN {label.text} != {one} THEN 0 END"
+            if label
+            else "NULL",
+            self._id,
+            f"coalesce({time.value}, 0)" if time else "0::DOUBLE",
+        ]
+        for *cells, known, name, seconds in self._table.select(wanted, f"OFFSET {first}"):
+            yield Row(cells, known, name, seconds)
+
+
+def open_file(settings: Settings, say: Callable[[str], object]) -> File:
+    """Return the file that ``STREAM`` names, as a source of rows.
+
+    Parameters
+    ----------
+    say : callable
+        Is given the lines that tell what was understood.
+
+    Raises
+    ------
+    SettingsError, SourceError
+        When the file cannot be sent; says all that is wrong, and what to do.
+    """
+    table = Table(settings.stream, settings.separator, settings.encoding, settings.missing)
+    found = understand(table, settings)
+    for line in described(table, found, LOGGED_COLUMNS):
+        say(line)
+    if settings.label is None:
+        names = ", ".join(map(repr, table.names[:10]))
+        found.wrong_settings.insert(
+            0, f"LABEL: name the column of {table.place} that holds the label; it has {names}"
+        )
+    if wrong := found.wrong_settings + found.problems:
+        raise (SettingsError if found.wrong_settings else SourceError)(numbered(wrong))
+    return File(table, found)

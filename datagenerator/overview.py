@@ -1,0 +1,50 @@
+"""What was understood of a table, as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from datagenerator.columns import Understood
+from datagenerator.table import Table
+from stream.quoting import shown
+
+
+def described(table: Table, found: Understood, limit: int | None = None) -> Iterator[str]:
+    """Yield the lines of a table of what was understood, in the order of the file.
+
+    Parameters
+    ----------
+    limit : int or None
+        Columns that are shown; those that are left out come first then.
+    """
+    columns = (
+        sorted(found.columns, key=lambda column: not column.left_out) if limit else found.columns
+    )
+    rows = [("column", "kind", "missing", "distinct", "example", "")]
+    for column in columns[:limit]:
+        missing = 100 * (1 - column.values / table.size) if table.size else 0
+        about = "about " if column.distinct > 100 else ""
+        use = column.left_out
+        if column is found.label and found.positive:
+            use += f", 1 is {shown(found.positive)}"
+        elif use not in ("", "LABEL", "ID", "TIME"):
+            use = f"left out: {use}"
+        example = shown(column.example) if column.values else ""
+        distinct = f"{about}{min(column.distinct, column.values)}"
+        rows.append(
+            (shown(column.name), column.reading, f"{missing:.1f} %", distinct, example, use)
+        )
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    yield f"{table.place}: {table.size} rows, {len(found.features)} features"
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if limit and len(columns) > limit:
+        yield f"and {len(columns) - limit} columns more"
+
+
+def numbered(problems: Sequence[str]) -> str:
+    """Return several problems as one line."""
+    if len(problems) == 1:
+        return problems[0]
+    listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(problems, 1))
+    return f"{len(problems)} problems: {listed}"

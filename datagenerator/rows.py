@@ -1,0 +1,139 @@
+"""Rows that are sent once or again and again, in random order; the same id is the same row."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import NamedTuple, Protocol
+
+from stream.records import Record, Schema
+
+BLOCK_CELLS = 2**19
+"""Cells that are held in memory to be shuffled."""
+
+Features = list[float | None]
+
+
+class Row(NamedTuple):
+    """A row of a data set or a file.
+
+    Attributes
+    ----------
+    label : int or None
+        ``None`` where the row has none.
+    id : int or str or None
+        ``None`` where the rows have none of their own.
+    time : float
+        Seconds since 1970, where the rows have times.
+    """
+
+    features: Features
+    label: int | None
+    id: int | str | None = None
+    time: float = 0.0
+
+
+class DataSet(Protocol):
+    """Rows that can be read again and again, from any row on."""
+
+    schema: Schema
+    size: int
+
+    def rows(self, first: int) -> Iterator[Row]:
+        """Yield the rows from number `first` on, always in the same order."""
+
+    def as_recorded(self, schema: Schema) -> None:
+        """Lay the rows out as the schema on the topic says, where there is a choice."""
+
+
+class Rows:
+    """The rows of a data set, once or repeatedly, in random order, another one at each pass.
+
+    They are shuffled in blocks, so that memory is flat; half a million cells are one block.
+
+    Parameters
+    ----------
+    seed : int
+        Decides the order, together with the numbers of the pass and of the block.
+    repeat : bool
+        Whether another pass follows.
+    in_order : bool
+        Whether the rows are not shuffled.
+    """
+
+    drift_every = 0
+
+    def __init__(
+        self,
+        data: DataSet,
+        seed: int,
+        repeat: bool,
+        in_order: bool = False,
+        cells: int = BLOCK_CELLS,
+    ) -> None:
+        self.schema = data.schema
+        self.size: int | None = data.size
+        self._data = data
+        self._seed = seed
+        self._repeat = repeat
+        self._in_order = in_order
+        self._block = max(1, cells // len(data.schema.feature_names))
+
+    def records(self, first_id: int) -> Iterator[Record]:
+        """Yield the records from `first_id` on; none if the only pass is over."""
+        return (record for record, _ in self.timed(first_id))
+
+    def as_recorded(self, schema: Schema) -> None:
+        """Lay the records out as the schema on the topic says."""
+        self._data.as_recorded(schema)
+        self.schema = self._data.schema
+
+    def timed(self, first_id: int) -> Iterator[tuple[Record, float]]:
+        """Yield the same records, each with its time."""
+        first_pass, start = divmod(first_id, self._data.size)
+        for number in count(first_pass) if self._repeat else range(first_pass, 1):
+            id = number * self._data.size + start
+            for row in self._pass(number, start):
+                yield Record(id if row.id is None else row.id, row.features, row.label), row.time
+                id += 1
+            start = 0
+
+    def _pass(self, number: int, start: int) -> Iterator[Row]:
+        """Yield the rows of a pass from the one on that is sent as number `start`."""
+        block, within = divmod(start, self._block)
+        rows = self._data.rows(block * self._block)
+        while held := list(islice(rows, self._block)):
+            if not self._in_order:
+                numbers = (number, block) if block else (number,)
+                random.Random(mix(self._seed, *numbers)).shuffle(held)
+            yield from held[within:] if within else held
+            block, within = block + 1, 0
+            held.clear()  # not two blocks at once
+
+
+class BreastCancer:
+    """The data set of scikit-learn, in memory."""
+
+    def __init__(self) -> None:
+        # Imported here because it takes a second, and no other source needs it.
+        from sklearn.datasets import load_breast_cancer
+
+        data = load_breast_cancer()
+        self.schema = Schema([str(name) for name in data.feature_names], "diagnosis", "benign")
+        self._rows = [
+            Row(*row) for row in zip(data.data.tolist(), data.target.tolist(), strict=True)
+        ]
+        self.size = len(self._rows)
+
+    def rows(self, first: int) -> Iterator[Row]:
+        """Yield the rows from number `first` on."""
+        yield from self._rows[first:]
+
+    def as_recorded(self, schema: Schema) -> None:
+        """Do nothing: the names are what they are."""
+
+
+def mix(*numbers: int) -> int:
+    """Return a seed that differs for each row of numbers."""
+    return random.Random(" ".join(map(str, numbers))).getrandbits(63)
