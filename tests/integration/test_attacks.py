@@ -380,7 +380,7 @@ def test_ids_of_somebody_else_do_not_steer_the_datagenerator(
         assert_ends(first)
     for id in STRANGE_IDS:
         topics.write_values(
-            [b'{"id":%s,"features":%s}' % (id, b"[1,2]" if begun else orjson.dumps([1] * 64))]
+            [b'{"id":%s,"features":%s}' % (id, b"[1,2]" if begun else orjson.dumps([1] * 61))]
         )
         again = start("datagenerator", **options, COUNT="500")
         await_line(again, f"first_id={500 * begun} " if id == STRANGE_IDS[0] else "first_id=500 ")
