@@ -31,14 +31,18 @@ def own_key(settings: Settings, *, make: bool) -> SigningKey:
         raise Fatal(f"SIGNING_KEY={path}: no such file; see python -m modelgenerator.keys make -h")
     try:
         key = signing_key(path)
-    except (KeyFileError, OSError) as error:
+    except KeyFileError as error:
         raise Fatal(f"SIGNING_KEY={error}") from None
+    except OSError as error:
+        raise Fatal(f"SIGNING_KEY={path}: {error.strerror}") from None
     try:
         if make:
             shared = key.share(settings.trusted_keys)
             log.info("signing with key %s, shared as %s", key.fingerprint, shared)
-    except (KeyFileError, OSError) as error:
+    except KeyFileError as error:
         raise Fatal(f"TRUSTED_KEYS: {error}") from None
+    except OSError as error:
+        raise Fatal(f"TRUSTED_KEYS: {error.filename}: {error.strerror}") from None
     check_trusted(key, settings)
     return key
 

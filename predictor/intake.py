@@ -28,6 +28,10 @@ MAX_LABEL_BYTES = 4 * 2**20
 """Bytes at which no more labels of a partition are read; the last poll comes on top."""
 
 
+IDLE_SECONDS = 0.1
+"""How long the first record is waited for at least: with ``COMMIT_INTERVAL_MS=1``, a predictor with
+nothing to do would use a whole core."""
+
 HURRY_SECONDS = 0.02
 """How long records are waited for while something else is there to read."""
 
@@ -107,6 +111,8 @@ class Intake:
             left, room = end - time.monotonic(), most - self.queued
             if left <= 0 or room <= 0:
                 return
+            if not self.queued:
+                left = max(left, IDLE_SECONDS)
             timeout_ms = max(1, int(1000 * (min(left, HURRY_SECONDS) if hurry else left)))
             polled = self._group.consumer.poll(timeout_ms=timeout_ms, max_records=room)
             for place, records in polled.items():

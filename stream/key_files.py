@@ -68,14 +68,23 @@ def check_not_replaceable(folder: Path) -> None:
 
 
 def create_file(path: Path, content: bytes, mode: int) -> None:
-    """Write a file atomically. If there is one already, leave it as it is."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    """Write a file atomically. If there is one already, leave it as it is.
+
+    Raises
+    ------
+    OSError
+        It names the file that was to be written.
+    """
     try:
-        os.fchmod(descriptor, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        Path(temporary).unlink()
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+        try:
+            os.fchmod(descriptor, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            Path(temporary).unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

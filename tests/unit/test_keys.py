@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -18,8 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from modelgenerator import keys
+from modelgenerator.settings import Settings
+from modelgenerator.signing import own_key
 from stream.key_files import KeyFileError
 from stream.keys import TrustedKeys, revoke, signing_key
+from stream.service import Fatal
 from tests.unit.classifiers import new_key
 
 
@@ -385,3 +389,24 @@ def test_a_folder_below_one_that_everyone_may_write_trusts_nobody(tmp_path: Path
     assert f"{above}: everyone may write here; run: chmod o-w {above}" in str(TrustedKeys(folder))
     above.chmod(0o1777)  # as /tmp: only its owner may replace what is in it
     assert TrustedKeys(folder).fingerprints() == {key.fingerprint}
+
+
+@pytest.mark.parametrize("variable", ["SIGNING_KEY", "TRUSTED_KEYS"])
+def test_a_key_for_which_there_is_no_room_is_named_and_is_made_once_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    paths = {"SIGNING_KEY": tmp_path / "own" / "key.pem", "TRUSTED_KEYS": tmp_path / "trusted"}
+    settings = Settings.model_validate({name.lower(): path for name, path in paths.items()})
+    full, link = paths[variable], os.link
+
+    def fail(source: str, target: Path) -> None:
+        if target.is_relative_to(full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source)
+        link(source, target)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "link", fail)
+        with pytest.raises(Fatal, match=rf"^{variable}.*{tmp_path}.*\.pem: No space left"):
+            own_key(settings, make=True)
+    assert not [*tmp_path.glob("*/tmp*")]
+    assert own_key(settings, make=True).fingerprint
