@@ -21,7 +21,8 @@ def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool
     """Take the next label of a partition, unless its predictions are still being read back.
 
     One whose record was not predicted yet is held. When too many are held, this label and those
-    behind it are left to be read again; at the end of the data, the oldest one gives way.
+    behind it are left to be read again, and nothing expires. At the end of the data, or once as
+    many predictions are known as memory allows, the oldest one gives way.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool
         return
     if not _answer(consumed, state, result):
         if len(state.early) >= EarlyLabels.MOST:
-            if not data_ended:
+            if not data_ended and not state.is_far_ahead:
                 state.labels_paused = True
                 return
             _reject_orphan(next(iter(state.early)), state, result)
@@ -60,7 +61,7 @@ def take_time(state: State, result: Result, monotonic: float, wall: float) -> No
     for consumed in state.early:  # the record may have been rejected, or was predicted long ago
         if _answer(consumed, state, result):
             state.early.drop(consumed.offset)
-    if not state.labels_behind:
+    if not state.labels_behind and not state.labels_paused:
         _expire(state, result, wall)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):
         _reject_orphan(consumed, state, result)
@@ -173,7 +174,7 @@ def _reject(consumed: ConsumedLabel, reason: str, state: State, result: Result) 
 
 def _orphan(state: State) -> str:
     """Say that there is no prediction: once some are expired, it may have been one of them."""
-    too_late = " or too late" if state.tally.expired_to else ""
+    too_late = " or too late" if state.tally.expired_to or state.tally.expired else ""
     return f"orphan{too_late}: no such prediction waits for a label"
 
 

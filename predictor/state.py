@@ -11,6 +11,9 @@ from predictor.settings import PredictorSettings
 from predictor.tally import Tally
 from stream.records import Prediction
 
+AHEAD_OF_LABELS = 100_000
+"""Predictions that are known beyond ``LABEL_WAIT`` while labels are paused; see `labels.take`."""
+
 
 class State:
     """What the predictor knows of one partition.
@@ -112,11 +115,18 @@ class State:
             return False
         if self.early.overdue(monotonic - self.settings.label_early_seconds):
             return True
-        if self.labels_behind or not self.tally.waiting or not (oldest := self.known.oldest):
+        if self.labels_behind or self.labels_paused or not self.tally.waiting:
+            return False
+        if not (oldest := self.known.oldest):
             return False
         return len(self.known) > self.settings.label_wait_records or (
             oldest.time is not None and oldest.time < self.expires_before(wall)
         )
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """Whether so much is known that records cannot go on before more labels are taken."""
+        return len(self.known) >= self.settings.label_wait_records + AHEAD_OF_LABELS
 
     def expires_before(self, wall: float) -> float:
         """Return the timestamp in ms before which predictions wait no longer."""

@@ -1,0 +1,112 @@
+"""Throughput with labels on a topic of their own, beside the same labels inside the records.
+
+Both are measured in one run, in turns, on the same broker: the records are on the topic, and each
+label 1,000 records later, before a predictor starts. It is timed from its first to its last commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from kafka.errors import KafkaError
+
+from local.kafka import LocalKafka
+from local.process import stop
+from stream.records import Label, Record, encode_label, encode_record
+from tests.services import Services
+from tests.topics import Topics
+
+PARTITIONS = 3
+DELAY = 1_000
+
+
+def write(topics: Topics, records: int, inside: bool) -> None:
+    """Write records, and their labels inside or on their own topic."""
+    settings, now = topics.settings, int(1000 * time.time()) - records
+    for id in range(records + DELAY):
+        if id < records:
+            topics.producer.send(
+                settings.data_topic,
+                encode_record(Record(id, [0.5, -0.25], id % 2 if inside else None)),
+                partition=id % PARTITIONS,
+                timestamp_ms=now + id,
+            )
+        if not inside and (labelled := id - DELAY) >= 0:
+            topics.producer.send(
+                settings.label_topic,
+                encode_label(Label(labelled % 2, labelled)),
+                partition=labelled % PARTITIONS,
+                timestamp_ms=now + id,
+            )
+    topics.producer.flush(60)
+
+
+def committed(topics: Topics) -> int:
+    """Return how many offsets of records and labels are committed."""
+    try:
+        found = topics.admin.list_group_offsets(topics.group)[topics.group]
+    except KafkaError:
+        return 0
+    return sum(offset.offset for offset in found.values())
+
+
+def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
+    """Return the records a second of one predictor."""
+    name = f"bench{time.time_ns()}"
+    env = {
+        "KAFKA_BOOTSTRAP_SERVERS": broker,
+        "DATA_TOPIC": f"{name}.data",
+        "MODEL_TOPIC": f"{name}.model",
+        "PREDICTION_TOPIC": f"{name}.prediction",
+        "GROUP_ID": name,
+        "SIGNING_KEY": str(folder / "signing" / "key.pem"),
+        "TRUSTED_KEYS": str(folder / "trusted"),
+        "PREDICTOR_SECRET": str(folder / "secret"),
+        "LOG_FILE": str(folder / f"{name}.log"),
+    }
+    with Topics(env, PARTITIONS) as topics:
+        topics.publish(1)
+        write(topics, records, inside)
+        services = Services(env, folder)
+        services("predictor")
+        try:
+            while not (first := committed(topics)):
+                time.sleep(0.01)
+            begun, goal = time.monotonic(), records * (1 if inside else 2)
+            while (last := committed(topics)) < goal:
+                time.sleep(0.01)
+            return records * (last - first) / goal / (time.monotonic() - begun)
+        finally:
+            stop(services.processes)
+
+
+def main() -> int:
+    """Measure both in turns, and print the ratio of the medians."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    logging.disable()
+    found: dict[bool, list[float]] = {True: [], False: []}
+    with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "kafka") as broker:
+        for _ in range(options.rounds):
+            for inside, speeds in found.items():
+                speed = measure(broker.bootstrap_servers, Path(name), options.records, inside)
+                speeds.append(speed)
+                where = "inside" if inside else "on a topic of their own"
+                print(f"labels {where}: {speed:,.0f} records/s", flush=True)
+    ratio = median(found[False]) / median(found[True])
+    print(f"with labels on a topic of their own: {ratio:.2f} of the throughput")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
