@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run topic kafka test test-faults test-compose soak fuzz bench-model-load check lock
+.PHONY: help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,12 @@ test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak
+
+soak-labels: setup ## 10 million late labels and 20 kills, an hour, resumable; LEGS, RECORDS
+	@$(VENV)/python -m tests.soak.labels
+
+bench-late-labels: setup ## throughput with late labels beside labels inside, five minutes
+	@$(VENV)/python -m benchmarks.late_labels
 
 fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 	@$(VENV)/python -m pip install -q -r tests/fuzz/requirements.txt

@@ -360,3 +360,34 @@ def test_from_one_replica_to_three_and_back_labels_meet_what_another_replica_pre
     assert_counted_in_order(three)
     assert sorted(o["id"] for p in range(3) for o in three.outcomes(p)) == list(range(3_300))
     eventually(lambda: sum(len(three.rejected_labels(p)) for p in range(3)) == 100)
+
+
+def test_a_tally_of_the_version_before_is_gone_on_from_and_labels_of_what_it_predicted_are_too_late(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(20, label=False)
+    place = TopicPartition(topics.settings.data_topic, 0)
+    before = (
+        '{"tp":5,"fp":1,"tn":3,"fn":1,"seen":0,"unlabelled":10,"rejected":0,"model":1,'
+        f'"incarnation":"{data_id(topics)}"'
+        "}"
+    )
+    topics.admin.alter_group_offsets(topics.group, {place: OffsetAndMetadata(20, before, -1)})
+    topics.publish(1)
+    topics.write(5, label=False)
+    start("predictor", LABEL_EARLY_SECONDS="1")
+    topics.label_ids(3, 22)
+    topics.label(1, source=(0, 4))
+    topics.producer.flush(30)
+    await_outcomes(topics, 1)
+    (outcome,) = topics.outcomes()
+    assert (outcome["id"], outcome["n"]) == (22, 11)
+    reasons = {r["reason"].split(":")[0] for r in await_rejected(topics, 2)}
+    assert reasons == {"orphan or too late"}
+    found = tally(topics)
+    assert (found.n, found.unlabelled, found.expired_to, found.waiting) == (11, 15, 20, 4)
+
+
+def data_id(topics: Topics) -> str:
+    (topic,) = topics.admin.describe_topics([topics.settings.data_topic])
+    return str(topic["topic_id"])
