@@ -133,7 +133,7 @@ class Intake:
             Partitions where these are all records that the labels so far can be for.
         """
         events: list[Consumed] = []
-        ended, missing = set(), self.labels.missing()
+        ended: set[int] = set()
         positions = {
             place.partition: at.position for place, at in progress(self._group.consumer).items()
         }
@@ -142,7 +142,7 @@ class Intake:
             state = self._states[partition]
             meets = self._meets(partition)
             behind = meets and self.labels.is_behind(partition, positions.get(partition, -1))
-            more = partition in missing and not state.labels_paused
+            more = partition in self.labels.missing and not state.labels_paused
             merged = merge(pending.records, pending.labels if meets else (), behind, more and meets)
             found = list(islice(merged, (most - len(events)) // max(1, busy)))
             busy -= bool(pending.records or pending.labels)
@@ -183,7 +183,7 @@ class Intake:
         ]
         for label in self.labels.poll(MAX_RECORDS, full):
             self._pending[label.partition].labels.append(label)
-        return {p for p in self.labels.missing() if self._meets(p)}
+        return {p for p in self.labels.missing if self._meets(p)}
 
     def _meets(self, partition: int) -> bool:
         """Tell whether labels can meet their predictions now; else they wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -20,6 +21,9 @@ log = logging.getLogger("predictor")
 STALLED_SECONDS = 5.0
 """How long records wait for labels that are on the topic and do not come."""
 
+LONGEST_STEP_SECONDS = 0.1
+"""Most that one poll counts of that time: between two polls, nobody listens."""
+
 NEAR = 1_000
 """Labels are read again in one range if there are no more offsets between them."""
 
@@ -31,6 +35,9 @@ class LabelFeed:
     ----------
     consumer : KafkaConsumer
         To be closed at the end.
+    missing : set of int
+        Partitions with labels on the topic that have not been read yet. One of which nothing comes
+        for `STALLED_SECONDS` is left out: its records do not wait for ever.
     """
 
     def __init__(self, settings: PredictorSettings, stop: Stop) -> None:
@@ -39,13 +46,15 @@ class LabelFeed:
         self._warnings = Warnings(log)
         self._data_ends: dict[int, int] = {}
         self._unasked: set[int] = set()
-        self._heard: dict[int, float] = {}
+        self.missing: set[int] = set()
+        self._silent: dict[int, float] = {}
+        self._polled_at = 0.0
         self.consumer: KafkaConsumer = clients.connected(clients.consumer, settings, stop, log)
 
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions, and no other, from these offsets on."""
         self._data_ends, self._unasked = {}, set(offsets)
-        self._heard = dict.fromkeys(offsets, time.monotonic())
+        self._silent = dict.fromkeys(offsets, 0.0)
         self.consumer.assign([self._place(partition) for partition in offsets])
         for partition, offset in offsets.items():
             self.consumer.seek(self._place(partition), offset)
@@ -73,8 +82,8 @@ class LabelFeed:
             for labels in self.consumer.poll(timeout_ms=0, max_records=most).values():
                 found += map(ConsumedLabel.of, labels)
             came = {label.partition for label in found}
-            self._heard |= dict.fromkeys(came, time.monotonic())
             self._unasked |= came
+            self._look_what_is_missing(came | set(full))
             self._ask_where_the_data_ends()
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
             raise
@@ -82,28 +91,6 @@ class LabelFeed:
             refusals.raise_if_refused(error, self._settings)
             self._warnings.warn("labels", f"reading {self._settings.label_topic}: {error!r}")
         return found
-
-    def missing(self) -> set[int]:
-        """Return the partitions with labels on the topic that have not been read yet.
-
-        A partition of which nothing comes for `STALLED_SECONDS` is left out: its records do not
-        wait for ever.
-        """
-        read = {
-            place.partition
-            for place, at in progress(self.consumer).items()
-            if at.position >= at.readable
-        }
-        now = time.monotonic()
-        self._heard |= dict.fromkeys(read, now)
-        stalled = {p for p, heard in self._heard.items() if now - heard > STALLED_SECONDS}
-        if stalled:
-            self._warnings.warn(
-                "stalled",
-                f"no labels come of partitions {sorted(stalled)} of {self._settings.label_topic};"
-                " records are predicted all the same",
-            )
-        return self._heard.keys() - read - stalled
 
     def is_behind(self, partition: int, offset: int) -> bool:
         """Tell whether no record before a label that was read is at an offset or after it.
@@ -123,7 +110,7 @@ class LabelFeed:
         KafkaError
         """
         place = self._place(partition)
-        start, end = reading.bounds(self.consumer, place)
+        start, end = reading.bounds(self.consumer, place, self._stop)
         offsets = [offset for offset in offsets if start <= offset < end]
         while offsets:
             last = offsets[0]
@@ -134,11 +121,32 @@ class LabelFeed:
                     yield label
             offsets = offsets[len(near) :]
 
+    def _look_what_is_missing(self, heard: Collection[int]) -> None:
+        read = {
+            place.partition
+            for place, at in progress(self.consumer).items()
+            if at.position >= at.readable
+        }
+        now = time.monotonic()
+        step, self._polled_at = min(now - self._polled_at, LONGEST_STEP_SECONDS), now
+        for partition in self._silent:
+            self._silent[partition] += step
+        self._silent |= dict.fromkeys(read.union(heard) & self._silent.keys(), 0.0)
+        stalled = sorted(p for p, silent in self._silent.items() if silent > STALLED_SECONDS)
+        if stalled:
+            self._warnings.warn(
+                "stalled",
+                f"no labels come of partitions {stalled} of {self._settings.label_topic}; records"
+                " are predicted all the same",
+            )
+        self.missing = self._silent.keys() - read - set(stalled)
+
     def _ask_where_the_data_ends(self) -> None:
         if self._unasked:
             topic = self._settings.data_topic
             places = [TopicPartition(topic, partition) for partition in self._unasked]
-            ends = self.consumer.end_offsets(places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+            ask = partial(self.consumer.end_offsets, places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+            ends = self._stop.until_stopped(ask)
             self._data_ends |= {place.partition: end for place, end in ends.items()}
             self._unasked = set()
 

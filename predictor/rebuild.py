@@ -13,6 +13,7 @@ from bisect import bisect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -28,7 +29,7 @@ from stream.kafka_workarounds import progress
 from stream.reading import bounds
 from stream.records import RecordError, decode_prediction
 from stream.seal import ShortSeal, own_seal
-from stream.service import Warnings
+from stream.service import Stop, Warnings
 
 log = logging.getLogger("predictor")
 
@@ -96,11 +97,16 @@ class Rebuild:
     """
 
     def __init__(
-        self, settings: PredictorSettings, admin: KafkaAdminClient, reader: KafkaConsumer
+        self,
+        settings: PredictorSettings,
+        admin: KafkaAdminClient,
+        reader: KafkaConsumer,
+        stop: Stop,
     ) -> None:
         self._settings = settings
         self._admin = admin
         self._reader = reader
+        self._stop = stop
         self._warnings = Warnings(log)
         self._seal = own_seal(settings, log, make=True)
         self._short: ShortSeal | None = None
@@ -159,7 +165,7 @@ class Rebuild:
                     return
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
             for partition, reading in self._readings.items():  # retention was faster
-                start = bounds(self._reader, self._place(partition))[0]
+                start = bounds(self._reader, self._place(partition), self._stop)[0]
                 reading.at = max(reading.at, start)
             self._assign()
         except KafkaError as error:
@@ -239,7 +245,8 @@ class Rebuild:
     def _end(self, partition: int) -> int:
         """Return where the topic ends, with records whose transaction is still to be marked."""
         place = self._place(partition)
-        return int(self._admin.list_partition_offsets({place: OffsetSpec.LATEST})[place].offset)
+        ask = partial(self._admin.list_partition_offsets, {place: OffsetSpec.LATEST})
+        return int(self._stop.until_stopped(ask)[place].offset)
 
     def _place(self, partition: int) -> TopicPartition:
         return TopicPartition(self._settings.prediction_topic, partition)

@@ -46,7 +46,7 @@ class Recovery:
         self._warnings = Warnings(log)
         self._positions = Positions(settings, admin, stop)
         self.reader = self._positions.reader
-        self.rebuild = Rebuild(settings, admin, self.reader)
+        self.rebuild = Rebuild(settings, admin, self.reader, stop)
 
     def take_over(self, before: Mapping[int, State]) -> dict[int, State]:
         """Join the group, and return the state of each assigned partition.
