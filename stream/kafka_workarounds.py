@@ -324,3 +324,17 @@ def _parse_fetched_data(fetcher: Any, fetch: Any) -> Any:
 
 unpatched_parse_fetched_data = Fetcher._parse_fetched_data
 Fetcher._parse_fetched_data = _parse_fetched_data
+
+
+# Symptom: a partition that is paused while some of its records wait to be delivered, and resumed
+# later, is never read again, if those of another partition were delivered to the last meanwhile.
+
+
+def _fetched_records(fetcher: Any, *args: Any, **options: Any) -> Any:
+    if not fetcher._next_partition_records:  # all delivered, but not `None`, as it looks for
+        fetcher._next_partition_records = None
+    return unpatched_fetched_records(fetcher, *args, **options)
+
+
+unpatched_fetched_records = Fetcher.fetched_records
+Fetcher.fetched_records = _fetched_records

@@ -462,3 +462,31 @@ def test_a_poll_ends_when_its_records_have_many_bytes(
         assert reader.position(place) == 64
     # 16 MiB are 16 of them.
     assert (max(polled) <= 16) == patched
+
+
+def test_a_partition_that_was_paused_with_records_to_deliver_is_read_after_it_is_resumed(
+    three: Topics, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not patched:
+        unpatched = kafka_workarounds.unpatched_fetched_records
+        monkeypatch.setattr(Fetcher, "fetched_records", unpatched)
+    three.write(30)
+    first, second, _ = places = [TopicPartition(three.settings.data_topic, p) for p in range(3)]
+    with clients.closing(clients.consumer(three.settings)) as reader:
+
+        def poll(most: int) -> int:
+            return sum(map(len, reader.poll(timeout_ms=200, max_records=most).values()))
+
+        reader.assign(places)
+        reader.pause(*places)
+        for place in places:
+            reader.seek(place, 0)
+        reader.resume(first)
+        eventually(lambda: poll(1))
+        reader.resume(second)
+        reader.pause(first)
+        read = 0
+        while read < 10:
+            read += poll(20)
+        reader.resume(first)
+        assert bool([1 for _ in range(10) if poll(20)]) == patched
