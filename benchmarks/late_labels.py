@@ -6,7 +6,6 @@ label 1,000 records later, before a predictor starts. It is timed from its first
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from kafka.errors import KafkaError
 
 from local.kafka import LocalKafka
 from local.process import stop
+from stream.arguments import argument_parser
 from stream.records import Label, Record, encode_label, encode_record
 from tests.services import Services
 from tests.topics import Topics
@@ -88,9 +88,7 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
 
 def main() -> int:
     """Measure both in turns, and print the ratio of the medians."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser("python -m benchmarks.late_labels", __doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
