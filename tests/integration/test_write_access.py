@@ -10,6 +10,7 @@ import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import orjson
 import pytest
@@ -226,6 +227,20 @@ def test_a_tally_that_a_stranger_commits_skips_no_record_and_changes_no_count(
     assert predictor.stop() == 0
     assert_exactly_once(topics)
     topics.check()
+
+
+def test_replicas_with_different_secrets_lose_and_repeat_no_record(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    topics.publish(1)
+    for secret in ("one", "another", "one", "another"):
+        topics.write(100)
+        predictor = start("predictor", PREDICTOR_SECRET=str(tmp_path / secret))
+        await_answered(topics)
+        assert predictor.stop() == 0
+        await_no_members(topics)
+    assert_exactly_once(topics)
+    topics.check(topics.log)
 
 
 def test_a_tally_of_older_software_counts_as_long_as_no_output_is_sealed(
