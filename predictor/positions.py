@@ -121,9 +121,10 @@ class Positions:
         if not isinstance(committed, Commit) and not found:
             found = self._unsealed_outputs(place.partition)
         elif isinstance(committed, Commit) and not sealed and found:
-            # Older software sealed neither its tallies nor its outputs.
-            committed = "the committed tally has no seal that holds"
-            found = self._outputs(place.partition, self._seal, None)
+            # Older software sealed neither. A replica with another secret has written outputs, too;
+            # who may only commit offsets has written none.
+            committed = "the committed tally was not sealed with this PREDICTOR_SECRET"
+            found = self._outputs(place.partition, None, None)
         position = resume(bounds, committed, found, topics.id)
         position = resume_labels(label_bounds, position, topics.label_id)
         if position.remark:

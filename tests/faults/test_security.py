@@ -410,8 +410,10 @@ def test_without_any_of_their_rights_people_are_told_which_one_is_lacking(
     with Topics(own.env) as topics, own.without(acl) as name:
         topics.publish(1)
         topics.write(20)
+        topics.producer.send(topics.settings.label_topic, b"no label", partition=0).get(30)
         predictor = start("predictor", **own.names | own.kafka.user("predictor"))
         await_answered(topics)
+        eventually(lambda: topics.records(topics.settings.label_rejected_topic))
         assert predictor.stop(20) == 0
         await_no_members(topics)
         done = start.python("-m", *command, env=own.names | own.kafka.user(user))
