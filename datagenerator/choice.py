@@ -73,7 +73,8 @@ def _choose(table: Table, column: Column, mark: str | None, given: str | None) -
         yield (
             f"{table.find(wrong)}, column {shown(column.name)}: {shown(cell)} is not {what}, as"
             f" {count} of {column.values} cells are; if it stands for a missing value, add it to"
-            f" NULLS, else DROP={in_setting(column.name)}"
+            " NULLS; if the line is a total or a note, delete it; else"
+            f" DROP={in_setting(column.name)}"
         )
     elif reading.kind == "time" and column.read[DAY_FIRST] == column.read[MONTH_FIRST] == count:
         yield (

@@ -72,8 +72,10 @@ def understand(table: Table, settings: Settings) -> Understood:
 
     def named(setting: str, name: str | None) -> Column | None:
         if name is not None and name not in by_name:
+            hint = "; SEPARATOR says what stands between them" if len(columns) == 1 else ""
             wrong.append(
                 f"{setting}={name}: {table.place} has no such column; it has {_listed(by_name)}"
+                f"{hint}"
             )
         return by_name.get(name or "")
 

@@ -6,7 +6,9 @@ import codecs
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -101,8 +103,11 @@ def find(path: Path, separator: str | None, encoding: str | None) -> Dialect:
     """
     start = begins(path)
     packed = next((name for magic, name in _PACKED.items() if start.startswith(magic)), "none")
-    with unpacked(path, packed) as file:
-        raw = file.read(SAMPLE_BYTES)
+    try:
+        with unpacked(path, packed) as file:
+            raw = file.read(SAMPLE_BYTES)
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise SourceError(f"{path}: packed with {packed}, and damaged: {error}") from None
     encoding = encoding or ("utf-16" if raw.startswith(codecs.BOM_UTF16_LE) else "utf-8")
     text = _decoded(path, raw, encoding)
     if len(raw) == SAMPLE_BYTES:
@@ -110,27 +115,31 @@ def find(path: Path, separator: str | None, encoding: str | None) -> Dialect:
     cell = r"""(?:^|[,;|\t])\s*'[^'\n]*'\s*(?:[,;|\t]|$)"""
     quote = "'" if '"' not in text and re.search(cell, text, re.MULTILINE) else '"'
     separator = separator or max(_TRIED, key=lambda each: _fits(text, each, quote))
-    found = _rows(text, separator, quote)
-    if not found:
-        raise SourceError(f"{path}, line 1: the file is empty; expected a line of column names")
-    width = Counter(len(row) for _, row in found[1:] or found).most_common(1)[0][0]
-    while len(found) > 1 and _is_title(found[0][1], width):
-        del found[0]
-    (skip, names), rows = found[0], [row for _, row in found[1:]]
-    while len(names) > width and not names[-1]:
-        names.pop()
-    if len(names) == width - 1 and any(row[-1] for row in rows if len(row) == width):
-        names.insert(0, "")  # as R writes tables: the names of rows have none
-    elif len(names) != width and len(names) != width - 1:
-        raise SourceError(
-            f"{path}, line {skip}: {len(names)} column names, but most lines have {width} cells;"
-            " delete what stands before the line of names, or set SEPARATOR"
-        )
+    skip, names = _named(path, _rows(text, separator, quote))
     numbered = [name or f"column_{number}" for number, name in enumerate(names, 1)]
     unnamed = frozenset(new for new, name in zip(numbered, names, strict=True) if not name)
     escape = "\\" if f"\\{quote}" in text else quote
     separator, quote = _quoted(path, text, separator, quote)
     return Dialect(numbered, separator, quote, escape, packed, encoding, skip, unnamed)
+
+
+def _named(path: Path, rows: list[tuple[int, list[str]]]) -> tuple[int, list[str]]:
+    """Return the names of the columns, empty for one without, and the line where they end."""
+    if not rows:
+        raise SourceError(f"{path}, line 1: the file is empty; expected a line of column names")
+    width = Counter(len(row) for _, row in rows[1:] or rows).most_common(1)[0][0]
+    titles = takewhile(lambda row: _is_title(row[1], width), rows[:-1])
+    (line, names), *others = rows[len(list(titles)) :]
+    while len(names) > width and not names[-1]:
+        names = names[:-1]
+    if len(names) == width - 1 and any(row[-1] for _, row in others if len(row) == width):
+        return line, ["", *names]  # as R writes tables: the names of the rows have none
+    if len(names) not in (width, width - 1):
+        raise SourceError(
+            f"{path}, line {line}: {len(names)} column names, but most lines have {width} cells;"
+            " delete what stands before the line of names, or set SEPARATOR"
+        )
+    return line, names
 
 
 def unpacked(path: Path, packed: str) -> IO[bytes]:
@@ -187,8 +196,9 @@ def _is_title(row: list[str], width: int) -> bool:
 def _quoted(path: Path, text: str, separator: str, quote: str) -> tuple[str, str]:
     """Return separator and quote such that a quote after a blank is one."""
     around, mark = re.escape(separator), re.escape(quote)
-    after_blanks = rf"(?:^|{around}) +{mark}"
-    if separator == " " or not re.search(after_blanks, text, re.MULTILINE):
+    plain = rf"(?:^|(?<={around})){mark}(?:[^{mark}]|{mark}{mark})*{mark}"
+    rest = re.sub(plain, "", text, flags=re.MULTILINE)
+    if separator == " " or not re.search(rf"(?:^|{around}) +{mark}", rest, re.MULTILINE):
         return separator, quote
     cells = rf"{mark}[^{mark}]*{mark}"
     if not re.search(rf"{around}(?! (?! ))|^ ", re.sub(cells, "", text), re.MULTILINE):

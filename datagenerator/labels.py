@@ -31,18 +31,18 @@ def labels(table: Table, label: Column) -> tuple[list[str], list[str]]:
 def positive_text(
     table: Table, label: Column, positive: str | None, texts: list[str]
 ) -> tuple[str, list[str]]:
-    """Return the text of the label that means 1, and what is wrong with the setting."""
+    """Return the text of the label that means 1, empty if that is not clear, and what is wrong."""
     if positive in texts:
         return str(positive), []
     one, other = sorted(texts, key=str.lower, reverse=True)
     if positive is not None:
-        return one, [
+        return "", [
             f"POSITIVE={positive}: does not occur in column {shown(label.name)} of {table.place};"
             f" allowed are {shown(other)} and {shown(one)}"
         ]
     if (one.lower(), other.lower()) in _PLAIN:
         return one, []
-    return one, [
+    return "", [
         f"POSITIVE: say which value of column {shown(label.name)} of {table.place} means 1:"
         f" {shown(other)} or {shown(one)}"
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -193,6 +194,67 @@ def test_a_file_is_sent_once_whole_and_a_restart_sends_no_row_again(
     pixels = [column for column in zip(*rows, strict=True) if any(column)]
     sent = sorted(tuple(map(int, r["features"])) for r in records)
     assert sent == sorted(zip(*pixels, strict=True))
+
+
+def test_records_have_the_ids_of_the_file_and_a_kill_leaves_none_out_and_sends_none_twice(
+    start: Services, settings_env: Env, tmp_path: Path
+) -> None:
+    path = tmp_path / "customers.csv"
+    rows = [f"c-{n * 7919 % 3001},{n % 13}.5,{'yes' if n % 3 else 'no'}\n" for n in range(3_000)]
+    path.write_text(f"customer,x,sold\n{''.join(rows)}")
+    options = {"STREAM": str(path), "LABEL": "sold", "ID": "customer", "DATA_PARTITIONS": "2"}
+    for _ in range(2):
+        process, before = (
+            start("datagenerator", **options, RATE="800"),
+            len(customers(settings_env)),
+        )
+        eventually(partial(more_customers, settings_env, before + 300))
+        process.send(signal.SIGKILL)
+        process.wait(10)
+    await_line(start("datagenerator", **options, RATE="0"), "ends with id 2999")
+    assert sorted(customers(settings_env)) == sorted(row.split(",")[0] for row in rows)
+
+
+def more_customers(env: Env, than: int) -> bool:
+    return len(customers(env)) > than
+
+
+def customers(env: Env) -> list[str]:
+    return [r["id"] for records in values(env, env["DATA_TOPIC"]).values() for r in records]
+
+
+def test_a_restart_reads_the_columns_as_the_schema_on_the_topic_says(
+    start: Services, settings_env: Env, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.csv"
+    rows = "".join(f"5,{n % 13}.5,{'yes' if n % 3 else 'no'}\n" for n in range(100))
+    path.write_text(f"same,x,sold\n{rows}")
+    options = {"STREAM": str(path), "LABEL": "sold", "RATE": "0"}
+    process = start("datagenerator", **options, COUNT="50")
+    await_line(process, "ends with id 49")
+    assert "'same' number 0.0 % 1 '5' left out: constant" in re.sub(" +", " ", process.log())
+    assert_ends(process)
+    path.write_text(f"same,x,sold\n{rows.replace('5,', '6,', 1)}")
+    process = start("datagenerator", **options)
+    await_line(process, "ends with id 99")
+    (schemas,) = values(settings_env, settings_env["DATA_TOPIC"] + ".schema").values()
+    assert [schema["feature_names"] for schema in schemas] == [["x"]]
+    (records,) = values(settings_env, settings_env["DATA_TOPIC"]).values()
+    assert {len(record["features"]) for record in records} == {1}
+
+
+def test_rows_with_times_are_replayed_in_order_and_faster_if_asked_for(
+    start: Services, settings_env: Env, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.csv"
+    rows = "".join(f"2026-01-{n // 24 + 1:02d} {n % 24}:00,{n}.5,{n % 2}\n" for n in range(72))
+    path.write_text(f"t,x,sold\n{rows}")
+    options = {"STREAM": str(path), "LABEL": "sold", "TIME": "t", "SPEED": "86400"}
+    process = start("datagenerator", **options)
+    await_line(process, "rate=that of t x 86400")
+    await_line(process, "ends with id 71")
+    (records,) = values(settings_env, settings_env["DATA_TOPIC"]).values()
+    assert [record["features"] for record in records] == [[n + 0.5] for n in range(72)]
 
 
 def test_repeats_are_sent_when_asked_for_and_named_as_seen_data(start: Services) -> None:

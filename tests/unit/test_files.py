@@ -18,6 +18,7 @@ import zstandard
 
 from datagenerator.dialect import SourceError
 from datagenerator.file import File, open_file
+from datagenerator.look import main as look
 from datagenerator.rows import Row, Rows
 from datagenerator.settings import Settings
 from stream.records import FEATURE_LIMIT, Schema, decode_schema, encode_schema
@@ -136,6 +137,12 @@ def test_a_category_is_refused_with_what_leaves_it_out() -> None:
         ("quotes everywhere", '"a","b","y"\n"1.5","2","0"\n"-3","","1"\n', {}),
         ("single quotes", "'a','b','y'\n'1.5','2','0'\n'-3','','1'\n", {}),
         ("quotes after some blanks", '"a", "b","y"\n1.5, "2",0\n-3,"",  "1"\n', {}),
+        (
+            "quotes in quotes",
+            'a,b,c,y\n1.5,2,"he said, ""no, ""yes""""",0\n-3,,"no, no",1\n',
+            {"drop": "c"},
+        ),
+        ("names of rows, as R writes them", "a,b,y\nx,1.5,2,0\nx,-3,,1\n", {}),
         ("blanks around", " a , b , y \n 1.5 , 2 , 0 \n -3 , ? , 1 \n", {}),
         ("lines of Windows", "a,b,y\r\n1.5,2,0\r\n-3,,1\r\n", {}),
         ("lines of old Macs", "a,b,y\r1.5,2,0\r-3,,1\r", {}),
@@ -221,6 +228,7 @@ def test_whole_numbers_and_points_are_read_as_the_decimal_commas_beside_them_say
         ("a,y\n1/2/2026,0\n3/4/2026,1\n", "'1/2/2026' may begin with the day or with the month"),
         ("a,b,y\n1,u,0\n2,v,1\n3,v,1\n", "{}: 'b': text, and features are numbers; leave it out"),
         (b"a,y\n1,0\n2,K\xe4se\n", "{}, line 3: not UTF-8; ENCODING=latin-1 reads Western"),
+        (gzip.compress(b"a,y\n" * 9_000)[:60], "{}: packed with gzip, and damaged: "),
         (b"PK\x03\x04abc", "{} is a zip archive or an Excel workbook; unpack it, or save it as"),
         ("a,y\n1,0\n".encode("utf-16-be"), "binary data, or UTF-16 without a byte order mark"),
         (b"\xfe\xff" + "a,y\n".encode("utf-16-be"), "{} is UTF-16 with the high byte first; save"),
@@ -430,6 +438,21 @@ def test_a_folder_or_a_pattern_is_read_in_the_order_of_its_names(file: MakeFile)
     assert "e.csv is laid out otherwise than" in refused(path.parent)
     (path.parent / "none").mkdir()
     assert "no file there that ends in .csv" in refused(path.parent / "none")
+
+
+def test_what_was_understood_is_shown_without_kafka_and_all_that_is_wrong_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["look", str(CASES / "category.csv")])
+    assert look() == 1
+    shown, wrong = capsys.readouterr()
+    assert shown.splitlines()[0] == f"{CASES / 'category.csv'}: 300 rows, 3 features"
+    assert " ".join(shown.splitlines()[3].split()) == "'zone' category 0.0 % 2 'north'"
+    assert wrong.endswith("'zone': text, and features are numbers; leave it out with DROP=zone\n")
+    monkeypatch.setattr(sys, "argv", ["look", str(CASES / "index_column.csv")])
+    monkeypatch.setenv("LABEL", "sold")
+    assert look() == 0
+    assert "left out: identifier" in capsys.readouterr().out
 
 
 def test_a_zip_archive_is_called_by_its_name(file: MakeFile) -> None:

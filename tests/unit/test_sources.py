@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from kafka.future import Future
 from river.datasets.synth import Agrawal
 
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
-from datagenerator.pace import BURST, Pace, Progress
+from datagenerator.pace import BURST, Pace, Progress, Replay, due
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, Synthetic, open_source
@@ -330,6 +330,61 @@ def test_no_burst_is_larger_than_allowed_and_an_unlimited_rate_always_gives_one(
     clock.now = 1.0
     assert fast.take() == BURST
     assert Pace(0, clock).take() == BURST
+
+
+def replayed(clock: Clock, replay: Replay, records: Iterator[Record], *times: float) -> list[int]:
+    """Return how many records are due at each time."""
+    found = []
+    for clock.now in times:
+        batch, _ = due(replay, records)
+        found.append(len(batch))
+    return found
+
+
+def at(*times: float) -> Iterator[tuple[Record, float]]:
+    return ((Record(id, [1.0]), time) for id, time in enumerate(times))
+
+
+def test_rows_are_replayed_as_far_apart_as_their_times_are() -> None:
+    clock = Clock()
+    replay = Replay(at(1000, 1000, 1001, 1001.2, 1010, 1011), 1, clock)
+    assert replayed(clock, replay, iter(replay), 0, 0.9, 1, 1.25, 9.9, 10, 11) == [
+        2,
+        0,
+        1,
+        1,
+        0,
+        1,
+        1,
+    ]
+
+
+def test_speed_shortens_the_pauses_and_the_end_is_told() -> None:
+    clock = Clock()
+    replay = Replay(at(0, 3600, 7200), 3600, clock)
+    records = iter(replay)
+    assert replayed(clock, replay, records, 0, 0.5, 1) == [1, 0, 1]
+    clock.now = 2.0
+    batch, ended = due(replay, records)
+    assert (len(batch), ended) == (1, True)
+
+
+def test_lost_time_moves_the_rows_that_follow_and_a_time_that_goes_back_does_not_wait() -> None:
+    clock = Clock()
+    replay = Replay(at(0, 1, 2, 3, 0, 1), 1, clock)
+    # The pause until 100 leaves one row late; the next is a second after the half that is made up.
+    assert replayed(clock, replay, iter(replay), 0, 100, 100.4, 100.5, 101.5, 102.5) == [
+        *(1, 1, 0, 1, 2, 1)
+    ]
+
+
+def test_a_burst_of_rows_of_the_same_time_is_sent_in_parts() -> None:
+    clock = Clock()
+    replay = Replay(at(*[5.0] * (BURST + 10)), 1, clock)
+    records = iter(replay)
+    assert due(replay, records)[0][-1].id == BURST - 1
+    batch, ended = due(replay, records)
+    assert (len(batch), ended) == (10, True)
 
 
 def test_a_line_a_minute_tells_how_fast_records_went() -> None:
