@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from datagenerator.file import File, open_file
 from datagenerator.look import main as look
 from datagenerator.rows import Row, Rows
 from datagenerator.settings import Settings
+from examples.make_customers import customers
+from examples.make_customers import write as write_customers
 from stream.records import FEATURE_LIMIT, Schema, decode_schema, encode_schema
 from stream.settings import SettingsError
 from tests.services import ROOT
@@ -428,6 +431,33 @@ def test_parquet_and_json_lines_are_read_like_text(tmp_path: Path) -> None:
     assert re.search(r"bad\.jsonl: Malformed JSON .* in line 3", refused(tmp_path / "bad.jsonl"))
 
 
+def test_a_table_of_customers_gives_the_same_records_as_text_parquet_and_json(
+    tmp_path: Path,
+) -> None:
+    text = tmp_path / "customers.csv"
+    with text.open("w") as file:
+        write_customers(file)
+    rows = [customer._asdict() for customer in customers()]
+    lines = tmp_path / "customers.jsonl"
+    lines.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+    parquet = tmp_path / "customers.parquet"
+    duckdb.execute(f"COPY (FROM read_json('{lines}')) TO '{parquet}' (FORMAT parquet)")
+    line = refused(text, "churned")
+    assert line.endswith(
+        "'name', 'plan': text, and features are numbers; leave it out with DROP=name,plan"
+    )
+    found = [opened(path, "churned", drop="name,plan") for path in (text, lines, parquet)]
+    for one in found:
+        assert one.schema == Schema(
+            ["age", "balance", "calls", "active", "since"], "churned", "yes"
+        )
+        assert one.schema.file_columns["customer_id"] == "left out: identifier"
+        assert one.schema.file_columns["country"] == "left out: constant"
+    first, *others = ([*one.rows(0)] for one in found)
+    assert len(first) == 5_000
+    assert all(other == first for other in others)
+
+
 def test_a_folder_or_a_pattern_is_read_in_the_order_of_its_names(file: MakeFile) -> None:
     for name, number in (("b.csv", 2), ("a.csv", 1), ("c.csv", 3), ("read.me", 9), ("d.tsv", 9)):
         path = file(f"a,y\n{number},0\n{number},1\n", f"many/{name}")
@@ -493,6 +523,8 @@ from pathlib import Path
 from datagenerator.file import open_file
 from datagenerator.rows import Rows
 from datagenerator.settings import Settings
+from examples.make_customers import customers
+from examples.make_customers import write as write_customers
 settings = Settings.model_validate({"stream": sys.argv[1], "label": "y"})
 source = Rows(open_file(settings, print), 1, repeat=False)
 print(sum(1 for _ in islice(source.records(150_000), 100_000)))
