@@ -1,7 +1,7 @@
 """Makes a table of customers: ``python examples/make_customers.py > customers.csv``.
 
-It has every kind of column, gaps, semicolons and decimal commas; in its second half, other customers
-leave than in the first.
+It has every kind of column, gaps, semicolons and decimal commas. In its second half, other
+customers leave than in the first.
 """
 
 from __future__ import annotations
