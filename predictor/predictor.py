@@ -206,7 +206,6 @@ def _settle(
         result.predictions.append((prediction, event.key))
         if counted:
             result.counted.append(prediction)
-        state.predicted = event.offset
         if not state.rebuilding:
             state.known.add(prediction)
             if state.early:

@@ -37,10 +37,7 @@ class State:
     rebuilding : bool
         Whether `known` is still being read back from the prediction topic, with `restore`.
         Predicting goes on meanwhile; these predictions are not added to `known`, since they are
-        read back like the others, until `known.newest` is `predicted`. No label is taken and
-        nothing expires before `rebuilt`.
-    predicted : int
-        Offset of the last record that was predicted with this state; -1 before the first.
+        read back like the others. No label is taken and nothing expires before `rebuilt`.
     labels_paused : bool
         Whether the unit left labels to be read again, because too many are held.
     labels_behind : bool
@@ -58,14 +55,13 @@ class State:
         self.known = Known()
         self.early = EarlyLabels()
         self.rebuilding = False
-        self.predicted = -1
         self.labels_paused = False
         self.labels_behind = False
-        self._committed = tally, self.early, offset, self.predicted
+        self._committed = tally, self.early, offset
 
     def begin(self) -> None:
         """Begin a unit."""
-        self._committed = self.tally, self.early, self.offset, self.predicted
+        self._committed = self.tally, self.early, self.offset
         self.tally, self.early = replace(self.tally), self.early.copy()
         self.labels_paused = False
 
@@ -76,7 +72,7 @@ class State:
 
     def rollback(self) -> None:
         """Take back what the unit changed."""
-        self.tally, self.early, self.offset, self.predicted = self._committed
+        self.tally, self.early, self.offset = self._committed
         if not self.rebuilding:
             self.known.rollback()
 

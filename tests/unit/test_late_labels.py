@@ -418,10 +418,10 @@ def test_while_predictions_are_read_back_no_label_is_taken_and_nothing_expires()
     state.rebuilding = True
     partition.states = {0: state}
     result = partition.unit(label(0, id=1), record(2), ended=True)
-    assert (outcomes(result), state.tally.labels, state.predicted) == ([(None, 2, None)], 0, 2)
+    assert (outcomes(result), state.tally.labels) == ([(None, 2, None)], 0)
     for prediction, _ in [*written.predictions, *result.predictions]:
         state.restore(prediction)
-    assert state.known.newest == state.predicted
+    assert state.known.newest == 2
     assert state.rebuilt() == 0
     result = partition.unit(label(0, id=1))
     assert outcomes(result) == [("labelled", 1, 1)]
