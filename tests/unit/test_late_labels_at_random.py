@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import predictor.state
 from predictor.consumed import Consumed, ConsumedLabel
 from predictor.early import EarlyLabels
 from predictor.predictor import predict_unit
@@ -31,6 +32,7 @@ class Simple:
     wait: int
     assume: bool
     most_early: int
+    most_ahead: int
     rows: dict[int, Row] = field(default_factory=dict)
     early: dict[int, Row] = field(default_factory=dict)
     outputs: list[tuple[Any, ...]] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Simple:
         """Take a label; return False if it has to wait because too many are held."""
         if not self.answer(at, means):
             if len(self.early) >= self.most_early:
-                if not last:
+                if not last and len(self.known) < self.wait + self.most_ahead:
                     return False
                 oldest = min(self.early)
                 del self.early[oldest]
@@ -86,13 +88,17 @@ class Simple:
         self.outputs.append((kind, offset, means["label"], at))
         return True
 
-    def end(self) -> None:
-        """End a unit: the oldest predictions expire."""
+    @property
+    def known(self) -> list[int]:
+        """The offsets that are not expired."""
+        return [o for o, row in sorted(self.rows.items()) if not row["gone"]]
+
+    def end(self, paused: bool) -> None:
+        """End a unit: the oldest predictions expire, unless labels are to be read again."""
         for at in sorted(self.early):
             if self.answer(at, self.early[at]):
                 del self.early[at]
-        known = [o for o, row in sorted(self.rows.items()) if not row["gone"]]
-        for offset in known[: max(0, len(known) - self.wait)]:
+        for offset in self.known[: 0 if paused else max(0, len(self.known) - self.wait)]:
             row = self.rows[offset]
             row["gone"] = True
             if row["label"] is None and self.assume:
@@ -139,9 +145,10 @@ def test_whatever_comes_in_whatever_units_it_is_answered_as_promised(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(EarlyLabels, "MOST", most_early := chance.choice([2, 5, 256]))
+    monkeypatch.setattr(predictor.state, "AHEAD_OF_LABELS", most_ahead := chance.choice([0, 30]))
     wait = chance.choice([5, 40, 10_000])
     partition = states(label_wait=str(wait), label_assume="0" if assume else None)
-    simple = Simple(wait, assume, most_early)
+    simple = Simple(wait, assume, most_early, most_ahead)
     written: list[Prediction] = []
     rejected: list[int] = []
     new, ids = model(7, trained_to={"0": TRAINED_TO}), chance.choice([5, 1_000])
@@ -186,7 +193,7 @@ def test_whatever_comes_in_whatever_units_it_is_answered_as_promised(
                 enough = ended and simple.offset > last
                 if waiting or not simple.label(event.offset, content, enough):
                     waiting.append(event)
-        simple.end()
+        simple.end(paused=bool(waiting))
 
         found = [(p.outcome, p.source[1], p.label, p.labelled and p.labelled[1]) for p in written]
         assert found == simple.outputs
