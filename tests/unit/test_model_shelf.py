@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
+from predictor.model_feed import set_aside
 from predictor.model_shelf import ModelShelf
 from tests.unit.classifiers import model
 
@@ -91,3 +95,26 @@ def test_barred_before_the_first_model_it_leaves_the_search_alone() -> None:
     shelf = ModelShelf()
     shelf.bar(1)
     assert not shelf.search_needed
+
+
+def test_what_is_set_aside_costs_the_garbage_collector_nothing_and_is_freed_by_the_next_time() -> (
+    None
+):
+    class Cycle:
+        """Something that only the garbage collector can free."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    cycle = Cycle()
+    freed = weakref.ref(cycle)
+    try:
+        set_aside()
+        assert not any(each is cycle for each in gc.get_objects())
+        del cycle
+        gc.collect()
+        assert freed() is not None
+        set_aside()
+        assert freed() is None
+    finally:
+        gc.unfreeze()
