@@ -11,6 +11,7 @@ from datagenerator.readings import READINGS
 from datagenerator.rows import Row
 from datagenerator.settings import Settings
 from datagenerator.table import Table, literal
+from stream.quoting import shown
 from stream.records import Schema
 from stream.settings import SettingsError
 
@@ -106,7 +107,7 @@ def open_file(settings: Settings, say: Callable[[str], object]) -> File:
     for line in described(table, found, LOGGED_COLUMNS):
         say(line)
     if settings.label is None:
-        names = ", ".join(map(repr, table.names[:10]))
+        names = ", ".join(map(shown, table.names[:10]))
         found.wrong_settings.insert(
             0, f"LABEL: name the column of {table.place} that holds the label; it has {names}"
         )

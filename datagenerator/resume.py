@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from stream.quoting import shown
 from stream.records import Schema
 
 
@@ -157,8 +158,8 @@ def mismatch(
 
 
 def _say(schema: Schema) -> str:
-    names = ", ".join(schema.feature_names[:3]) + (", …" if len(schema.feature_names) > 3 else "")
+    names = ", ".join(map(shown, schema.feature_names[:3]))
     return (
-        f"{len(schema.feature_names)} features ({names}), label {schema.label!r},"
-        f" positive {schema.positive!r}"
+        f"{len(schema.feature_names)} features ({names}{', …' * (len(schema.feature_names) > 3)}),"
+        f" label {shown(schema.label)}, positive {shown(schema.positive)}"
     )

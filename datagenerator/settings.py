@@ -6,11 +6,13 @@ import codecs
 import csv
 import re
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from contextlib import suppress
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from datagenerator.dialect import NULLS, SEPARATORS
+from stream.quoting import shown
 from stream.settings import StreamSettings
 
 BREAST_CANCER_RATE = 20.0
@@ -44,10 +46,15 @@ def _separator(text: str) -> str:
 
 def _encoding(text: str) -> str:
     names = {"utf-8": "utf-8", "utf-16": "utf-16", "iso8859-1": "latin-1"}
-    try:
+    with suppress(LookupError):
         return names[codecs.lookup(text).name]
-    except LookupError:
-        return text
+    raise ValueError("allowed is utf-8, utf-16 or latin-1")
+
+
+def _decimal(text: str) -> str:
+    if text not in (".", ","):
+        raise ValueError("allowed is . or ,")
+    return text
 
 
 def names(text: str | None, known: Iterable[str] = ()) -> list[str]:
@@ -65,8 +72,9 @@ def names(text: str | None, known: Iterable[str] = ()) -> list[str]:
 
 
 def in_setting(*names: str) -> str:
-    """Return names as a setting has them, and as `names` reads them."""
-    return ",".join(f'"{name}"' if "," in name else name for name in names)
+    """Return names as a setting has them and `names` reads them, unless they are long or odd."""
+    plain = (name if shown(name) == f"'{name}'" else shown(name) for name in names)
+    return ",".join(f'"{name}"' if "," in name else name for name in plain)
 
 
 class Settings(StreamSettings):
@@ -107,12 +115,10 @@ class Settings(StreamSettings):
         description="Separator of the file's cells: one character, or `tab`, `comma`, `semicolon`,"
         " `pipe`, `space`; found where none is given",
     )
-    decimal: Literal[".", ","] | None = Field(
+    decimal: Annotated[str, AfterValidator(_decimal)] | None = Field(
         None, description="Decimal mark of the file's numbers; found where none is given"
     )
-    encoding: (
-        Annotated[Literal["utf-8", "utf-16", "latin-1"], BeforeValidator(_encoding)] | None
-    ) = Field(
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = Field(
         None, description="Encoding of the file: utf-8 (where none is given), utf-16 or latin-1"
     )
     nulls: str | None = Field(

@@ -92,7 +92,7 @@ def test_a_source_of_another_schema_ends_its_start_with_one_line(
     process = start("datagenerator", COUNT="10")
     await_line(process, "done")
     line = last_error(start("datagenerator", STREAM="agrawal"))
-    assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema has 3 features (att1, ")
+    assert line.startswith(f"{settings_env['DATA_TOPIC']}.schema has 3 features ('att1', ")
     assert "the source has 9 features" in line
     assert "choose another DATA_TOPIC" in line
     assert ids(settings_env) == {0: list(range(10))}

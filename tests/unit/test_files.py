@@ -266,6 +266,14 @@ def test_text_in_a_message_is_quoted_and_cut(file: MakeFile) -> None:
     assert rf"column 'a': '\x1b[31m{'x' * 35}…' is not" in refused(path)
 
 
+def test_a_name_in_a_message_is_quoted_and_cut_too(file: MakeFile) -> None:
+    path = file(f"{'n' * 100},\x1b[2J,b,y\nu,v,1.5,0\nu,w,2.5,1\nx,w,3.5,1\n")
+    line = refused(path)
+    assert "\x1b" not in line
+    assert "n" * 41 not in line
+    assert rf"DROP='{'n' * 40}…','\x1b[2J'" in line
+
+
 @pytest.mark.parametrize(
     ("texts", "positive"),
     [("01", "1"), (("no", "Yes"), "Yes"), (("TRUE", "FALSE"), "TRUE"), (("N", "Y"), "Y")],

@@ -284,6 +284,11 @@ def test_only_breast_cancer_is_slower_where_no_rate_is_given(
         ("RATE", "-1", "allowed is a number, 0 or more"),
         ("RATE", "nan", "allowed is a number, 0 or more"),
         ("COUNT", "x", "allowed is a whole number, 0 or more"),
+        ("SPEED", "0", "allowed is a number, more than 0"),
+        ("SEPARATOR", "ab", "allowed is one character, or comma, semicolon, tab, pipe, space"),
+        ("SEPARATOR", '"', "allowed is one character, or comma"),
+        ("DECIMAL", ";", "allowed is . or ,"),
+        ("ENCODING", "cp1252", "allowed is utf-8, utf-16 or latin-1"),
         ("REPEAT", "2", "allowed is 1, true, yes or on, and 0, false, no or off"),
     ],
 )
@@ -294,6 +299,23 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
     with pytest.raises(SettingsError) as error:
         read(Settings)
     assert str(error.value).startswith(f"{name}={value}: {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read_as"),
+    [
+        ("SEPARATOR", "Tab", "\t"),
+        ("SEPARATOR", r"\t", "\t"),
+        ("SEPARATOR", ";", ";"),
+        ("ENCODING", "UTF8", "utf-8"),
+        ("ENCODING", "ISO-8859-1", "latin-1"),
+    ],
+)
+def test_a_setting_may_be_written_as_people_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, read_as: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(read(Settings), name.lower()) == read_as
 
 
 class Clock:
