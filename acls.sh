@@ -55,7 +55,7 @@ topic "$schema"         "Read Write" Read         Read         ""   ""
 topic "$label"          "Read Write" Read         Read         Read ""     Alter
 topic "$model"          ""           "Read Write" Read         Read ""
 topic "$status"         ""           Read         "Read Write" Read ""
-topic "$prediction"     ""           ""           "Read Write" Read Delete Alter
+topic "$prediction"     ""           Read         "Read Write" Read Delete Alter
 topic "$rejected"       ""           ""           "Read Write" Read Delete Alter
 topic "$label_rejected" ""           ""           "Read Write" Read Delete Alter
 

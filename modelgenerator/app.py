@@ -9,10 +9,13 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
 from contextlib import closing
 from functools import partial
+from itertools import chain
 
 from modelgenerator.data_feed import DataFeed
 from modelgenerator.feed import StartOver, log
 from modelgenerator.intake import Intake
+from modelgenerator.join import Join
+from modelgenerator.label_feed import LabelFeed
 from modelgenerator.schema_feed import SchemaFeed, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
@@ -51,8 +54,9 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
     trained_to = None if afresh else trained_to
     trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
     with (
-        Intake(trainer, has_model=trained_to is not None) as intake,
+        Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,
+        closing(LabelFeed(settings, intake, data, stop)) as labels,
         closing(SchemaFeed(settings, stop)) as schemas,
         closing(StatusFeed(settings, stop)) as statuses,
     ):
@@ -60,7 +64,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
             stop.check()
             schemas.check(trainer.width)
             suspend_failed(statuses, trainer)
-            publications = trainer.observe(data.poll())
+            publications = trainer.observe(chain(data.poll(), labels.poll()))
             while found := stop.until_stopped(partial(next, publications, None)):
                 if found.adds_to(trained_to):
                     try:

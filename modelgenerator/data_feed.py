@@ -1,4 +1,4 @@
-"""The newest labelled records of the data topic."""
+"""The newest records of the data topic."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from stream import clients
 from stream.batches import UndecodableBatch
 from stream.service import Stop
 
+REACH = 200_000
+"""Latest records, of all partitions together, among which those are that wait for a label."""
+
 
 class DataFeed(Feed):
-    """Reads the data topic, from `WINDOW` records before its end on."""
+    """Reads the data topic, from `WINDOW` records before its end on.
+
+    Where labels come later, it reads from further back, for records that still wait for theirs.
+    """
 
     wait_ms = 500
 
@@ -26,6 +32,14 @@ class DataFeed(Feed):
         super().__init__(settings, settings.data_topic, stop)
         self._intake = intake
         self._skipped = 0
+        self._window_from: dict[TopicPartition, int] = {}
+        self._reach = settings.window
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether it has read to within a window of where the topic ended at the start."""
+        starts = self._window_from.items()
+        return bool(starts) and all(self._positions[p] >= offset for p, offset in starts)
 
     def poll(self) -> Iterator[Labelled]:
         """Return the next labelled records; none after half a second without any.
@@ -42,29 +56,35 @@ class DataFeed(Feed):
         fetched = self.fetch()
         for place in fetched:
             end = self._client and self._client.highwater(place)
-            if (end or 0) - self._positions[place] > self._settings.window:
+            if (end or 0) - self._positions[place] > self._reach:
                 self._next_look = 0.0
         return filter(None, map(self._sorted, chain.from_iterable(fetched.values())))
 
     def _sorted(self, message: Any) -> Labelled | None:
+        partition, offset = message.partition, message.offset
         if isinstance(message, UndecodableBatch):
-            self._intake.reject(message.partition, message.first, message.reason)
+            self._intake.reject(partition, message.first, message.reason)
             return None
-        return self._intake.sort(message.partition, message.offset, message.value)
+        record = self._intake.sort(partition, offset, message.value, message.timestamp)
+        in_window = offset >= self._window_from[TopicPartition(self._topic, partition)]
+        return record if in_window else None
 
     def _look(self, client: KafkaConsumer) -> None:
         """Assign new partitions too, and skip records where more than a window of them waits."""
-        topic, window = self._topic, self._settings.window
+        topic = self._topic
         partitions = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic)]
         starts = client.beginning_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
         ends = client.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
         if any(ends[p] < position for p, position in self._positions.items() if p in ends):
             raise StartOver(f"{topic} was deleted and recreated")
+        self._reach = self._how_far_back(client, len(partitions))
         moved = client.assignment() != set(partitions)
         if moved:
             client.assign(partitions)
         for partition in partitions:
-            nearest = max(starts[partition], ends[partition] - window)
+            nearest = max(starts[partition], ends[partition] - self._reach)
+            window_from = max(starts[partition], ends[partition] - self._settings.window)
+            self._window_from.setdefault(partition, window_from)
             position = self._positions.get(partition)
             if position is None:
                 where = (topic, partition.partition, nearest)
@@ -73,7 +93,7 @@ class DataFeed(Feed):
                 self._skipped += nearest - position
                 self._warnings.warn(
                     "behind",
-                    f"{topic}: partition={partition.partition} was more than WINDOW={window}"
+                    f"{topic}: partition={partition.partition} was more than {self._reach}"
                     f" records behind, skipped to offset={nearest};"
                     f" {self._skipped} records were not trained on so far",
                 )
@@ -81,3 +101,10 @@ class DataFeed(Feed):
             self._positions[partition] = goal
             if moved or goal != position:
                 client.seek(partition, goal)
+
+    def _how_far_back(self, client: KafkaConsumer, partitions: int) -> int:
+        """Return how many records of a partition are read: more, where labels come later."""
+        topic, window = self._settings.label_topic, self._settings.window
+        labels = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic) or ()]
+        ends = client.end_offsets(labels, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        return max(window, REACH // partitions) if any(ends.values()) else window

@@ -1,4 +1,4 @@
-"""What was read of the data topic, and why there is no model yet; knows no Kafka."""
+"""What was read of data and labels, and why there is no model yet; knows no Kafka."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import Self
 
+from modelgenerator.join import Join, Joined
 from modelgenerator.trainer import Labelled, Trainer
 from stream.quoting import one_line
 from stream.reasons import Reasons
-from stream.records import RecordError, decode_record, parse
+from stream.records import RecordError, decode_label, decode_record, parse
 from stream.service import Stopped
 
 log = logging.getLogger("modelgenerator")
@@ -31,6 +32,8 @@ _FIELDS = {"id", "features", "label"}
 class Intake:
     """Sorts records into labelled, unlabelled and invalid ones, and counts each kind.
 
+    Records without a label are kept until one comes on the label topic.
+
     A line in the log says why there is no model: after 10 seconds, then once a minute, and when the
     service is told to stop.
 
@@ -38,25 +41,34 @@ class Intake:
     ----------
     trainer : Trainer
         Says what the first model still needs.
+    join : Join
+        Keeps the records without a label.
     has_model : bool
         Whether a model was published for the stream. It may be set later.
-    clock : callable
-        Monotonic seconds.
+    clock, now : callable
+        Monotonic seconds, and seconds since 1970.
 
     Examples
     --------
     >>> from modelgenerator.trainer import recipes
-    >>> intake = Intake(Trainer(recipes(200), 200, 100), has_model=False)
+    >>> intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
     >>> intake.sort(0, 7, b'{"id":1,"features":[0.5],"lable":1}')
     >>> str(intake)
     '1 records read: 0 labelled 0, 0 labelled 1, 1 without a label; unknown fields: lable'
     """
 
     def __init__(
-        self, trainer: Trainer, has_model: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        trainer: Trainer,
+        join: Join,
+        has_model: bool,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.has_model = has_model
         self._trainer = trainer
+        self.join = join
+        self._now = now
         self._read = 0
         self._labels: Counter[int | None] = Counter()
         self._invalid = Reasons()
@@ -73,8 +85,11 @@ class Intake:
             self._next_line = -math.inf
             self.say_why_no_model()
 
-    def sort(self, partition: int, offset: int, value: bytes | None) -> Labelled | None:
+    def sort(
+        self, partition: int, offset: int, value: bytes | None, timestamp: int = 0
+    ) -> Labelled | None:
         """Count a record, and return it to be trained on if it is valid and has a label."""
+        self.join.read(partition, offset)
         try:
             record = decode_record(value)
         except RecordError as error:
@@ -86,8 +101,31 @@ class Intake:
         self._labels[record.label] += 1
         if record.label is None:
             self._add_unknown_fields(value)
-            return None
+            joined = self.join.add(partition, offset, record.id, value or b"", timestamp)
+            return self.labelled(joined, joined.value) if joined else None
+        self.join.remember(partition, offset, record.id)
         return Labelled(partition, offset, record.features, record.label)
+
+    def match(self, partition: int, offset: int, value: bytes | None) -> Joined | None:
+        """Take a record of the label topic, and return the record whose label it is."""
+        try:
+            return self.join.match(partition, decode_label(value))
+        except RecordError as error:
+            self._invalid.add(f"label topic: {error}", f"partition {partition} offset {offset}")
+            return None
+
+    def labelled(self, joined: Joined, value: bytes | None) -> Labelled | None:
+        """Return a record that has got its label, to be trained on if it is that record."""
+        if joined.revises:
+            return Labelled(*joined.place, [], joined.label, revises=True)
+        try:
+            record = decode_record(value)
+        except RecordError:
+            return None
+        if record.label is not None or joined.id not in (None, record.id):
+            return None
+        self._labels.update({joined.label: 1, None: -1})
+        return Labelled(*joined.place, record.features, joined.label)
 
     def reject(self, partition: int, offset: int, reason: str) -> None:
         """Count an invalid record."""
@@ -98,17 +136,26 @@ class Intake:
         """Say why there is no model, if there is none and a line is due."""
         if not self.has_model and self._clock() >= self._next_line:
             self._next_line = self._clock() + EVERY_SECONDS
-            log.info("no model yet: %s; %s", self, self._trainer.needs)
+            log.info("no model yet: %s; %s%s", self, self._waiting, self._trainer.needs)
 
     def __str__(self) -> str:
         kinds = [f"{self._labels[label]:,} labelled {label}" for label in (0, 1)]
-        if self._labels[None]:
+        if self._labels[None] > 0:
             kinds.append(f"{self._labels[None]:,} without a label")
         if self._invalid.total:
             kinds.append(f"invalid {self._invalid}")
         text = f"{self._read:,} records read: {', '.join(kinds)}"
         names = sorted(self._unknown, key=lambda name: (-_likeness(name), name))
         return f"{text}; unknown fields: {', '.join(names[:3])}" if names else text
+
+    @property
+    def _waiting(self) -> str:
+        """Say how many records wait for a label that comes later, and for how long."""
+        oldest = self.join.oldest
+        if oldest is None:
+            return ""
+        seconds = max(0.0, self._now() - oldest / 1_000)
+        return f"{self.join.waiting:,} records wait for a label, the oldest for {seconds:,.0f} s; "
 
     def _add_unknown_fields(self, value: bytes | None) -> None:
         """Remember the fields of a record that lacks one: a name may be misspelt."""

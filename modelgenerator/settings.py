@@ -29,4 +29,10 @@ class Settings(ModelLimits):
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that it has to do with."""
-        return self.data_topic, self.schema_topic, self.model_topic, self.status_topic
+        return (
+            self.data_topic,
+            self.schema_topic,
+            self.model_topic,
+            self.status_topic,
+            self.label_topic,
+        )

@@ -56,7 +56,8 @@ several histograms are held."""
 class Labelled(NamedTuple):
     """A labelled record and its place on the data topic; a missing feature is ``None``.
 
-    If it `revises`, it corrects the label of a record that was labelled before.
+    If it `revises`, it corrects the label of a record that was labelled before, and says nothing of
+    the features.
     """
 
     partition: int
@@ -240,14 +241,14 @@ class Trainer:
         Records with another number of features are skipped, with a warning a minute.
         """
         for record in records:
+            if record.revises or record.place in self._window:
+                self._revise(record)
+                continue
             if self.width not in (None, len(record.features)):
                 self._skip(record)
                 continue
             # As a list of Python's floats, they would take four times the memory.
             record = record._replace(features=np.array(record.features, dtype=np.float64))
-            if record.revises or record.place in self._window:
-                self._revise(record)
-                continue
             self._untested[record.place] = record
             self._add(record)
             if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
@@ -304,9 +305,9 @@ class Trainer:
         before = self._window.get(record.place)
         if before and record.revises:
             self._ones += record.label - before.label
-            self._window[record.place] = record
+            revised = self._window[record.place] = before._replace(label=record.label)
             if record.place in self._untested:
-                self._untested[record.place] = record
+                self._untested[record.place] = revised
 
     def _step(self) -> Publication | None:
         """Test, then train if a model is due or the champion changed."""

@@ -131,7 +131,7 @@ class Catalogue:
     def __init__(self) -> None:
         self.heard = 0
         self._rows: dict[int, Row] = {}
-        self._n: dict[int, int] = {}
+        self._counts: dict[int, tuple[int, int]] = {}  # partition to n and correct
 
     def add_untrusted(self, record: Any, why: str) -> None:
         """Take a record of the model topic that does not count; garbage is left out."""
@@ -172,18 +172,28 @@ class Catalogue:
         self.heard = max(self.heard, timestamp)
 
     def add_prediction(self, prediction: Prediction) -> None:
-        """Take a record of the prediction topic; in each partition, in its order."""
+        """Take a record of the prediction topic; in each partition, in its order.
+
+        A prediction that meets its label later counts for its model then. An assumed label does not
+        count.
+        """
         row = self._row(prediction.model)
         partition, offset = prediction.source
-        since = row.since.get(str(partition), offset)
-        row.since[str(partition)] = min(offset, since)
-        row.records += 1
-        if prediction.n < self._n.get(partition, 0):  # counting has started over
+        if prediction.outcome is None:
+            since = row.since.get(str(partition), offset)
+            row.since[str(partition)] = min(offset, since)
+            row.records += 1
+        n, correct = self._counts.get(partition, (prediction.n, prediction.correct))
+        self._counts[partition] = prediction.n, prediction.correct
+        if prediction.n < n:  # counting has started over
             for each in self._rows.values():
                 each.counts.pop(partition, None)
-        self._n[partition] = prediction.n
-        if prediction.label is not None and not prediction.seen:
-            counts = row.counts.setdefault(partition, [0, 0])
+        counts = row.counts.setdefault(partition, [0, 0])
+        if prediction.outcome == "revised":
+            counts[1] += prediction.correct - correct
+        elif (
+            prediction.outcome != "assumed" and prediction.label is not None and not prediction.seen
+        ):
             counts[0] += 1
             counts[1] += prediction.prediction == prediction.label
 

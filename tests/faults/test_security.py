@@ -190,6 +190,7 @@ def test_the_broker_knows_the_rights_that_are_documented_and_no_others(
             "label": read | {"ALTER"},
             "model": write,
             "model.status": read,
+            "prediction": read,
         },
         "predictor": {
             "data": read | {"ALTER"},

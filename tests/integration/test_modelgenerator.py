@@ -193,7 +193,7 @@ def test_a_corrected_schema_counts_for_the_next_model_without_a_restart(
         (
             {"lable": 1},
             "1,500 records read: 0 labelled 0, 0 labelled 1, 1,500 without a label; unknown fields:"
-            " lable; the first model needs 200 labelled records of both labels: 200 more",
+            " lable; 1,500 records wait for a label, the oldest for ",
         ),
         (
             {"label": 1},

@@ -56,6 +56,30 @@ def say(
     catalogue.add_status(Status(version, status, offsets, reason, "replica-1"))
 
 
+def meet(catalogue: Catalogue, outcome: str, model: int, label: int, n: int, correct: int) -> None:
+    """Let a prediction of 1 by a model, at offset 0 of partition 0, meet its label."""
+    catalogue.add_prediction(
+        Prediction("a", 1, 0.9, label, n, correct, model, (0, 0), outcome=outcome)
+    )
+
+
+def test_a_prediction_counts_for_its_model_when_its_label_comes_and_once(
+    catalogue: Catalogue,
+) -> None:
+    publish(catalogue, (1, 2))
+    for offset, model in enumerate((1, 1, 2, 2)):
+        catalogue.add_prediction(Prediction("a", 1, 0.9, None, 0, 0, model, (0, offset)))
+    meet(catalogue, "labelled", 1, label=1, n=1, correct=1)
+    meet(catalogue, "labelled", 2, label=0, n=2, correct=1)
+    meet(catalogue, "assumed", 2, label=0, n=2, correct=1)
+    meet(catalogue, "revised", 2, label=1, n=2, correct=2)
+    meet(catalogue, "revised", 2, label=1, n=2, correct=2)
+    meet(catalogue, "revised", 1, label=0, n=2, correct=1)
+    rows = catalogue.rows()
+    assert [(row.records, row.counted, row.correct) for row in rows] == [(2, 1, 0), (2, 1, 1)]
+    assert [row.since for row in rows] == [{"0": 0}, {"0": 2}]
+
+
 def predict(
     catalogue: Catalogue,
     model: int,

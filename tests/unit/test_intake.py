@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelgenerator.intake import Intake
+from modelgenerator.join import Join
 from modelgenerator.trainer import Labelled, Trainer, recipes
 from stream.reasons import KINDS, Reasons
 
@@ -21,7 +22,7 @@ class Clock:
 
 
 def new(clock: Callable[[], float] = lambda: 0.0, has_model: bool = False) -> Intake:
-    return Intake(Trainer(recipes(2000), 2000, 1000), has_model, clock)
+    return Intake(Trainer(recipes(2000), 2000, 1000), Join(2000), has_model, clock)
 
 
 def value(**fields: Any) -> bytes:
@@ -123,3 +124,59 @@ def test_however_many_kinds_of_reasons_there_are_few_are_kept() -> None:
         reasons.add("x" * number, "somewhere")
     assert reasons.total == 10 * KINDS
     assert len(reasons._counts) == KINDS
+
+
+def test_a_record_is_returned_when_its_label_comes_later() -> None:
+    intake = new()
+    assert intake.sort(2, 5, value(id=7), 1_000) is None
+    joined = intake.match(2, 0, b'{"id":7,"label":1}')
+    assert joined
+    assert intake.labelled(joined, joined.value) == Labelled(2, 5, [1.0], 1)
+    assert str(intake) == "1 records read: 0 labelled 0, 1 labelled 1"
+    revised = intake.match(2, 1, b'{"id":7,"label":0,"revises":true}')
+    assert revised
+    assert intake.labelled(revised, None) == Labelled(2, 5, [], 0, revises=True)
+
+
+def test_a_record_is_returned_at_once_when_its_label_was_there_before() -> None:
+    intake = new()
+    assert intake.match(0, 0, b'{"id":7,"label":0}') is None
+    assert intake.sort(0, 5, value(id=7)) == Labelled(0, 5, [1.0], 0)
+
+
+@pytest.mark.parametrize("read", [None, b"{", value(id=8), value(id=7, label=0)])
+def test_what_was_read_again_and_is_not_the_record_is_not_trained_on(read: bytes | None) -> None:
+    intake = new()
+    intake.join.read(0, 9)
+    joined = intake.match(0, 0, b'{"id":7,"source":[0,5],"label":1}')
+    assert joined
+    assert intake.labelled(joined, value(id=7)) == Labelled(0, 5, [1.0], 1)
+    assert intake.labelled(joined, read) is None
+
+
+def test_a_label_that_is_invalid_is_counted_with_its_reason() -> None:
+    intake = new()
+    assert intake.match(1, 7, b'{"id":7,"label":"yes"}') is None
+    assert str(intake).endswith(
+        "invalid 1, most often label topic: label: expected 0 or 1, got 'yes'"
+        " (1 of them, first at partition 1 offset 7)"
+    )
+
+
+def test_the_line_names_the_records_that_wait_for_a_label(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock, trainer = Clock(), Trainer(recipes(2000), 2000, 1000)
+    intake = Intake(trainer, Join(2000), False, clock, now=lambda: 1_040.0)
+    for offset in range(1_300):
+        intake.sort(0, offset, value(id=offset), 1_000_000 + offset)
+    for offset in range(100):
+        joined = intake.match(0, offset, b'{"id":%d,"label":0}' % (1_299 - offset))
+        assert joined
+        intake.labelled(joined, joined.value)
+    clock.now = 10.0
+    intake.say_why_no_model()
+    assert caplog.messages == [
+        "no model yet: 1,300 records read: 100 labelled 0, 0 labelled 1, 1,200 without a label;"
+        " 1,200 records wait for a label, the oldest for 40 s; the first model needs 200 labelled"
+        " records of both labels: 200 more, one labelled 0, one labelled 1"
+    ]

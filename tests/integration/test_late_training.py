@@ -1,0 +1,138 @@
+"""The modelgenerator alone, on labels that come later; outcomes are written by hand."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterable
+
+import joblib
+import pytest
+
+from modelgenerator import join, label_feed
+from modelgenerator.data_feed import DataFeed
+from modelgenerator.intake import Intake
+from modelgenerator.join import Join
+from modelgenerator.label_feed import LabelFeed
+from modelgenerator.trainer import Trainer, recipes
+from stream.records import Label, Prediction, decode_record, encode_label, encode_prediction
+from stream.service import Stop
+from tests.services import Services, assert_ends, await_line, eventually
+from tests.topics import Topics
+
+
+def labels(topics: Topics, partition: int = 0) -> list[Label]:
+    """The labels of the records of a partition, by id."""
+    read = (decode_record(r.value) for r in topics.records(topics.settings.data_topic, partition))
+    return [Label(int((record.features[0] or 0) > 0), id=record.id) for record in read]
+
+
+def write(topics: Topics, found: Iterable[Label], partition: int = 0) -> None:
+    for label in found:
+        topics.producer.send(topics.settings.label_topic, encode_label(label), partition=partition)
+    topics.producer.flush(30)
+
+
+def test_models_are_trained_on_labels_that_come_later_in_any_order_and_twice(
+    three: Topics, start: Services
+) -> None:
+    process = start("modelgenerator")
+    three.write(900, label=False)
+    await_line(process, "partition=2 from offset=")
+    for partition in range(3):
+        found, chance = labels(three, partition), random.Random(partition)
+        late = [*found[:150], *found[:20], Label(1, id="nobody")]
+        chance.shuffle(late)
+        write(three, late, partition)
+    eventually(lambda: len(three.versions()) == 3)
+    trained = [envelope for envelope, _ in three.assembled()]
+    assert [envelope.trained_on for envelope in trained] == [200, 300, 450]
+    assert trained[-1].trained_to == {"0": 149, "1": 149, "2": 149}
+    model = joblib.load(io.BytesIO(three.assembled()[-1][1]))
+    assert model.predict([[1.0, 0.5], [-1.0, 0.5]]).tolist() == [1, 0]
+    assert_ends(process)
+    assert "Traceback" not in process.log()
+
+
+def test_labels_that_were_there_before_their_records_are_trained_on(
+    topics: Topics, start: Services
+) -> None:
+    process = start("modelgenerator")
+    await_line(process, "partition=0 from offset=0")
+    write(topics, [Label(n % 2, source=(0, n)) for n in range(200)])
+    topics.write(200, label=False)
+    ((envelope, _),) = eventually(topics.assembled)
+    assert (envelope.trained_on, envelope.trained_to) == (200, {"0": 199})
+
+
+def test_after_a_restart_training_goes_on_with_what_predictions_have_met(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(1_000, label=False)
+    found = labels(topics)
+    write(topics, found[:250])
+    # The newest labels are of no record: without the outcomes, there would be no label to train on.
+    write(topics, [Label(1, id=f"nobody-{n}") for n in range(300)])
+    for offset, label in enumerate(found[:250]):
+        assert label.id is not None
+        made = Prediction(label.id, 0, 0.5, label.label, 0, 0, 1, (0, offset))
+        other = Prediction("other", 0, 0.5, 1 - label.label, 0, 0, 1, (0, offset + 500))
+        for one in (made, other):  # the second is not the record at its source
+            outcome = one, {"outcome": "labelled", "labelled": (0, offset), "delay": 1.0}
+            topics.producer.send(
+                topics.settings.prediction_topic,
+                encode_prediction(replaced(*outcome)),
+                partition=0,
+            )
+    topics.producer.flush(30)
+    process = start("modelgenerator", WINDOW="500")
+    ((envelope, _),) = eventually(topics.assembled)
+    assert (envelope.trained_on, envelope.trained_to) == (200, {"0": 199})
+    write(topics, found[300:400])
+    (_, (newer, _)) = eventually(lambda: topics.assembled()[1:] and topics.assembled())
+    assert newer.trained_to["0"] > 300
+    assert_ends(process)
+
+
+def replaced(prediction: Prediction, changes: dict[str, object]) -> Prediction:
+    from msgspec.structs import replace
+
+    return replace(prediction, **changes)
+
+
+def test_records_that_do_not_fit_into_memory_are_read_again_when_their_label_comes(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join, "VALUES_BYTES", 10_000)
+    monkeypatch.setattr(label_feed, "NEAR", 5)
+    topics.write(500, label=False)
+    stop, settings = Stop(), topics.settings
+    intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
+    data = DataFeed(settings, intake, stop)
+    feed = LabelFeed(settings, intake, data, stop)
+    eventually(lambda: not list(data.poll()) and data.caught_up)
+    assert len(intake.join._values) < 50
+    found = labels(topics)
+    wanted = [found[n] for n in (400, 7, 9, 8, 250, 499)]
+    write(topics, wanted)
+    got = eventually(lambda: list(feed.poll()))
+    assert [(r.offset, r.label) for r in got] == [(label.id, label.label) for label in wanted]
+    written = [decode_record(r.value) for r in topics.records(settings.data_topic)]
+    assert [r.features for r in got] == [written[r.offset].features for r in got]
+    data.close()
+    feed.close()
+
+
+def test_a_label_topic_that_was_deleted_is_read_from_its_beginning(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(1_000, label=False)
+    found = labels(topics)
+    process = start("modelgenerator")
+    write(topics, found[:200])
+    eventually(lambda: topics.versions() == [1])
+    topics.delete(topics.settings.label_topic)
+    await_line(process, f"created topic {topics.settings.label_topic}")
+    write(topics, found[200:300])
+    eventually(lambda: topics.versions() == [1, 2])
+    assert_ends(process)
