@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import NamedTuple
 
 from stream.records import Label
@@ -15,7 +16,7 @@ VALUES_BYTES = 200_000_000
 EARLY = 10_000
 """Labels that may wait for their record."""
 
-_OVERHEAD_BYTES = 300
+_OVERHEAD_BYTES = 350
 """What keeping a record takes besides its value."""
 
 Place = tuple[int, int]
@@ -74,13 +75,14 @@ class Join:
 
     def __init__(self, remembered: int) -> None:
         self._remembered = remembered
-        self._newest: dict[Named, int] = {}  # of an id, the newest offset that waits
+        # Ordered: the first item of a plain dict is found slowly once many before it are gone.
+        self._newest = OrderedDict[Named, int]()  # of an id, the newest offset that waits
         self._older: dict[Place, int] = {}  # to the offset before it of the same id
-        self._values: dict[Place, tuple[Id, bytes, int]] = {}  # with the timestamp
+        self._values = OrderedDict[Place, tuple[Id, bytes, int]]()  # with the timestamp
         self._bytes = 0
-        self._labelled: dict[Place, Id | None] = {}
+        self._labelled = OrderedDict[Place, Id | None]()
         self._labelled_ids: dict[Named, int] = {}
-        self._early: dict[Named | tuple[str, Place], Label] = {}
+        self._early = OrderedDict[Named | tuple[str, Place], Label]()
         self._next: dict[int, int] = {}
 
     @property
@@ -123,8 +125,7 @@ class Join:
         if id is not None:
             self._labelled_ids[partition, id] = offset
         if len(self._labelled) > self._remembered:
-            place = next(iter(self._labelled))
-            old = self._labelled.pop(place)
+            place, old = self._labelled.popitem(last=False)
             if old is not None and self._labelled_ids.get((place[0], old)) == place[1]:
                 del self._labelled_ids[place[0], old]
 
@@ -162,7 +163,7 @@ class Join:
     def _keep_early(self, key: Named | tuple[str, Place], label: Label) -> None:
         self._early.setdefault(key, label)
         if len(self._early) > EARLY:
-            del self._early[next(iter(self._early))]
+            self._early.popitem(last=False)
 
     def _take_newest(self, named: Named) -> None:
         place = named[0], self._newest.pop(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -220,7 +220,7 @@ class Trainer:
         width: int | None = None,
     ) -> None:
         self._recipes = recipes
-        self._window: dict[tuple[int, int], Labelled] = {}
+        self._window = OrderedDict[tuple[int, int], Labelled]()  # a dict is slow at its front
         self._size = window
         self._retrain_every = retrain_every
         self.width = width
