@@ -64,7 +64,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
             stop.check()
             schemas.check(trainer.width)
             suspend_failed(statuses, trainer)
-            publications = trainer.observe(chain(data.poll(), labels.poll()))
+            publications = trainer.observe(chain(labels.poll(), data.poll()))
             while found := stop.until_stopped(partial(next, publications, None)):
                 if found.adds_to(trained_to):
                     try:

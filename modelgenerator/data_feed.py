@@ -81,9 +81,11 @@ class DataFeed(Feed):
         moved = client.assignment() != set(partitions)
         if moved:
             client.assign(partitions)
+        window = self._settings.window
+        reach = f"WINDOW={window}" if self._reach == window else self._reach
         for partition in partitions:
             nearest = max(starts[partition], ends[partition] - self._reach)
-            window_from = max(starts[partition], ends[partition] - self._settings.window)
+            window_from = max(starts[partition], ends[partition] - window)
             self._window_from.setdefault(partition, window_from)
             position = self._positions.get(partition)
             if position is None:
@@ -93,8 +95,8 @@ class DataFeed(Feed):
                 self._skipped += nearest - position
                 self._warnings.warn(
                     "behind",
-                    f"{topic}: partition={partition.partition} was more than {self._reach}"
-                    f" records behind, skipped to offset={nearest};"
+                    f"{topic}: partition={partition.partition} was more than {reach} records"
+                    f" behind, skipped to offset={nearest};"
                     f" {self._skipped} records were not trained on so far",
                 )
             goal = max(nearest, position or 0)
