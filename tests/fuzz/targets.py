@@ -18,6 +18,7 @@ from kafka.protocol.consumer import IsolationLevel
 from kafka.record import MemoryRecords
 
 from modelgenerator.intake import Intake
+from modelgenerator.join import Join
 from modelgenerator.models.catalogue import Catalogue
 from modelgenerator.models.table import table
 from modelgenerator.trainer import Trainer, recipes
@@ -178,7 +179,7 @@ def seal(data: bytes) -> None:
 
 def intake(data: bytes) -> None:
     """Sort a record of the data topic; whatever it holds, what is said of it is one line."""
-    found = Intake(Trainer(recipes(200), 200, 100), has_model=True)
+    found = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=True)
     found.sort(0, 7, data)
     _check_line(str(found))
 

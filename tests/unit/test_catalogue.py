@@ -14,7 +14,7 @@ from modelgenerator.whole_file import whole_file
 from stream.keys import SigningKey
 from stream.model_topic import ModelIndex
 from stream.models import SIGNATURE, Message, pack, unpack
-from stream.records import Prediction, Status
+from stream.records import OutcomeKind, Prediction, Status
 from stream.service import Fatal
 from tests.services import ROOT
 from tests.topics import regression
@@ -56,7 +56,9 @@ def say(
     catalogue.add_status(Status(version, status, offsets, reason, "replica-1"))
 
 
-def meet(catalogue: Catalogue, outcome: str, model: int, label: int, n: int, correct: int) -> None:
+def meet(
+    catalogue: Catalogue, outcome: OutcomeKind, model: int, label: int, n: int, correct: int
+) -> None:
     """Let a prediction of 1 by a model, at offset 0 of partition 0, meet its label."""
     catalogue.add_prediction(
         Prediction("a", 1, 0.9, label, n, correct, model, (0, 0), outcome=outcome)
