@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from kafka import KafkaConsumer, TopicPartition
+from msgspec.structs import replace
 
 from modelgenerator.data_feed import DataFeed
 from modelgenerator.feed import Feed, log
 from modelgenerator.intake import Intake
-from modelgenerator.join import Joined
+from modelgenerator.join import Joined, Place
 from modelgenerator.outcomes import newest_outcomes
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Labelled
 from stream import clients, reading
-from stream.records import Label
+from stream.records import RecordError, decode_label
 from stream.service import Stop
 
 NEAR = 1_000
@@ -54,24 +56,34 @@ class LabelFeed(Feed):
         ]
         joined = [each for each in found if each]
         again = {each.place for each in joined if each.value is None and not each.revises}
-        values = dict(self._read_again(again)) if again else {}
+        values = dict(self._read_again(self._settings.data_topic, again))
         return filter(
             None, (self._intake.labelled(j, j.value or values.get(j.place)) for j in joined)
         )
 
     def _from_outcomes(self) -> list[Joined | None]:
-        """Take the labels that predictions have met; labels are read from behind these on."""
+        """Take the labels that predictions have met; labels are read from behind these on.
+
+        An outcome counts if the label that it names says the same: whoever can write predictions
+        cannot say what is trained on.
+        """
         settings, stop, found = self._settings, self._stop, []
-        for outcome in clients.connect(
-            partial(newest_outcomes, settings, stop), settings, stop, log
-        ):
-            if outcome.labelled and outcome.label is not None:
-                partition, offset = outcome.labelled
-                place = TopicPartition(self._topic, partition)
-                self._positions[place] = max(offset + 1, self._positions.get(place, 0))
-                revises = outcome.outcome == "revised"
-                label = Label(outcome.label, outcome.id, outcome.source, revises)
-                found.append(self._join.match(outcome.source[0], label))
+        search = partial(newest_outcomes, settings, stop)
+        outcomes = clients.connect(search, settings, stop, log)
+        named = [(o.labelled, o) for o in outcomes if o.labelled]
+        labels = dict(self._read_again(self._topic, {place for place, _ in named}))
+        for (partition, offset), outcome in named:
+            with suppress(RecordError):
+                label = decode_label(labels.get((partition, offset)))
+                if (
+                    label.label == outcome.label
+                    and label.id in (None, outcome.id)
+                    and label.source in (None, outcome.source)
+                ):
+                    place = TopicPartition(self._topic, partition)
+                    self._positions[place] = max(offset + 1, self._positions.get(place, 0))
+                    exact = replace(label, id=outcome.id, source=outcome.source)
+                    found.append(self._join.match(outcome.source[0], exact))
         return found
 
     def _look(self, client: KafkaConsumer) -> None:
@@ -94,12 +106,12 @@ class LabelFeed(Feed):
                 client.seek(place, goal)
             self._positions[place] = goal
 
-    def _read_again(self, places: set[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], bytes]]:
-        """Yield the records at these places of the data topic, those that it still has."""
-        topic, settings = self._settings.data_topic, self._settings
-        with clients.closing(
-            clients.connected(clients.consumer, settings, self._stop, log)
-        ) as client:
+    def _read_again(self, topic: str, places: set[Place]) -> Iterator[tuple[Place, bytes]]:
+        """Yield the records at these places of a topic, those that it still has."""
+        if not places:
+            return
+        make = partial(clients.connected, clients.consumer, self._settings, self._stop, log)
+        with clients.closing(make()) as client:
             for partition in sorted({partition for partition, _ in places}):
                 place = TopicPartition(topic, partition)
                 start, end = reading.bounds(client, place, self._stop)

@@ -76,8 +76,8 @@ def test_after_a_restart_training_goes_on_with_what_predictions_have_met(
     for offset, label in enumerate(found[:250]):
         assert label.id is not None
         made = Prediction(label.id, 0, 0.5, label.label, 0, 0, 1, (0, offset))
-        other = Prediction("other", 0, 0.5, 1 - label.label, 0, 0, 1, (0, offset + 500))
-        for one in (made, other):  # the second is not the record at its source
+        forged = Prediction(offset + 300, 0, 0.5, 1 - label.label, 0, 0, 1, (0, offset + 300))
+        for one in (made, forged):
             outcome = one, {"outcome": "labelled", "labelled": (0, offset), "delay": 1.0}
             topics.producer.send(
                 topics.settings.prediction_topic,
