@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load check lock
+.PHONY: plot-late-labels help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,9 @@ soak-labels: setup ## 10 million late labels and 20 kills, an hour, resumable; L
 
 bench-late-labels: setup ## throughput with late labels beside labels inside, five minutes
 	@$(VENV)/python -m benchmarks.late_labels
+
+plot-late-labels: setup ## what a delay of the labels does to adaptation: docs/late-labels.svg, a minute
+	@$(VENV)/python -m benchmarks.adaptation docs/late-labels.svg
 
 fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 	@$(VENV)/python -m pip install -q -r tests/fuzz/requirements.txt

@@ -69,6 +69,22 @@ def test_the_document_trains_on_records_of_the_stream(
     assert topics.models()[0]["trained_to"] == {"0": 59}
 
 
+def test_the_producer_of_late_labels_of_the_document_is_counted(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    source = example("your-own-data.md", 1)
+    assert len([line for line in source.splitlines() if line]) <= 20
+    run(source, start, tmp_path)
+    matrix = np.random.default_rng(0).normal(size=(50, 3))
+    topics.publish(1, regression().fit(matrix, matrix[:, 0] > 0), features=3)
+    start("predictor")
+    outcomes = eventually(lambda: [p for p in topics.predictions() if p.get("outcome")][2:], 90)
+    assert outcomes[-1]["n"] == 3
+    assert [p["label"] for p in topics.predictions()] == [None] * 3 + [1, 0, 1]
+    assert all(p["delay"] >= 0.9 for p in topics.predictions()[3:])
+    topics.check()
+
+
 def test_the_producer_of_the_document_is_predicted(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:

@@ -24,11 +24,13 @@ from stream.records import (
     Rejected,
     Schema,
     Status,
+    decode_label,
     decode_prediction,
     decode_record,
     decode_rejected,
     decode_schema,
     decode_status,
+    encode_label,
     encode_prediction,
     encode_record,
     encode_rejected,
@@ -48,6 +50,7 @@ def _model_again(value: bytes) -> bytes:
 
 
 AGAIN: dict[str, Callable[[bytes], bytes]] = {
+    "label": lambda value: encode_label(decode_label(value)),
     "data": lambda value: encode_record(decode_record(value)),
     "schema": lambda value: encode_schema(decode_schema(value)),
     "model": _model_again,
