@@ -127,6 +127,23 @@ def test_a_flood_of_statuses_hides_which_model_was_barred_until_it_raises_again(
     topics.check(topics.log)
 
 
+def test_labels_of_no_record_hold_others_back_and_lose_none(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(100, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="0.5")
+    await_answered(topics)
+    for n in range(1_000):
+        label = b'{"id":"no record %d","label":1}' % n
+        topics.producer.send(topics.settings.label_topic, label, partition=0)
+    topics.label_ids(*range(100))
+    eventually(lambda: len(topics.outcomes()) == 100)
+    assert topics.outcomes()[-1]["n"] == 100
+    eventually(lambda: len(topics.rejected_labels()) == 1_000)
+    assert predictor.stop() == 0
+
+
 def test_a_schema_of_another_width_stops_new_models_and_never_the_one_that_serves(
     topics: Topics, start: Services
 ) -> None:
