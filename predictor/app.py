@@ -45,7 +45,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue
             try:
-                result = predict(unit.events, model, previous, units.states, unit.ended)
+                result = predict(unit.events, model, previous, units.states, unit.ended, unit.most)
             except BrokenModelError as error:
                 statuses.barred(error.version, str(error))
                 shelf.bar(error.version)

@@ -13,9 +13,6 @@ from predictor.result import Result
 from predictor.state import State
 from stream.records import Label, Prediction
 
-ASSUMED_IN_A_UNIT = 5_000
-"""Most predictions of a unit that get an assumed label; the others follow in the next."""
-
 
 def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool) -> None:
     """Take the next label of a partition, unless its predictions are still being read back.
@@ -48,23 +45,32 @@ def take_early(prediction: Prediction, state: State, result: Result) -> None:
         state.early.drop(consumed.offset)
 
 
-def take_time(state: State, result: Result, monotonic: float, wall: float) -> None:
+def take_time(state: State, result: Result, monotonic: float, wall: float, most: float) -> int:
     """Reject held labels that have become orphans, and expire predictions: a unit ends with it.
 
     Parameters
     ----------
     monotonic, wall : float
         Seconds on each clock.
+    most : float
+        Most predictions to get an assumed label; the others follow in the next unit.
+
+    Returns
+    -------
+    int
+        How many got one.
     """
     if state.rebuilding:
-        return
+        return 0
+    assumed = state.tally.assumed
     for consumed in state.early:  # the record may have been rejected, or was predicted long ago
         if _answer(consumed, state, result):
             state.early.drop(consumed.offset)
     if not state.labels_behind and not state.labels_paused:
-        _expire(state, result, wall)
+        _expire(state, result, wall, most)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):
         _reject_orphan(consumed, state, result)
+    return state.tally.assumed - assumed
 
 
 def _answer(consumed: ConsumedLabel, state: State, result: Result) -> bool:
@@ -136,13 +142,13 @@ def _meet(
         result.counted.append(outcome)
 
 
-def _expire(state: State, result: Result, wall: float) -> None:
+def _expire(state: State, result: Result, wall: float, most: float) -> None:
     settings, tally, known = state.settings, state.tally, state.known
     assume = settings.label_assume is not None
     rows = known.expire(
         settings.label_wait_records,
         state.expires_before(wall),
-        ASSUMED_IN_A_UNIT if assume else math.inf,
+        most if assume else math.inf,
     )
     tally.waiting -= len(rows)
     tally.expired_to = max(tally.expired_to, known.expired_to)

@@ -40,7 +40,7 @@ _POLL_MS = 100
 def set_aside() -> None:
     """Let the garbage collector look no more at what is there now: libraries and models.
 
-    It would look through all of it every few thousand records, which takes a third of the time.
+    It would look through all of it every few thousand records, which took a quarter of the time.
     What was set aside before, and is garbage since, is collected first.
     """
     gc.unfreeze()

@@ -46,6 +46,7 @@ def predict_within(
     previous: Model | None,
     states: Mapping[int, State],
     ended: Collection[int] = (),
+    most: float = inf,
 ) -> Result:
     """Predict a unit within a deadline, and split it for half of that time at most.
 
@@ -62,13 +63,13 @@ def predict_within(
     """
     answer = partial(_answer, events, model, previous, seconds / 2, time.monotonic)
     if model is None:
-        return _settle(events, answer(), None, states, ended)
+        return _settle(events, answer(), None, states, ended, most)
     try:
         answers = stop.deadline(seconds, answer, max_step=1.0)
     except DeadlineExceeded:
         reason = f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
         raise BrokenModelError(model.version, reason) from None
-    return _settle(events, answers, model, states, ended)
+    return _settle(events, answers, model, states, ended, most)
 
 
 def predict_unit(
@@ -77,6 +78,7 @@ def predict_unit(
     previous: Model | None,
     states: Mapping[int, State],
     ended: Collection[int] = (),
+    most: float = inf,
     seconds: float = inf,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
@@ -104,6 +106,8 @@ def predict_unit(
     ended : collection of int
         Partitions where these events reach what was the end of the data after all labels so far
         were read.
+    most : float
+        How many predictions may get an assumed label; the others follow in the next unit.
     seconds : float
         When to stop splitting.
     clock, wall : callable
@@ -115,7 +119,7 @@ def predict_unit(
         When `model` raises on most records and the records are not at fault. No state is changed.
     """
     answers = _answer(events, model, previous, seconds, clock)
-    return _settle(events, answers, model, states, ended, clock, wall)
+    return _settle(events, answers, model, states, ended, most, clock, wall)
 
 
 def _answer(
@@ -159,6 +163,7 @@ def _settle(
     model: Model | None,
     states: Mapping[int, State],
     ended: Collection[int],
+    most: float,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> Result:
@@ -213,7 +218,7 @@ def _settle(
     monotonic, now = clock(), wall()
     for partition, state in states.items():
         if state.is_due(data_ended(state), monotonic, now) or partition in result.states:
-            labels.take_time(result.begin(state), result, monotonic, now)
+            most -= labels.take_time(result.begin(state), result, monotonic, now, most)
     return result
 
 

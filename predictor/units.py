@@ -40,11 +40,12 @@ class Unit(NamedTuple):
 
     `membership` is that of the time when they were read: the broker refuses the commit of a member
     whose partitions were reassigned since. In the partitions of `ended`, these are all records that
-    the labels so far can be for.
+    the labels so far can be for. At most `most` predictions may get an assumed label.
     """
 
     events: list[Consumed]
     ended: set[int]
+    most: int
     membership: ConsumerGroupMetadata
 
 
@@ -132,7 +133,7 @@ class Units:
         if membership.generation_id < 0 or not membership.member_id:
             self._recover_at_next_poll("no longer a member of the group")
             return None
-        return Unit(events, ended, membership)
+        return Unit(events, ended, self._most, membership)
 
     def commit(self, unit: Unit, result: Result) -> bool:
         """Commit a result and the offsets after it, all of it or nothing.

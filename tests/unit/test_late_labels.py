@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from predictor import labels
 from predictor.consumed import Consumed, ConsumedLabel
 from predictor.early import EarlyLabels
 from predictor.predictor import BrokenModelError, predict_unit
@@ -46,6 +45,7 @@ class Partition:
         self.model = model(7)
         self.now = 0.0
         self.wall = 0.0
+        self.most = math.inf
 
     @property
     def state(self) -> State:
@@ -69,6 +69,7 @@ class Partition:
             None,
             self.states,
             {0} if ended else (),
+            self.most,
             seconds,
             lambda: self.now,
             lambda: self.wall,
@@ -360,17 +361,18 @@ def test_what_waits_no_longer_gets_an_assumed_label_that_counts_for_nothing() ->
     assert rejected(result)[0][1].startswith("orphan or too late")
 
 
-def test_more_assumed_labels_than_a_unit_may_hold_follow_in_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(labels, "ASSUMED_IN_A_UNIT", 3)
-    partition = Partition(label_wait="1", label_assume="0")
-    results = [partition.unit(*map(record, range(9)))]
-    while partition.state.is_due(data_ended=False, monotonic=0.0, wall=0.0):
+def test_more_assumed_labels_than_a_unit_may_hold_follow_in_the_next() -> None:
+    settings: dict[str, Any] = {"label_wait": "1", "label_assume": "0"}
+    partition = Partition(**settings)
+    partition.states |= {1: states(Tally(), Tally(), **settings)[1]}
+    partition.most = 3
+    events = [record(i)._replace(partition=i % 2) for i in range(12)]
+    results = [partition.unit(*events)]
+    while any(state.is_due(False, 0.0, 0.0) for state in partition.states.values()):
         results.append(partition.unit())
     assumed = [[o[1] for o in outcomes(result) if o[0] == "assumed"] for result in results]
-    assert assumed == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    assert partition.tally.assumed == 8
+    assert assumed == [[0, 2, 4], [6, 8, 1], [3, 5, 7], [9]]
+    assert [state.tally.assumed for state in partition.states.values()] == [5, 5]
 
 
 def test_where_time_runs_out_for_a_unit_the_labels_behind_are_given_again() -> None:
@@ -383,7 +385,7 @@ def test_where_time_runs_out_for_a_unit_the_labels_behind_are_given_again() -> N
     partition, left, pieces, late = states(), events, 0, 0
     while left:
         clock = itertools.count().__next__  # a second passes at each look
-        result = predict_unit(left, broken, before, partition, {0}, 3, clock)
+        result = predict_unit(left, broken, before, partition, {0}, math.inf, 3, clock)
         state = partition[0]
         late += sum(p.outcome == "labelled" for p, _ in result.predictions)
         result.commit()

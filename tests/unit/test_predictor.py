@@ -212,7 +212,7 @@ def test_a_unit_in_which_many_records_raise_is_answered_in_pieces_that_add_up(st
     partitions, answered, pieces = states(Tally(), Tally()), [], 0
     while records:
         clock = itertools.count().__next__  # a second passes at each look
-        result = predict_unit(records, new, old, partitions, (), steps, clock)
+        result = predict_unit(records, new, old, partitions, (), math.inf, steps, clock)
         assert result.offsets == {c.partition: c.offset + 1 for c in records[: len(result)]}
         answered += [p.source for p, _ in result.predictions]
         answered += [r.source for r in result.rejected]
