@@ -62,7 +62,7 @@ def understand(table: Table, settings: Settings) -> Understood:
     """
     problems, wrong = list(table.problems), list[str]()
     columns = [each for each in measured(table) if each.values or each.name not in table.unnamed]
-    by_name = {column.name: column for column in columns}
+    by_name = {column.name: column for column in reversed(columns)}
     for number, column in enumerate(columns, 1):
         if by_name[column.name] is not column:
             problems.append(
@@ -74,19 +74,13 @@ def understand(table: Table, settings: Settings) -> Understood:
         if name is not None and name not in by_name:
             hint = "; SEPARATOR says what stands between them" if len(columns) == 1 else ""
             wrong.append(
-                f"{setting}={name}: {table.place} has no such column; it has {_listed(by_name)}"
+                f"{setting}={name}: {table.place} has no such column; it has {_listed(table.names)}"
                 f"{hint}"
             )
         return by_name.get(name or "")
 
-    label, id, time = (
-        named(setting, name)
-        for setting, name in [
-            ("LABEL", settings.label),
-            ("ID", settings.id),
-            ("TIME", settings.time),
-        ]
-    )
+    label = named("LABEL", settings.label)
+    id, time = named("ID", settings.id), named("TIME", settings.time)
     for why, taken in [
         *(("DROP", named("DROP", name)) for name in names(settings.drop, by_name)),
         *zip(("TIME", "ID", "LABEL"), (time, id, label), strict=True),

@@ -43,7 +43,6 @@ class File:
             ((integers,),) = table.select([f"bool_and(CAST({whole} AS VARCHAR) = {text})"])
             self._id = whole if integers else text
         self.size = table.size
-
         self.schema = self._described()
 
     def _described(self) -> Schema:

@@ -15,11 +15,11 @@ def described(table: Table, found: Understood, limit: int | None = None) -> Iter
     Parameters
     ----------
     limit : int or None
-        Columns that are shown; those that are left out come first then.
+        Columns that are shown; if there are more, those that are no features come first.
     """
-    columns = (
-        sorted(found.columns, key=lambda column: not column.left_out) if limit else found.columns
-    )
+    columns = found.columns
+    if limit and len(columns) > limit:
+        columns = sorted(columns, key=lambda column: not column.left_out)
     rows = [("column", "kind", "missing", "distinct", "example", "")]
     for column in columns[:limit]:
         missing = 100 * (1 - column.values / table.size) if table.size else 0

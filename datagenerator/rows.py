@@ -78,7 +78,7 @@ class Rows:
         self._seed = seed
         self._repeat = repeat
         self._in_order = in_order
-        self._block = max(1, cells // len(data.schema.feature_names))
+        self._cells = cells
 
     def records(self, first_id: int) -> Iterator[Record]:
         """Yield the records from `first_id` on; none if the only pass is over."""
@@ -101,9 +101,10 @@ class Rows:
 
     def _pass(self, number: int, start: int) -> Iterator[Row]:
         """Yield the rows of a pass from the one on that is sent as number `start`."""
-        block, within = divmod(start, self._block)
-        rows = self._data.rows(block * self._block)
-        while held := list(islice(rows, self._block)):
+        size = max(1, self._cells // len(self.schema.feature_names))
+        block, within = divmod(start, size)
+        rows = self._data.rows(block * size)
+        while held := list(islice(rows, size)):
             if not self._in_order:
                 numbers = (number, block) if block else (number,)
                 random.Random(mix(self._seed, *numbers)).shuffle(held)

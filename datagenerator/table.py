@@ -10,7 +10,8 @@ import glob
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +113,16 @@ class Table:
     def find(self, condition: str) -> str:
         """Return where the first row is for which a condition holds, as a file and a line."""
         numbered = f"(SELECT *, row_number() OVER () AS number FROM {self._rows})"  # noqa: S608 - quoted
-        found = self._run(f"SELECT number FROM {numbered} WHERE {condition} LIMIT 1").fetchone()  # noqa: S608 - ours
-        number = found[0] if found else 0
-        if self.dialect is None:
-            return f"{self.place}, row {number}"
-        count = 0
-        for path, line, row in chain.from_iterable(map(self._lines, self._paths)):
-            count += any(cell.strip() not in self._nulls for cell in row)
-            if count == number:
+        query = f"SELECT number FROM {numbered} WHERE {condition} LIMIT 1"  # noqa: S608 - ours
+        ((number,),) = self._run(query).fetchall()
+        rows = chain.from_iterable(map(self._lines, self._paths)) if self.dialect else iter(())
+        with suppress(csv.Error):  # an unclosed quote further up, which is named as well
+            for path, line in islice(rows, number - 1, None):
                 return f"{path}, line {line}"
         return f"{self.place}, row {number}"
 
-    def _lines(self, path: Path) -> Iterator[tuple[Path, int, list[str]]]:
-        """Yield the rows of a text file as Python reads them, each with its first line."""
+    def _lines(self, path: Path) -> Iterator[tuple[Path, int]]:
+        """Yield the first line of each row of a text file, as Python reads it."""
         assert self.dialect
         _, separator, quote, escape, packed, encoding, skip, _ = self.dialect
         options: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
@@ -137,7 +135,10 @@ class Table:
             reader = csv.reader(text, delimiter=separator[0], skipinitialspace=True, **options)
             line = skip + 1
             for row in reader:
-                yield path, line, row
+                cells, more = row[: len(self.names)], row[len(self.names) :]
+                missing = all(cell.strip() in self._nulls for cell in cells)
+                if len(cells) == len(self.names) and not missing and not any(more):
+                    yield path, line
                 line = skip + reader.line_num + 1
 
     def _opened(self, separator: str | None, encoding: str | None) -> tuple[str, list[str], str]:

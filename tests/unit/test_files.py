@@ -218,11 +218,12 @@ def test_whole_numbers_and_points_are_read_as_the_decimal_commas_beside_them_say
         ("a,y\n1e39,0\n1,1\n2,1\n", "{}, line 2, column 'a': '1e39' is not a number within"),
         ("a,y\n1_0,0\n1,1\n2,1\n", "{}, line 2, column 'a': '1_0' is not a number within"),
         ('a,b,y\n1,"u\nv",0\n\n2,,1\nx,,1\n', "line 6, column 'a': 'x' is not a number"),
+        ("a,b,y\n1,2,0\n1\n\n,,\n2,2,1\nx,2,1\n", "{}, line 7, column 'a': 'x' is not a number"),
         ("a,y\n1,0\n1\n2,1\n", "{}, line 3: 1 cells, expected 2: '1'; if it is a title, a total"),
         ("a,y\n1,0\n1,1,1\n2,1\n", "{}, line 3: 3 cells, expected 2: '1,1,1'"),
         ("a,y\n1,0\n2,1\nTotal: 2 rows\n", "{}, line 4: 1 cells, expected 2: 'Total: 2 rows'"),
         ("a,y\n1,0\n" + '"1,1\n2,0\n', "{}, line 3: a quote that is not closed"),
-        ("a,a,y\n1,2,0\n1,2,1\n", "{}, column 1: 'a' is there twice; each column needs a name"),
+        ("a,a,y\n1,2,0\n1,2,1\n", "{}, column 2: 'a' is there twice; each column needs a name"),
         ("y\n1\n0\n", "{}: no column is left"),
         ("a,y\n1,0\n1,1\n1,2\n", "3 values in 3 rows: '0' 1 times, '1' 1 times, '2' 1 times; a"),
         ("a,y\n1,0\n1,0\n", "{}, column 'y': 1 value in 2 rows: '0' 2 times; a label has two"),
@@ -521,6 +522,18 @@ def test_rows_are_shuffled_in_blocks_and_a_run_that_resumes_goes_on_exactly(file
     for start in (1, 30, 77, 100, 199):
         again = zip(source.records(start), sent[start:], strict=False)
         assert all(a == b for a, b in again)
+
+
+def test_the_order_is_that_of_the_features_which_are_sent_though_the_file_has_grown_a_column(
+    file: MakeFile,
+) -> None:
+    lines = [f"{n}.5,{n % 9},{n % 2}\n" for n in range(100)]
+    before = Rows(opened(file("a,b,y\n" + "".join(lines))), 1, repeat=False, cells=30)
+    sent, recorded = [*before.records(0)], before.schema
+    grown = opened(file("c,a,b,y\n" + "".join(f"{n % 7},{x}" for n, x in enumerate(lines))))
+    after = Rows(grown, 1, repeat=False, cells=30)
+    after.as_recorded(recorded)
+    assert [*after.records(40)] == sent[40:]
 
 
 MEASURE = """
