@@ -162,7 +162,9 @@ def _decoded(path: Path, raw: bytes, encoding: str) -> str:
 
 def not_encoded(place: str, encoding: str) -> str:
     """Say that text is not encoded as it should be, and what helps."""
-    helps = "ENCODING=latin-1 reads Western European" if encoding == "utf-8" else "save it as UTF-8"
+    helps = "ENCODING=latin-1 reads Western European"
+    if encoding != "utf-8":
+        helps = "save it as UTF-8: iconv -f windows-1252 -t utf-8, if it is of Windows"
     return f"{place}: not {encoding.upper()}; {helps}"
 
 

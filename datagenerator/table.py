@@ -229,6 +229,9 @@ class Table:
                 f"{self.place}: {len(self.names)} columns are too many, or a row is too long"
             ) from None
         except duckdb.Error as error:
+            if self.dialect and f"not {self.dialect.encoding} encoded" in str(error):
+                wrong = dialect.not_encoded(self.place, self.dialect.encoding)
+                raise SourceError(wrong) from None
             what = str(error).splitlines()[0].partition(": ")[2] or str(error)
             raise SourceError(f"{self.place}: {what}") from None
 

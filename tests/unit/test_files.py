@@ -254,6 +254,11 @@ def test_bytes_that_are_not_utf8_far_into_a_file_are_named_by_line(file: MakeFil
     )
 
 
+def test_the_marks_that_windows_has_besides_latin1_are_named(file: MakeFile) -> None:
+    path = file("a,y\n1,0\n2,1\n5€,1\n".encode("cp1252"))
+    assert refused(path, encoding="latin-1").startswith(f"{path}: not LATIN-1; save it as UTF-8")
+
+
 def test_all_that_is_wrong_is_said_at_once(file: MakeFile) -> None:
     path = file("a,b,c,y\n1,u,5,no\n2,v,5,maybe\n3,v,x,yes\n4,w,5,yes\nend\n")
     line = refused(path, drop="z", types="a:text")
