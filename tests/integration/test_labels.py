@@ -391,3 +391,41 @@ def test_a_tally_of_the_version_before_is_gone_on_from_and_labels_of_what_it_pre
 def data_id(topics: Topics) -> str:
     (topic,) = topics.admin.describe_topics([topics.settings.data_topic])
     return str(topic["topic_id"])
+
+
+def test_predictions_that_retention_took_expire_and_the_others_are_still_known(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
+    await_answered(topics)
+    assert predictor.stop() == 0
+    place = TopicPartition(topics.settings.prediction_topic, 0)
+    topics.admin.delete_records({place: 11})
+    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
+    topics.label_ids(3, 15)
+    topics.label(1, source=(0, 10))
+    topics.producer.flush(30)
+    assert len(await_rejected(topics, 2)) == 2
+    line = f"11 predictions waited that are gone from {place.topic}; they are expired"
+    assert line in predictor.log()
+    found = tally(topics)
+    assert (found.late, found.expired, found.expired_to, found.waiting) == (1, 11, 11, 8)
+
+
+def test_while_it_catches_up_labels_of_no_record_let_no_prediction_expire(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.label_ids(*range(1_000_000, 1_000_300))
+    for first in range(0, 5_000, 500):
+        topics.write(500, label=False)
+        topics.label_ids(*range(max(0, first - 500), first))
+    topics.label_ids(*range(4_500, 5_000))
+    start("predictor", LABEL_WAIT="1200", LABEL_EARLY_SECONDS="1")
+    await_outcomes(topics, 5_000)
+    assert len(await_rejected(topics, 300)) == 300
+    found = tally(topics)
+    assert (found.late, found.expired, found.waiting) == (5_000, 0, 0)
+    assert_counted_in_order(topics)
