@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 
@@ -100,15 +100,16 @@ class Intake:
         """
         end = time.monotonic() + self._settings.commit_interval_ms / 1000
         missing = self._read_labels()
-        self._pause_all_but(
-            partition
+        read = {
+            partition: pending.records
             for partition, pending in self._pending.items()
             if len(pending.records) < most and (partition not in missing or pending.labels)
-        )
+        }
+        self._pause_all_but(read)
         hurry = bool(missing) or any(state.rebuilding for state in self._states.values())
         size = sum(_size(pending.records) for pending in self._pending.values())
         while not self._stop and not self._group.changed and size < MAX_BYTES:
-            left, room = end - time.monotonic(), most - self.queued
+            left, room = end - time.monotonic(), most - sum(map(len, read.values()))
             if left <= 0 or room <= 0:
                 return
             if not self.queued:
@@ -123,7 +124,7 @@ class Intake:
                 return
 
     def take(self, most: int) -> tuple[list[Consumed], set[int]]:
-        """Return the records and labels that come next.
+        """Return the records and labels that come next, at most so many together.
 
         Returns
         -------
@@ -134,23 +135,20 @@ class Intake:
         """
         events: list[Consumed] = []
         ended: set[int] = set()
-        positions = {
-            place.partition: at.position for place, at in progress(self._group.consumer).items()
-        }
+        merged = {partition: self._merged(partition) for partition in self._pending}
         busy = sum(bool(pending.records or pending.labels) for pending in self._pending.values())
+        found = {p: list(islice(each, most // max(1, busy))) for p, each in merged.items()}
         for partition, pending in self._pending.items():
+            room = most - sum(map(len, found.values()))  # what others have no use for
+            of_this = found[partition]
+            of_this += islice(merged[partition], max(0, room))
+            events += of_this
             state = self._states[partition]
-            meets = self._meets(partition)
-            behind = meets and self.labels.is_behind(partition, positions.get(partition, -1))
-            more = partition in self.labels.missing and not state.labels_paused
-            merged = merge(pending.records, pending.labels if meets else (), behind, more and meets)
-            found = list(islice(merged, (most - len(events)) // max(1, busy)))
-            busy -= bool(pending.records or pending.labels)
-            events += found
-            labels = sum(isinstance(event, ConsumedLabel) for event in found)
-            records = len(found) - labels
-            state.labels_behind = (more or labels < len(pending.labels)) and not (meets and records)
-            if behind and records == len(pending.records):
+            labels = sum(isinstance(event, ConsumedLabel) for event in of_this)
+            records = len(of_this) - labels
+            unread = self._misses(partition) or labels < len(pending.labels)
+            state.labels_behind = unread and not (records and self._meets(partition))
+            if records == len(pending.records) and self._is_behind(partition):
                 ended.add(partition)
         return events, ended
 
@@ -176,18 +174,40 @@ class Intake:
 
     def _read_labels(self) -> set[int]:
         """Return the partitions whose records have to wait for labels that were not read yet."""
-        full = [
-            partition
+        room = {
+            partition: MAX_RECORDS - len(pending.labels)
+            if _size(pending.labels) < MAX_LABEL_BYTES
+            else 0
             for partition, pending in self._pending.items()
-            if len(pending.labels) >= MAX_RECORDS or _size(pending.labels) >= MAX_LABEL_BYTES
-        ]
-        for label in self.labels.poll(MAX_RECORDS, full):
+        }
+        for label in self.labels.poll(room):
             self._pending[label.partition].labels.append(label)
-        return {p for p in self.labels.missing if self._meets(p)}
+        return {p for p in self._pending if self._meets(p) and self._misses(p)}
 
     def _meets(self, partition: int) -> bool:
         """Tell whether labels can meet their predictions now; else they wait."""
         return not self._states[partition].rebuilding and partition not in self.waiting.held
+
+    def _merged(self, partition: int) -> Iterator[Consumed]:
+        """Return what comes next in a partition, one by one."""
+        pending = self._pending[partition]
+        if not self._meets(partition):
+            return iter(pending.records)
+        ended, more = self._is_behind(partition), self._misses(partition)
+        return merge(pending.records, pending.labels, ended, more)
+
+    def _misses(self, partition: int) -> bool:
+        """Tell whether labels on the topic come before what was read."""
+        return partition in self.labels.missing and not self._states[partition].labels_paused
+
+    def _is_behind(self, partition: int) -> bool:
+        """Tell whether all records were read that the labels so far can be for."""
+        at = progress(self._group.consumer).get(self._place(partition))
+        return (
+            self._meets(partition)
+            and at is not None
+            and self.labels.is_behind(partition, at.position)
+        )
 
     def _pause_all_but(self, partitions: Iterable[int]) -> None:
         read = {self._place(partition) for partition in partitions}

@@ -59,15 +59,13 @@ class LabelFeed:
         for partition, offset in offsets.items():
             self.consumer.seek(self._place(partition), offset)
 
-    def poll(self, most: int, full: Collection[int]) -> list[ConsumedLabel]:
+    def poll(self, room: Mapping[int, int]) -> list[ConsumedLabel]:
         """Return the labels that have come, and ask where the data ends now.
 
         Parameters
         ----------
-        most : int
-            Most labels to return.
-        full : collection of int
-            Partitions that are not read now.
+        room : mapping of int to int
+            How many labels of each partition may come, about.
 
         Raises
         ------
@@ -75,15 +73,20 @@ class LabelFeed:
             When the next label is not on the topic.
         """
         found: list[ConsumedLabel] = []
-        places = set(map(self._place, full))
-        self.consumer.pause(*places)
-        self.consumer.resume(*(self.consumer.assignment() - places))
+        left = dict(room)
         try:
-            for labels in self.consumer.poll(timeout_ms=0, max_records=most).values():
-                found += map(ConsumedLabel.of, labels)
+            while open := {self._place(partition) for partition, most in left.items() if most > 0}:
+                self.consumer.pause(*(self.consumer.assignment() - open))
+                self.consumer.resume(*open)
+                polled = self.consumer.poll(timeout_ms=0, max_records=max(left.values()))
+                for place, labels in polled.items():
+                    found += map(ConsumedLabel.of, labels)
+                    left[place.partition] -= len(labels)
+                if not polled:
+                    break
             came = {label.partition for label in found}
             self._unasked |= came
-            self._look_what_is_missing(came | set(full))
+            self._look_what_is_missing(came | {p for p, most in left.items() if most <= 0})
             self._ask_where_the_data_ends()
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
             raise

@@ -124,7 +124,7 @@ class Units:
         if self._must_recover or self._group.changed:
             return None
         membership = self._group.consumer.group_metadata()
-        events, ended = self._intake.take(self._most)
+        events, ended = self._intake.take(2 * self._most)
         if not events and not any(
             state.is_due(partition in ended, time.monotonic(), time.time())
             for partition, state in self.states.items()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from itertools import cycle, islice
+from typing import Any
 
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from local.process import Process
 from predictor.tally import Tally
@@ -99,9 +102,8 @@ class Leg:
 
     def left(self) -> int:
         """Return how many offsets of records and labels are not committed yet."""
-        topics = self._topics
-        ends = topics.consumer.end_offsets(self._places)
-        found = topics.admin.list_group_offsets(topics.group)[topics.group]
+        ends = self._topics.consumer.end_offsets(self._places)
+        found = self._committed()
         return sum(
             end - (found[place].offset if place in found else 0) for place, end in ends.items()
         )
@@ -117,9 +119,16 @@ class Leg:
 
     def tallies(self) -> list[Tally]:
         """Return the committed tallies of all partitions."""
-        found = self._topics.admin.list_group_offsets(self._topics.group)[self._topics.group]
+        found = self._committed()
         data = self._places[: self._topics.partitions]
         return [Tally.from_metadata(found[place].metadata) for place in data]
+
+    def _committed(self) -> dict[TopicPartition, Any]:
+        """Return what is committed; nothing while no broker knows the group."""
+        topics = self._topics
+        with suppress(KafkaError):
+            return dict(topics.admin.list_group_offsets(topics.group)[topics.group])
+        return {}
 
     def _predictor(self, *module: str) -> Process:
         return self._start.replica("one", *module, **self._env)
