@@ -7,9 +7,7 @@ is predicted meanwhile is read back, too.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from bisect import bisect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from predictor.marks import Marks
 from predictor.outputs import short_seal
 from predictor.result import Result
 from predictor.settings import PredictorSettings
@@ -34,38 +33,8 @@ from stream.service import Stop, Warnings
 log = logging.getLogger("predictor")
 
 STEP_SECONDS = 0.2
-MARK_EVERY = 1_000
 MOST_RECORDS = 2_000
 """Records that are taken in before the clock is looked at."""
-
-
-class Marks:
-    """Remembers where predictions of a partition stand on their topic, one in `MARK_EVERY`.
-
-    Parameters
-    ----------
-    known_from : int
-        Where the first one stands, or before it.
-    """
-
-    def __init__(self, known_from: int) -> None:
-        self._marks = [(-1, known_from)]
-        self._unmarked = MARK_EVERY
-
-    def add(self, offset: int, at: int) -> None:
-        """Take in the next prediction: of the record at `offset`, standing at `at`."""
-        self._unmarked += 1
-        if self._unmarked > MARK_EVERY:
-            self._marks.append((offset, at))
-            self._unmarked = 1
-
-    def known_from(self, expired_to: int) -> int:
-        """Return an offset from which on all predictions stand that are not expired."""
-        return self._marks[bisect(self._marks, (expired_to, math.inf)) - 1][1]
-
-    def expire(self, expired_to: int) -> None:
-        """Forget marks that are not needed any more."""
-        del self._marks[: bisect(self._marks, (expired_to, math.inf)) - 1]
 
 
 @dataclass

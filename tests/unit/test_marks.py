@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from predictor.rebuild import MARK_EVERY, Marks
+from predictor.marks import MARK_EVERY, Marks
 
 
 def test_all_known_predictions_stand_from_the_mark_on_and_few_others() -> None:
