@@ -240,9 +240,8 @@ def _held(metadata: str) -> list[int]:
 
 
 def _buckets(delays: Iterable[float]) -> list[int]:
-    """Count delays below 1.024 s, below twice that, and so on."""
-    found = [0] * 24
+    """Count delays below 1 s, below twice that, and so on."""
+    found, bounds = [0] * 24, [2**k for k in range(23)]
     for delay in delays:
-        bounds = [1024 * 2**k for k in range(23)]
-        found[sum(round(1000 * delay) >= bound for bound in bounds)] += 1
+        found[sum(delay >= bound for bound in bounds)] += 1
     return found
