@@ -8,14 +8,18 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import hypothesis
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datagenerator.dialect import SourceError
 from datagenerator.file import File, open_file
@@ -24,7 +28,14 @@ from datagenerator.rows import Row, Rows
 from datagenerator.settings import Settings
 from examples.make_customers import customers
 from examples.make_customers import write as write_customers
-from stream.records import FEATURE_LIMIT, Schema, decode_schema, encode_schema
+from stream.records import (
+    FEATURE_LIMIT,
+    Schema,
+    decode_record,
+    decode_schema,
+    encode_record,
+    encode_schema,
+)
 from stream.settings import SettingsError
 from tests.services import ROOT
 
@@ -539,6 +550,31 @@ def test_the_order_is_that_of_the_features_which_are_sent_though_the_file_has_gr
     after = Rows(grown, 1, repeat=False, cells=30)
     after.as_recorded(recorded)
     assert [*after.records(40)] == sent[40:]
+
+
+CELLS = st.sampled_from(
+    ["1", "2.5", "-3", '"4"', " 5", "NA", "", "1,5", "a", '"', "'", "\x1b", "é"]
+)
+
+
+@given(
+    st.lists(st.tuples(CELLS, CELLS, st.sampled_from("01")), max_size=12), st.sampled_from(",;\t|")
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_whatever_its_cells_hold_a_file_is_read_whole_or_refused(
+    cells: list[tuple[str, str, str]], separator: str
+) -> None:
+    lines = [["a", "b", "y"], *map(list, cells)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "some.csv"
+        path.write_text("".join(f"{separator.join(line)}\n" for line in lines))
+        try:
+            found = opened(path)
+        except (SourceError, SettingsError):
+            return
+        sent = list(Rows(found, 1, repeat=False).records(0))
+    assert len(sent) == len(cells)
+    assert all(decode_record(encode_record(record)) == record for record in sent)
 
 
 MEASURE = """
