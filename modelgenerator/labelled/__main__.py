@@ -1,5 +1,7 @@
 """Writes the labelled records of the data topic to a file, to train a model on.
 
+A label may be in the record, or have come later on the label topic.
+
 The file is CSV or Parquet, by the ending of its name. Each record has a line with its partition,
 offset, timestamp and id, its features under their names in the schema (else x0, x1, ...), and its
 label. Publish a model that was trained on the file, or on a part of it, with --trained-to FILE.
@@ -17,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
+from msgspec.structs import replace
 
 from modelgenerator.labelled.tables import (
     ENDINGS,
@@ -26,11 +29,12 @@ from modelgenerator.labelled.tables import (
     columns,
     write_csv,
 )
+from modelgenerator.late_labels import LateLabels
 from modelgenerator.publish.newest import Found, read_stream
 from modelgenerator.scan import scan
 from modelgenerator.settings import Settings
 from modelgenerator.whole_file import whole_file
-from stream import clients
+from stream import clients, reading
 from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.quoting import one_line
@@ -74,7 +78,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             raise Fatal(f"{topic}: no record that can be read, nothing was written")
         names = columns(schema, width)
         text = written.with_name("records.csv") if path.suffix == ".parquet" else written
-        found = labelled(consumer, topic, width, options.last, left_out, stop)
+        found = labelled(consumer, settings, width, options.last, left_out, stop)
         count = write_csv(text, names, found)
         left = ", ".join(f"{number:,} {why}" for why, number in left_out.items()) or "nothing"
         if not count:
@@ -94,7 +98,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 def labelled(
     consumer: KafkaConsumer,
-    topic: str,
+    settings: Settings,
     width: int,
     last: int | None,
     left_out: Counter[str],
@@ -109,18 +113,25 @@ def labelled(
     left_out : Counter
         Counts the others, by the reason.
     """
-    for read in scan(consumer, topic, consumer.partitions_for_topic(topic), last, stop):
-        try:
-            record = decode_record(read.value)
-        except RecordError:
-            left_out["invalid"] += 1
-            continue
-        if record.label is None:
-            left_out["unlabelled"] += 1
-        elif len(record.features) != width:
-            left_out[f"with another number of features than {width}"] += 1
-        else:
-            yield Found(read.partition, read.offset, read.timestamp, record)
+    topic = settings.data_topic
+    for partition in sorted(consumer.partitions_for_topic(topic)):
+        start, end = reading.bounds(consumer, TopicPartition(topic, partition), stop)
+        first = start if last is None else max(start, end - last)
+        late = LateLabels(consumer, settings, partition, first, end, stop)
+        for read in scan(consumer, topic, [partition], last, stop):
+            try:
+                record = decode_record(read.value)
+            except RecordError:
+                left_out["invalid"] += 1
+                continue
+            label = late.of(read.offset) if record.label is None else record.label
+            if label is None:
+                left_out["unlabelled"] += 1
+            elif len(record.features) != width:
+                left_out[f"with another number of features than {width}"] += 1
+            else:
+                record = replace(record, label=label)
+                yield Found(read.partition, read.offset, read.timestamp, record)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from kafka import KafkaConsumer
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from modelgenerator.late_labels import with_late_labels
 from modelgenerator.publish.newest import Found, newest_records
 from modelgenerator.settings import Settings
 from modelgenerator.verdicts import served_model
@@ -38,6 +39,7 @@ def backtest(
         The result, a line each.
     """
     found = newest_records(consumer, settings, count, stop)
+    found = with_late_labels(consumer, settings, found, stop)
     labelled = [each for each in found if each.record.label is not None][-count:]
     lines, models = [], [("this model", candidate)]
     topic = ModelTopic(settings, consumer, stop, settings.trusted_keys)

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import joblib
+import pandas as pd
 import pytest
 
 from modelgenerator.labelled.__main__ import main
 from modelgenerator.publish import publish
-from stream.records import Schema
+from stream.records import Label, Schema, encode_label
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
 
@@ -147,3 +148,30 @@ def test_what_a_model_was_trained_on_can_be_several_files_and_places(
         (line,) = capsys.readouterr().err.splitlines()
         assert "neither PARTITION:OFFSET nor a table of records: [Errno" in line
         assert wrong in line
+
+
+def test_labels_that_came_later_are_in_the_file_and_in_the_backtest(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    topics.write(300, label=False)
+    wrong = [Label(0, id=n) for n in range(100)]
+    late = [*wrong[:50], *(Label(1, source=(0, n)) for n in range(100, 200)), *wrong[50:]]
+    again = [Label(1, id=0), Label(1, id=1, revises=True), Label(1, id="nobody")]
+    for label in late + again:
+        topics.producer.send(topics.settings.label_topic, encode_label(label), partition=0)
+    topics.producer.flush(30)
+    topics.write(10)
+    path = tmp_path / "late.csv"
+    done = start.python("-m", "modelgenerator.labelled", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "left out: 100 unlabelled\n" in done.stdout
+    found = pd.read_csv(path)
+    assert found["offset"].tolist() == [*range(200), *range(300, 310)]
+    assert found["label"].tolist()[:200] == [0, 1] + [0] * 98 + [1] * 100
+    done = start.python("-m", "modelgenerator.labelled", str(path), "--force", "--last", "160")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(path)["offset"].tolist() == [*range(150, 200), *range(300, 310)]
+    model = tmp_path / "m.joblib"
+    joblib.dump(regression(), model)
+    done = start.python("-m", "modelgenerator.publish", str(model), "--no-wait", "--backtest")
+    assert "backtest on 210 of the newest 210 labelled records" in done.stdout, done.stderr
