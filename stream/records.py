@@ -293,11 +293,12 @@ def decode_prediction(value: bytes | None) -> Prediction:
     _check_id(prediction.id)
     if prediction.correct > prediction.n:
         raise RecordError(f"correct: expected 0 to {prediction.n}, got {prediction.correct}")
-    if prediction.outcome:
-        if prediction.label is None:
-            raise RecordError(f"label: missing, and outcome is {prediction.outcome}")
-        if (prediction.labelled is None) != (prediction.outcome == "assumed"):
-            raise RecordError(f"labelled: does not fit the outcome {prediction.outcome}")
+    if prediction.outcome and prediction.label is None:
+        raise RecordError(f"label: missing, and outcome is {prediction.outcome}")
+    if (prediction.labelled is None) != (prediction.outcome in (None, "assumed")):
+        raise RecordError(f"labelled: does not fit the outcome {prediction.outcome}")
+    if prediction.labelled is None and prediction.delay is not None:
+        raise RecordError("delay: given, and labelled is not")
     return prediction
 
 

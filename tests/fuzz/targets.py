@@ -178,9 +178,10 @@ def seal(data: bytes) -> None:
 
 
 def intake(data: bytes) -> None:
-    """Sort a record of the data topic; whatever it holds, what is said of it is one line."""
+    """Sort a record of data or of labels; whatever it holds, what is said of it is one line."""
     found = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=True)
     found.sort(0, 7, data)
+    found.match(0, 7, data)
     _check_line(str(found))
 
 
