@@ -70,9 +70,9 @@ class LabelFeed(Feed):
         settings, stop, found = self._settings, self._stop, []
         search = partial(newest_outcomes, settings, stop)
         outcomes = clients.connect(search, settings, stop, log)
-        named = [(o.labelled, o) for o in outcomes if o.labelled]
-        labels = dict(self._read_again(self._topic, {place for place, _ in named}))
-        for (partition, offset), outcome in named:
+        named = [(o.labelled, o, there) for o, there in outcomes if o.labelled]
+        labels = dict(self._read_again(self._topic, {place for place, *_ in named}))
+        for (partition, offset), outcome, there in named:
             with suppress(RecordError):
                 label = decode_label(labels.get((partition, offset)))
                 if (
@@ -82,8 +82,9 @@ class LabelFeed(Feed):
                 ):
                     place = TopicPartition(self._topic, partition)
                     self._positions[place] = max(offset + 1, self._positions.get(place, 0))
-                    exact = replace(label, id=outcome.id, source=outcome.source)
-                    found.append(self._join.match(outcome.source[0], exact))
+                    if there:
+                        exact = replace(label, id=outcome.id, source=outcome.source)
+                        found.append(self._join.match(outcome.source[0], exact))
         return found
 
     def _look(self, client: KafkaConsumer) -> None:

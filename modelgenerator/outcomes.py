@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.settings import Settings
 from stream import clients
-from stream.reading import newest
+from stream.reading import bounds, newest, read_range
 from stream.records import Prediction, RecordError, decode_prediction
 from stream.service import Stop
 
@@ -19,8 +20,12 @@ LOOKED_AT = 1_000_000
 """Latest offsets of each partition among which outcomes are looked for."""
 
 
-def newest_outcomes(settings: Settings, stop: Stop) -> list[Prediction]:
+def newest_outcomes(settings: Settings, stop: Stop) -> list[tuple[Prediction, bool]]:
     """Return the newest ``WINDOW`` outcomes whose labels came, by rising timestamp.
+
+    Each comes with whether its record may still be on the data topic. It is not if it is older than
+    the oldest one there: retention has deleted it, or the topic was recreated and has another
+    record at that offset.
 
     Raises
     ------
@@ -46,7 +51,18 @@ def newest_outcomes(settings: Settings, stop: Stop) -> list[Prediction]:
             latest.clear()
             newest(consumer, place, choose, stop, LOOKED_AT)
             found += latest
-    return [each for _, each in sorted(found, key=lambda one: one[0])[-settings.window :]]
+        oldest = {
+            place.partition: _oldest(consumer, place, stop)
+            for place in _places(consumer, settings.data_topic)
+        }
+    kept = [each for _, each in sorted(found, key=lambda one: one[0])[-settings.window :]]
+    return [(each, (each.time or 0) >= oldest.get(each.source[0], math.inf)) for each in kept]
+
+
+def _oldest(consumer: KafkaConsumer, place: TopicPartition, stop: Stop) -> float:
+    """Return the timestamp of the first record of a partition, in ms."""
+    records = read_range(consumer, place, *bounds(consumer, place, stop), stop)
+    return next((float(record.timestamp) for record in records), math.inf)
 
 
 def _places(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import random
+import time
 from collections.abc import Iterable
 
 import joblib
 import pytest
+from msgspec.structs import replace
 
 from modelgenerator import join, label_feed
 from modelgenerator.data_feed import DataFeed
@@ -69,35 +71,35 @@ def test_after_a_restart_training_goes_on_with_what_predictions_have_met(
     topics: Topics, start: Services
 ) -> None:
     topics.write(1_000, label=False)
-    found = labels(topics)
-    write(topics, found[:250])
+    found, now = labels(topics), int(1_000 * time.time())
+    write(topics, found[:300])
     # The newest labels are of no record: without the outcomes, there would be no label to train on.
-    write(topics, [Label(1, id=f"nobody-{n}") for n in range(300)])
-    for offset, label in enumerate(found[:250]):
+    write(topics, [Label(1, id=f"nobody-{n}") for n in range(700)])
+    outcomes = []
+    for offset, label in enumerate(found[:300]):
         assert label.id is not None
-        made = Prediction(label.id, 0, 0.5, label.label, 0, 0, 1, (0, offset))
-        forged = Prediction(offset + 300, 0, 0.5, 1 - label.label, 0, 0, 1, (0, offset + 300))
-        for one in (made, forged):
-            outcome = one, {"outcome": "labelled", "labelled": (0, offset), "delay": 1.0}
-            topics.producer.send(
-                topics.settings.prediction_topic,
-                encode_prediction(replaced(*outcome)),
-                partition=0,
-            )
+        made = Prediction(
+            *(label.id, 0, 0.5, label.label, 0, 0, 1, (0, offset)),
+            time=now,
+            outcome="labelled",
+            labelled=(0, offset),
+            delay=1.0,
+        )
+        forged = replace(made, id=offset + 300, label=1 - label.label, source=(0, offset + 300))
+        outcomes += [made, forged]
+    # The last 50 are of a data topic that was recreated since, with the same ids.
+    for outcome in [replace(o, time=now - 10**8) for o in outcomes[500:]] + outcomes[:500]:
+        topics.producer.send(
+            topics.settings.prediction_topic, encode_prediction(outcome), partition=0
+        )
     topics.producer.flush(30)
-    process = start("modelgenerator", WINDOW="500")
+    process = start("modelgenerator", WINDOW="600")
     ((envelope, _),) = eventually(topics.assembled)
     assert (envelope.trained_on, envelope.trained_to) == (200, {"0": 199})
     write(topics, found[300:400])
     (_, (newer, _)) = eventually(lambda: topics.assembled()[1:] and topics.assembled())
     assert newer.trained_to["0"] > 300
     assert_ends(process)
-
-
-def replaced(prediction: Prediction, changes: dict[str, object]) -> Prediction:
-    from msgspec.structs import replace
-
-    return replace(prediction, **changes)
 
 
 def test_records_that_do_not_fit_into_memory_are_read_again_when_their_label_comes(
