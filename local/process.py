@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -87,8 +87,8 @@ class Process:
         """Resume it."""
         self.send(signal.SIGCONT)
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait until it ends; return the exit status, ``None`` if it still runs."""
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait until it ends; return the exit status, ``None`` if it still runs after a timeout."""
         try:
             status = self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -122,3 +122,11 @@ def stop(processes: Sequence[Process], seconds: float = 30.0) -> list[int]:
         process.kill() if status is None else status
         for process, status in zip(processes, statuses, strict=True)
     ]
+
+
+def check_running(processes: Iterable[Process]) -> None:
+    """Raise `Failed`, with the end of its log, if a process has ended."""
+    for process in processes:
+        if process.status is not None:
+            line = f"{process.name} ended with status {process.status}"
+            raise Failed(f"{line}\n{process.tail()}".rstrip())

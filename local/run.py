@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from local.kafka import LocalKafka, add_port, until_interrupted
+from local.process import check_running
 from local.services import SERVICES, settings_in, start
 from stream.arguments import argument_parser
 
@@ -29,11 +31,13 @@ def run(folder: Path, port: int) -> None:
         (folder / "env").write_text("".join(lines))
         print(f"{broker.bootstrap_servers}, data in {folder}, Ctrl-C stops it", flush=True)
         env = {name: os.environ[name] for name in os.environ if not name.startswith("KAFKA_")}
-        services = []
+        processes = broker.processes
         for name in reversed(SERVICES):  # what was started last is stopped first: the source
-            services.append(start(name, env | own))
-            stack.callback(services[-1].stop)
-        broker.watch(services)
+            processes.append(start(name, env | own))
+            stack.callback(processes[-1].stop)
+        while True:
+            check_running(processes)
+            time.sleep(0.2)
 
 
 def main() -> int:
