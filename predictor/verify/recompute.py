@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from predictor.predictor import MAX_CELLS
 from predictor.verify.partition import Output, Row
 from predictor.verify.report import Findings
 from stream.classifier import Model
@@ -74,8 +75,8 @@ class Recompute:
         if (index := envelope.wrongly_null(record.features)) is not None:
             expected = f"a rejected record: features[{index}] is null"
             raise output.violation("I6", expected, f"predicted by model {prediction.model}")
-        waiting = self._waiting
-        if waiting and (len(waiting) == _BATCH or waiting[-1][1].model != prediction.model):
+        waiting, most = self._waiting, min(_BATCH, 1 + MAX_CELLS // envelope.features)
+        if waiting and (len(waiting) == most or waiting[-1][1].model != prediction.model):
             self.finish()
         self._waiting.append((output, prediction, record.features))
 

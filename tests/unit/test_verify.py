@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from predictor.tally import Tally
+from predictor.verify import recompute
 from predictor.verify.log_file import Line, LogFile
 from predictor.verify.partition import Committed, Partition, Records, Row
 from predictor.verify.recreated import recreated_at
 from predictor.verify.report import Findings, Violation, report, summary
 from predictor.verify.walk import check_partition
-from stream.classifier import Model
+from stream.classifier import Matrix, Model
 from stream.models import Envelope
 from stream.records import RecordError
 from tests.histories import (
@@ -125,6 +126,21 @@ def test_a_correct_history_with_late_labels_is_checked_whole_and_holds() -> None
     assert not findings.not_checked
     assert findings.outcomes == {"labelled": 51, "revised": 1, "assumed": 2}
     assert (findings.rejected_labels, findings.held, findings.n) == (3, 2, 56)
+
+
+def test_records_with_many_features_are_predicted_again_in_batches_that_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, sizes, predict = correct_history(), [], Model.predict
+
+    def counted(model: Model, matrix: Matrix) -> tuple[list[int], list[float | None]]:
+        sizes.append(matrix.size)
+        return predict(model, matrix)
+
+    monkeypatch.setattr(Model, "predict", counted)
+    monkeypatch.setattr(recompute, "MAX_CELLS", 10)
+    assert verified(made).checked["I6"] == RECORDS - 1
+    assert max(sizes) == 12  # two features each
 
 
 def test_the_rule_of_the_envelope_decides_how_a_label_is_checked() -> None:
