@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +32,18 @@ def load(three: Topics) -> Iterator[Load]:
     """Write 500 records a second over three partitions, and publish a model every two seconds."""
     with Load(three) as running:
         yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of its own of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.fail("only root can mount the small filesystem that this test needs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "log", str(folder)], check=True)  # noqa: S607 - wherever mount is
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - wherever umount is
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

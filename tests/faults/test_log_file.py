@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,6 @@ from tests.faults.load import RESUMED_SECONDS, Load
 from tests.services import PATIENCE_SECONDS, ROOT, SERVICES, Services, await_line, eventually
 
 WARNING = "predictions go on, the log catches up later"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of its own of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.fail("only root can mount the small filesystem that this test fills")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "log", str(folder)], check=True)  # noqa: S607 - wherever mount is
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607 - wherever umount is
 
 
 def assert_at_most_one_a_minute(predictor: Process, since: float) -> None:
