@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from predictor.state import State
-from predictor.tally import Tally
 from stream.records import Prediction, Rejected
 
 
@@ -38,16 +37,6 @@ class Result:
     def __len__(self) -> int:
         """Return how many outputs there are."""
         return len(self.predictions) + len(self.rejected) + len(self.rejected_labels)
-
-    @property
-    def tallies(self) -> dict[int, Tally]:
-        """The tally of each partition that changed."""
-        return {partition: state.tally for partition, state in self.states.items()}
-
-    @property
-    def offsets(self) -> dict[int, int]:
-        """The next offset on the data topic of each partition that changed."""
-        return {partition: state.offset for partition, state in self.states.items()}
 
     def begin(self, state: State) -> State:
         """Return the state of a partition, which this unit is about to change."""

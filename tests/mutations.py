@@ -136,7 +136,7 @@ def commits_offsets_by_the_consumer(send: Any) -> Any:
 def keeps_the_tallies(predict: Any) -> Any:
     def broken(*args: Any, **options: Any) -> Any:
         result = predict(*args, **options)
-        _kept.update(result.tallies)
+        _kept.update({p: state.tally for p, state in result.states.items()})
         return result
 
     return broken

@@ -222,7 +222,7 @@ def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_coun
     sources = [p.source for p, _ in result.predictions] + [r.source for r in result.rejected]
     assert sorted(sources) == [(0, offset) for offset in range(len(values))]
     if values:
-        after = result.tallies[0]
+        after = result.states[0].tally
         assert after.rejected == len(result.rejected)
         assert after.n == 5 + len(result.counted)
         assert after.n + after.unlabelled == 5 + len(result.predictions)

@@ -340,7 +340,7 @@ def test_predictions_expire_by_the_age_of_their_records_and_that_alone_makes_a_u
         assert partition.state.is_due(data_ended=False, monotonic=0.0, wall=wall) == due
     partition.wall = 85.0
     result = partition.unit()
-    assert (len(result), result.offsets) == (0, {0: 31})
+    assert (len(result), result.states[0].offset) == (0, 31)
     tally = partition.tally
     assert (tally.expired, tally.waiting, tally.expired_to) == (1, 1, 21)
     partition.wall = 0.0  # a clock that goes back revives nothing

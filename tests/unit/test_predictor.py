@@ -34,6 +34,10 @@ def result_of(*records: Consumed, tally: Tally | None = None) -> Result:
     return predict_unit(records, model(7), None, states(tally or Tally(), Tally()))
 
 
+def offsets(result: Result) -> dict[int, int]:
+    return {partition: state.offset for partition, state in result.states.items()}
+
+
 def test_each_record_is_predicted_in_one_batch_and_traced_to_its_place_and_model() -> None:
     sign = Sign()
     records = [consumed(5, [1.0, 0.0], 1), consumed(6, [-1.0, 0.0], 1)]
@@ -54,9 +58,9 @@ def test_the_tally_given_is_left_as_it_was_so_that_an_abort_changes_nothing() ->
     before = Tally()
     result = result_of(consumed(5), tally=before)
     assert before == Tally()
-    assert result.tallies[0] == Tally(tp=1, model=7)
+    assert result.states[0].tally == Tally(tp=1, model=7)
     result.rollback()
-    assert (result.tallies[0], result.offsets[0]) == (Tally(), 0)
+    assert (result.states[0].tally, result.states[0].offset) == (Tally(), 0)
 
 
 def test_partitions_are_counted_apart() -> None:
@@ -71,8 +75,8 @@ def test_a_batch_that_cannot_be_decoded_is_rejected_whole_and_predicting_goes_on
     result = result_of(consumed(4), Consumed(0, 5, None, None, batch), consumed(10))
     assert [p.source for p, _ in result.predictions] == [(0, 4), (0, 10)]
     assert result.rejected == [batch]
-    assert result.tallies[0] == Tally(tp=2, rejected=1, model=7)
-    assert result_of(Consumed(0, 5, None, None, batch)).offsets == {0: 10}
+    assert result.states[0].tally == Tally(tp=2, rejected=1, model=7)
+    assert offsets(result_of(Consumed(0, 5, None, None, batch))) == {0: 10}
 
 
 def test_a_record_without_a_label_is_predicted_but_not_counted() -> None:
@@ -86,7 +90,7 @@ def test_a_record_the_model_was_trained_on_is_published_as_seen_and_not_counted(
     records = [consumed(5), consumed(6)]
     result = predict_unit(records, model(7, trained_to={"0": 5}), None, states())
     assert [(p.seen, p.n) for p, _ in result.predictions] == [(True, 0), (False, 1)]
-    assert result.tallies[0].seen == 1
+    assert result.states[0].tally.seen == 1
 
 
 def test_the_key_goes_on_with_the_prediction() -> None:
@@ -120,7 +124,7 @@ def test_a_bad_record_is_rejected_with_its_reason_and_the_stream_goes_on(
     assert rejected.reason.startswith(reason)
     assert rejected.source == (0, 5)
     assert [p.n for p, _ in result.predictions] == [1, 2]
-    assert result.tallies[0].rejected == 1
+    assert result.states[0].tally.rejected == 1
 
 
 def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_none() -> None:
@@ -198,8 +202,8 @@ def test_without_a_model_the_invalid_records_that_lead_are_rejected_and_nothing_
     records = [Consumed(0, 5, None, b""), Consumed(0, 6, None, None, batch), consumed(10)]
     for given in (records[:2], records):
         result = predict_within(60.0, Stop(), given, None, None, states(Tally(tp=1, model=3)))
-        assert result.offsets == {0: 10}
-        assert result.tallies == {0: Tally(tp=1, rejected=2, model=3)}
+        assert offsets(result) == {0: 10}
+        assert result.states[0].tally == Tally(tp=1, rejected=2, model=3)
         assert (len(result.rejected), result.predictions) == (2, [])
 
 
@@ -213,7 +217,7 @@ def test_a_unit_in_which_many_records_raise_is_answered_in_pieces_that_add_up(st
     while records:
         clock = itertools.count().__next__  # a second passes at each look
         result = predict_unit(records, new, old, partitions, (), math.inf, steps, clock)
-        assert result.offsets == {c.partition: c.offset + 1 for c in records[: len(result)]}
+        assert offsets(result) == {c.partition: c.offset + 1 for c in records[: len(result)]}
         answered += [p.source for p, _ in result.predictions]
         answered += [r.source for r in result.rejected]
         result.commit()
