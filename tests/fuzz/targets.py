@@ -251,8 +251,6 @@ def seeds(name: str) -> list[bytes]:
     if name in ("position", "metadata"):
         commit = Commit(100, Tally(1, label_incarnation="a", labels=30), (7, 9))
         return [commit.to_header() if name == "position" else commit.label_metadata().encode()]
-    if name == "label":
-        return [b'{"id":17,"label":1}', b'{"id":"a","label":0,"time":"2026-11-23T20:00:01.123Z"}']
     if name == "signature":
         return [_with_header(SIGNATURE, KEY.sign(SIGNED), SIGNED)]
     if name == "seal":
