@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -123,9 +122,7 @@ def recounted(made: Made) -> Made:
         cells["revised"] += kind == "revised"
         cells["seen"] += kind in (None, "labelled") and label is not None and not counts
         if kind == "labelled" and found["delay"] is not None:
-            delays[
-                max(0, min(23, math.floor(math.log2(max(found["delay"], 0.001) / 1.024)) + 1))
-            ] += 1
+            delays[sum(found["delay"] >= 2**k for k in range(23))] += 1
         if kind == "revised" and before is not None and not found.get("seen"):
             cells[_cell(found["prediction"], before)] -= 1
             cells[_cell(found["prediction"], label)] += 1
