@@ -25,6 +25,9 @@ _TEXT = (".csv", ".tsv", ".tab", ".txt", ".data")
 _JSON = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (*_TEXT, *_JSON, ".parquet")
 
+MOST_COLUMNS = 2_000
+"""The time to plan a query grows with the square of their number."""
+
 _REJECTS = 100_000
 """Cells that are missing in lines that are looked at."""
 
@@ -78,6 +81,8 @@ class Table:
         self.unnamed: frozenset[str] = frozenset()
         self.dialect: dialect.Dialect | None = None
         self._source, cells, reading = self._opened(separator, encoding)
+        if len(cells) > MOST_COLUMNS:
+            raise SourceError(f"{stream}: {len(cells)} columns; at most {MOST_COLUMNS} are read")
         missing = literal("|".join(["", *map(re.escape, nulls)]))
         self._values = ", ".join(
             f"CASE WHEN NOT regexp_full_match(trim({cell}), {missing})"

@@ -523,6 +523,11 @@ def test_a_thousand_columns_are_read(file: MakeFile) -> None:
     assert len(features(file(f"{names},y\n{lines}"))[0]) == 1_000
 
 
+def test_more_columns_than_are_read_are_refused(file: MakeFile) -> None:
+    names = ",".join(f"x{n}" for n in range(2_000))
+    assert refused(file(f"{names},y\n")).endswith(": 2001 columns; at most 2000 are read")
+
+
 def test_rows_are_shuffled_in_blocks_and_a_run_that_resumes_goes_on_exactly(file: MakeFile) -> None:
     path = file("a,y\n" + "".join(f"{n}.5,{n % 2}\n" for n in range(100)))
     source = Rows(opened(path), 1, repeat=True, cells=30)
