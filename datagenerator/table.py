@@ -25,8 +25,8 @@ _TEXT = (".csv", ".tsv", ".tab", ".txt", ".data")
 _JSON = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (*_TEXT, *_JSON, ".parquet")
 
-MOST_COLUMNS = 2_000
-"""The time to plan a query grows with the square of their number."""
+MOST_COLUMNS = 1_001
+"""A query over more does not fit into its memory."""
 
 _REJECTS = 100_000
 """Cells that are missing in lines that are looked at."""
@@ -72,7 +72,7 @@ class Table:
         self._paths = _files(stream)
         self.place = stream
         # Nothing is written to disk, which a container may not have, and nothing is downloaded.
-        options = {"threads": 1, "memory_limit": "200MB", "temp_directory": ""}
+        options = {"threads": 1, "memory_limit": "300MB", "temp_directory": ""}
         self._database = duckdb.connect(
             config=options | {"autoinstall_known_extensions": False}  # type: ignore[arg-type] # its type knows no bool
         )

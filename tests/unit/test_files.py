@@ -524,8 +524,8 @@ def test_a_thousand_columns_are_read(file: MakeFile) -> None:
 
 
 def test_more_columns_than_are_read_are_refused(file: MakeFile) -> None:
-    names = ",".join(f"x{n}" for n in range(2_000))
-    assert refused(file(f"{names},y\n")).endswith(": 2001 columns; at most 2000 are read")
+    names = ",".join(f"x{n}" for n in range(1_001))
+    assert refused(file(f"{names},y\n")).endswith(": 1002 columns; at most 1001 are read")
 
 
 def test_rows_are_shuffled_in_blocks_and_a_run_that_resumes_goes_on_exactly(file: MakeFile) -> None:
@@ -611,4 +611,4 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(file: MakeFile) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     *_, sent, kilobytes = done.stdout.split()
     assert sent == "100000"
-    assert int(kilobytes) < 320_000
+    assert int(kilobytes) < 320_000  # of 512 MB
