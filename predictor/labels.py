@@ -45,6 +45,18 @@ def take_early(prediction: Prediction, state: State, result: Result) -> None:
         state.early.drop(consumed.offset)
 
 
+def take_held(state: State, result: Result) -> None:
+    """Take the held labels whose records are known by now: a unit begins with it.
+
+    Where predictions were read back, these labels come before those that were not read yet.
+    """
+    if state.rebuilding:
+        return
+    for consumed in state.early:
+        if _answer(consumed, state, result):
+            state.early.drop(consumed.offset)
+
+
 def take_time(state: State, result: Result, monotonic: float, wall: float, most: float) -> int:
     """Reject held labels that have become orphans, and expire predictions: a unit ends with it.
 
@@ -63,9 +75,7 @@ def take_time(state: State, result: Result, monotonic: float, wall: float, most:
     if state.rebuilding:
         return 0
     assumed = state.tally.assumed
-    for consumed in state.early:  # the record may have been rejected, or was predicted long ago
-        if _answer(consumed, state, result):
-            state.early.drop(consumed.offset)
+    take_held(state, result)  # their records may have been rejected
     if not state.labels_behind and not state.labels_paused:
         _expire(state, result, wall, most)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):

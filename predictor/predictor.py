@@ -174,15 +174,20 @@ def _settle(
     def data_ended(state: State) -> bool:
         return state.partition in ended and state.offset > last.get(state.partition, -1)
 
+    def begun(partition: int) -> State:
+        if partition not in result.states:
+            labels.take_held(result.begin(states[partition]), result)
+        return states[partition]
+
     for event in events:
         partition = event.partition
         if isinstance(event, ConsumedLabel):
-            state = result.begin(states[partition])
+            state = begun(partition)
             labels.take(event, state, result, data_ended(state))
             continue
         if (answered := next(remaining, None)) is None:
             break
-        state = result.states.get(partition) or result.begin(states[partition])
+        state = begun(partition)
         state.offset = event.last + 1
         record, answer = answered
         if isinstance(record, str) or isinstance(answer, str):

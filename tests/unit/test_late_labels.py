@@ -430,6 +430,22 @@ def test_while_predictions_are_read_back_no_label_is_taken_and_nothing_expires()
     assert partition.tally.expired_to == 2
 
 
+def test_a_label_held_while_its_prediction_is_read_back_comes_before_the_labels_behind_it() -> None:
+    partition = Partition()
+    partition.unit(label(0, id=0, label=0, revises=True))
+    held = partition.state
+    state = State(held.settings, 0, held.tally, held.offset)
+    state.early = held.early
+    state.rebuilding = True
+    partition.states = {0: state}
+    for prediction, _ in partition.unit(record(0)).predictions:
+        state.restore(prediction)
+    assert state.rebuilt() == 0
+    result = partition.unit(record(1), label(1, id=0, label=1), ended=True)
+    assert outcomes(result) == [("labelled", 0, 0), (None, 1, None)]
+    assert [rejected.source for rejected in result.rejected_labels] == [(0, 1)]
+
+
 def test_predictions_that_are_gone_from_the_topic_when_it_is_read_back_are_expired() -> None:
     partition = Partition()
     written = partition.unit(*map(record, range(6)), label(0, id=4)).predictions
