@@ -447,3 +447,28 @@ def test_a_partition_that_stays_where_it_is_when_the_topics_grow_is_not_read_bac
     eventually(lambda: len(topics.outcomes(1)) == 1)
     await_outcomes(topics, 1)
     assert "predictions wait for their labels" not in predictor.log()
+
+
+def test_after_a_reset_labels_are_counted_again_from_their_beginning(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(20, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
+    await_answered(topics)
+    topics.label_ids(1, 2, 1)
+    await_rejected(topics, 1)
+    assert predictor.stop() == 0
+    await_no_members(topics)
+    done = start.python("-m", "predictor.reset", "--yes")
+    assert done.returncode == 0, done.stderr
+    start("predictor", LABEL_EARLY_SECONDS="1")
+    eventually(lambda: topics.records(topics.settings.label_rejected_topic))
+    outcomes = [
+        orjson.loads(record.value)
+        for record in topics.records(topics.settings.prediction_topic)
+        if b'"outcome"' in record.value
+    ]
+    assert [(o["id"], o["n"], o["labelled"]) for o in outcomes] == [(1, 1, [0, 0]), (2, 2, [0, 1])]
+    found = tally(topics)
+    assert (found.n, found.late, found.orphans, found.waiting) == (2, 2, 1, 18)
