@@ -100,16 +100,16 @@ class Intake:
         """
         end = time.monotonic() + self._settings.commit_interval_ms / 1000
         missing = self._read_labels()
-        read = {
+        ready = {  # others can go no further before their labels come
             partition: pending.records
             for partition, pending in self._pending.items()
-            if len(pending.records) < most and (partition not in missing or pending.labels)
+            if partition not in missing or pending.labels
         }
-        self._pause_all_but(read)
+        self._pause_all_but(p for p, records in ready.items() if len(records) < most)
         hurry = bool(missing) or any(state.rebuilding for state in self._states.values())
         size = sum(_size(pending.records) for pending in self._pending.values())
         while not self._stop and not self._group.changed and size < MAX_BYTES:
-            left, room = end - time.monotonic(), most - sum(map(len, read.values()))
+            left, room = end - time.monotonic(), most - sum(map(len, ready.values()))
             if left <= 0 or room <= 0:
                 return
             if not self.queued:
