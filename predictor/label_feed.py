@@ -82,11 +82,10 @@ class LabelFeed:
                 for place, labels in polled.items():
                     found += map(ConsumedLabel.of, labels)
                     left[place.partition] -= len(labels)
+                    self._unasked.add(place.partition)
                 if not polled:
                     break
-            came = {label.partition for label in found}
-            self._unasked |= came
-            self._look_what_is_missing(came | {p for p, most in left.items() if most <= 0})
+            self._look_what_is_missing({p for p in left if left[p] < room[p] or left[p] <= 0})
             self._ask_where_the_data_ends()
         except (NoOffsetForPartitionError, OffsetOutOfRangeError):
             raise
