@@ -20,9 +20,16 @@ class Marks:
     def __init__(self, known_from: int) -> None:
         self._marks = [(-1, known_from)]
         self._unmarked = MARK_EVERY
+        self._newest = -1
 
     def add(self, offset: int, at: int) -> None:
-        """Take in the next prediction: of the record at `offset`, standing at `at`."""
+        """Take in the next prediction: of the record at `offset`, standing at `at`.
+
+        One that was there before, such as a replay, changes nothing.
+        """
+        if offset <= self._newest:
+            return
+        self._newest = offset
         self._unmarked += 1
         if self._unmarked > MARK_EVERY:
             self._marks.append((offset, at))

@@ -145,8 +145,10 @@ class Rebuild:
     def committed(self, result: Result, offsets: Iterable[int]) -> None:
         """Take in a result that is committed, with the offset of each prediction on its topic."""
         for (prediction, _), offset in zip(result.predictions, offsets, strict=True):
-            if prediction.outcome is None and offset >= 0:
-                self._marks[prediction.source[0]].add(prediction.source[1], offset)
+            partition, source = prediction.source
+            # Where predictions are still read back, so is this one.
+            if prediction.outcome is None and offset >= 0 and partition not in self._readings:
+                self._marks[partition].add(source, offset)
         for partition, state in result.states.items():
             self._marks[partition].expire(state.tally.expired_to)
         for reading in self._readings.values():

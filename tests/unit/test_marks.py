@@ -28,3 +28,13 @@ def test_a_unit_that_was_not_committed_forgets_no_mark() -> None:
 def test_without_predictions_it_is_where_the_topic_ended() -> None:
     assert Marks(77).known_from(0) == 77
     assert Marks(77).known_from(10**9) == 77
+
+
+def test_a_replay_changes_nothing() -> None:
+    marks = Marks(0)
+    for offset in range(2_500):
+        marks.add(offset, offset)
+    for offset in range(2_500):
+        marks.add(offset, 10_000 + offset)
+    marks.add(2_500, 20_000)
+    assert marks.known_from(2_500) == 2_000
