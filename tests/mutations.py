@@ -26,6 +26,7 @@ from predictor.tally import Tally
 from stream.records import decode_record
 
 PREDICTOR = "tests/integration/test_predictor.py::test_"
+LABELS = "tests/integration/test_labels.py::test_"
 UNITS = "tests/faults/test_units.py::test_"
 TRANSACTIONS = "tests/faults/test_transactions.py::test_"
 
@@ -237,6 +238,17 @@ def looks_at_labels(predict: Any) -> Any:
     return broken
 
 
+def counts_again(revise: Any) -> Any:
+    def broken(tally: Tally, prediction: int, before: int, label: int, seen: bool) -> None:
+        tally.count(prediction, label, seen)
+
+    return broken
+
+
+def without_what_waits(metadata: Any) -> Any:
+    return lambda commit: metadata(commit._replace(early=()))
+
+
 def says_committed(describe: Any) -> Any:
     def broken(*args: Any) -> Any:
         return {
@@ -269,7 +281,7 @@ _LIST = [
     Mutation(
         "the tally is not reset after an abort",
         {
-            "predictor.predictor:predict_unit": keeps_the_tallies,
+            "predictor.predictor:_settle": keeps_the_tallies,
             "predictor.resume:resume": resumes_with_a_tally_kept,
         },
         COMMIT_FAILS,
@@ -279,7 +291,7 @@ _LIST = [
         "the log is written before the commit",
         {
             "predictor.accuracy_log:AccuracyLog.__init__": remembers_the_log,
-            "predictor.predictor:predict_unit": logs_what_was_predicted,
+            "predictor.predictor:_settle": logs_what_was_predicted,
         },
         UNITS + "killed_right_before_or_after_a_commit_it_resumes_from_what_is_committed"
         "[commit_transaction]",
@@ -336,9 +348,33 @@ _LIST = [
     ),
     Mutation(
         "the label is looked at before the record is predicted",
-        {"predictor.predictor:predict_unit": looks_at_labels},
+        {"predictor.predictor:_answer": looks_at_labels},
         MODEL_COMES,
         "I6 prediction partition 0",
+    ),
+    Mutation(
+        "a label that comes twice is counted twice",
+        {"predictor.known:Known.given": lambda _: lambda known, row: None},
+        LABELS + "a_label_that_comes_later_is_counted_once_with_the_prediction_as_it_was_made",
+        r"assert \[30, 31",
+    ),
+    Mutation(
+        "a label that corrects one is counted again",
+        {"predictor.tally:Tally.revise": counts_again},
+        LABELS + "a_label_that_revises_one_moves_correct_and_not_n",
+        "assert ",
+    ),
+    Mutation(
+        "predictions that wait for their labels are not read back",
+        {"predictor.state:State.restore": lambda _: lambda state, prediction: None},
+        LABELS + "predictions_that_wait_are_read_back_after_kill_9_and_each_label_is_counted_once",
+        "outcomes; there are",
+    ),
+    Mutation(
+        "labels that wait for their records are not committed",
+        {"predictor.committed:Commit.label_metadata": without_what_waits},
+        LABELS + "a_label_before_its_record_waits_for_it_also_over_a_restart_and_else_is_an_orphan",
+        "not within",
     ),
     Mutation(
         "what a broker left open is not ended",

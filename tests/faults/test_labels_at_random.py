@@ -143,3 +143,19 @@ def test_labels_at_random_are_each_answered_once_while_predictors_are_killed(
     three.check(*start.logs.values())
     run = start.python("-m", "predictor.verify", "--json")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_beside_predictors_that_go_on_answering_labels_verify_finds_nothing_wrong(
+    three: Topics, start: Services
+) -> None:
+    traffic = RandomLabels(three, seed=3)
+    three.publish(1)
+    for name in ("one", "two"):
+        start.replica(name, LABEL_WAIT="700", LABEL_ASSUME="0", LABEL_EARLY_SECONDS="1")
+    traffic.write(RECORDS_A_ROUND)
+    eventually(partial(has_answered_more, three, RECORDS_A_ROUND))
+    for _ in range(3):
+        verify = start.run("verify", "predictor.verify")
+        while verify.status is None:
+            traffic.write(RECORDS_A_ROUND // 10)
+        assert verify.status == 0, verify.log()

@@ -21,7 +21,7 @@ from tests.histories import (
     history_with_a_batch,
     model_record,
 )
-from tests.late_histories import BROKEN_LATE, late_history
+from tests.late_histories import BROKEN_LATE, late_history, without_times
 from tests.snapshot import Report, Row, Snapshot
 
 
@@ -77,6 +77,11 @@ def test_a_correct_history_with_late_labels_holds(tmp_path: Path) -> None:
     assert (report.predictions, report.recomputed) == (RECORDS - 1, RECORDS - 1)
     assert report.n == 56
     assert not report.not_checked
+
+
+def test_predictions_of_the_version_before_were_waited_for_by_nobody(tmp_path: Path) -> None:
+    made = without_times(late_history())
+    assert checked(made, tmp_path).rejected_labels == 3
 
 
 def test_the_rule_of_the_envelope_decides_how_a_label_is_checked(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from predictor.tally import Tally
 from predictor.verify import recompute
 from predictor.verify.log_file import Line, LogFile
-from predictor.verify.partition import Committed, Partition, Records, Row
-from predictor.verify.recreated import recreated_at
+from predictor.verify.partition import Committed, Output, Partition, Records, Row
+from predictor.verify.recreated import answers_since, recreated_at
 from predictor.verify.report import Findings, Violation, report, summary
 from predictor.verify.walk import check_partition
 from stream.classifier import Matrix, Model
@@ -32,7 +32,7 @@ from tests.histories import (
     correct_history,
     history_with_a_batch,
 )
-from tests.late_histories import BROKEN_LATE, late_history
+from tests.late_histories import BROKEN_LATE, late_history, outcome, place, without_times
 
 
 class Library:
@@ -294,6 +294,66 @@ def test_retention_excuses_no_gap_after_the_first_prediction_that_is_left() -> N
 
 
 UNPREDICTED = 11  # the unlabelled one: the counts do not show that it is missing
+
+
+def test_labels_and_outcomes_whose_counterparts_retention_has_deleted_are_no_violations() -> None:
+    made = late_history()
+    whole = partition_of(made)
+    found = verified(made, replace(whole, predictions=cut(whole.predictions, 60))).not_checked
+    answers = [p["source"][1] for p in made.predictions[:60] if "labelled" in p]
+    assert found["I8: retention may have deleted the answer to the label"] == len(answers)
+    gone = {p["source"][1] for p in made.predictions[:60]}
+    later = [p for p in made.predictions[60:] if "outcome" in p and p["source"][1] in gone]
+    assert found["I9: retention has deleted the prediction"] == len(later)
+    found = verified(made, replace(whole, labels=cut(whole.labels, 20))).not_checked
+    assert found == {"I8, I9: retention has deleted the label": 20 - 1}
+    rejected = cut(whole.rejected_labels, 2)
+    found = verified(made, replace(whole, rejected_labels=rejected)).not_checked
+    assert found == {"I8: retention may have deleted the answer to the label": 2}
+
+
+def test_answers_to_a_label_topic_that_was_deleted_are_compared_with_their_predictions_only() -> (
+    None
+):
+    made = late_history()
+    whole = partition_of(made)
+    last = replace(whole.rejected_labels, since=len(made.rejected_labels))
+    partition = replace(
+        whole,
+        labels=Records("label", []),
+        rejected_labels=last,
+        labels_since=len(made.predictions),
+        committed=replace(whole.committed, labels=None, held=()),
+    )
+    findings = verified(made, partition)
+    assert findings.not_checked == {"I8, I9: from before the label topic was recreated": 52 + 3}
+    assert (findings.checked["I8"], findings.checked["I9"]) == (0, 54)
+
+
+def test_predictions_of_the_version_before_were_waited_for_by_nobody() -> None:
+    made = without_times(late_history())
+    assert verified(made).checked["I3"] == 1
+    made.tally["expired"] = 3
+    with pytest.raises(Violation, match=r"I3 data .* expired=2, found expired=3"):
+        verified(made)
+
+
+@pytest.mark.parametrize(("current", "since"), [(0, 0), (7, 7), (10, 10)])
+def test_answers_to_the_label_topic_as_it_is_now_begin_at_the_first_unit_that_names_it(
+    current: int, since: int
+) -> None:
+    assert answers_since(0, 10, lambda offset: offset >= current) == since
+
+
+def test_the_first_outcome_that_is_not_committed_ends_its_topic_and_no_other() -> None:
+    made = late_history()
+    partition = partition_of(made)
+    label = outcome(made, 71)["labelled"][1]
+    held = replace(partition.committed, held=(*made.held, label))
+    beyond: list[Output] = []
+    outputs = list(replace(partition, committed=held).outputs(beyond))
+    assert [output.offset for output in beyond] == [place(made, 71)]
+    assert {output.topic for output in outputs} == {"prediction", "rejected"}
 
 
 def test_a_model_that_is_gone_is_named_as_not_checked() -> None:
