@@ -64,15 +64,15 @@ class LateLabels:
             due = (self._clock() if sent is None else sent) + self._seconds(number)
         heappush(self._waiting, (due, number, label, partition))
 
-    def due(self, newest: int) -> Iterator[tuple[Label, int]]:
-        """Yield the labels that are due once record `newest` is sent, and their partitions."""
+    def due(self, newest: int) -> Iterator[tuple[int, Label, int]]:
+        """Yield the labels that are due once record `newest` is sent: number, label, partition."""
         self._newest = max(self._newest, newest)
         now = self._newest if self._kind == "records" else self._clock()
         while self._waiting and (self._waiting[0][0] <= now or len(self) > MOST_WAITING):
-            _, _, label, partition = heappop(self._waiting)
-            yield label, partition
+            _, number, label, partition = heappop(self._waiting)
+            yield number, label, partition
 
-    def rest(self) -> Iterator[tuple[Label, int]]:
+    def rest(self) -> Iterator[tuple[int, Label, int]]:
         """Yield what is due now that no record follows."""
         return self.due(2**63 if self._kind == "records" else self._newest)
 

@@ -47,7 +47,8 @@ class Outbox:
         self._on_stalled = on_stalled
         self._warnings = Warnings(log, clock)
         self._clock = clock
-        self._sent: deque[tuple[Any, str, int]] = deque()  # future, topic, bytes of the value
+        # Future, topic, bytes of the value, who is told the offset.
+        self._sent: deque[tuple[Any, str, int, Callable[[int], object] | None]] = deque()
         self._last_progress = clock()
         self._next_warning = -math.inf
         self._next_offsets: dict[tuple[str, int], int] = {}
@@ -60,6 +61,7 @@ class Outbox:
         partition: int,
         key: bytes | None = None,
         row: int | None = None,
+        tell: Callable[[int], object] | None = None,
     ) -> None:
         """Send a record; wait first while too many are unacknowledged.
 
@@ -67,6 +69,8 @@ class Outbox:
         ----------
         row : int or None
             Written as the header ``row``, which tells where to resume if the id does not.
+        tell : callable, optional
+            Told the record's offset, once it is acknowledged.
 
         Raises
         ------
@@ -79,7 +83,7 @@ class Outbox:
         headers = [] if row is None else [(ROW_HEADER, str(row).encode())]
         send = self._producer.send
         future = send(topic, value, key=key, partition=partition, headers=headers)
-        self._sent.append((future, topic, len(value)))
+        self._sent.append((future, topic, len(value), tell))
 
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has, as far as the producer knows."""
@@ -109,10 +113,12 @@ class Outbox:
         """
         sent, before = self._sent, len(self._sent)
         while sent and sent[0][0].is_done:
-            future, topic, size = sent[0]
+            future, topic, size, tell = sent[0]
             if future.exception is not None:
                 raise TopicError(topic, future.exception, size)
             self._check_offset(future.value)
+            if tell:
+                tell(future.value.offset)
             sent.popleft()
         self.acknowledged += before - len(sent)
         now = self._clock()

@@ -13,7 +13,7 @@ from datagenerator.outbox import Outbox
 from datagenerator.pace import TICK_SECONDS
 from datagenerator.settings import Settings
 from datagenerator.sources import Source
-from datagenerator.topics import prepare, unlabelled
+from datagenerator.topics import Sent, prepare, unlabelled
 from stream.clients import connect
 from stream.records import Label, Record, encode_label, encode_record
 from stream.service import Stop, shared_warnings
@@ -26,6 +26,7 @@ class Sender:
         self._settings = settings
         self._outbox = outbox
         self._log = log
+        self._offsets: dict[int, int] = {}  # of records with ids of the file, which may repeat
         self.late = LateLabels(settings)
 
     def resume(self, source: Source, stop: Stop) -> list[int]:
@@ -50,20 +51,28 @@ class Sender:
     def send(self, number: int, record: Record, partition: int) -> None:
         """Send a record, after the labels that are due."""
         self.send_labels(self.late.due(number))
-        if self._settings.label_delay:
-            self._take(number, record, partition)
+        takes = bool(self._settings.label_delay) and self._take(number, record, partition)
+        by_source = takes and self._settings.id is not None
+        tell = partial(self._offsets.__setitem__, number) if by_source else None
         if self._settings.label_delay or not self.late.has_label(number):
             record = msgspec.structs.replace(record, label=None)
         row = None if record.id == number else number
-        self._outbox.send(self._settings.data_topic, encode_record(record), partition, row=row)
+        value = encode_record(record)
+        self._outbox.send(self._settings.data_topic, value, partition, row=row, tell=tell)
 
-    def send_labels(self, labels: Iterator[tuple[Label, int]]) -> None:
-        """Send labels."""
+    def send_labels(self, labels: Iterator[tuple[int, Label, int]]) -> None:
+        """Send labels; those of records with ids of the file name the offset of their record."""
         if len(self.late) > MOST_WAITING:
             shared_warnings(self._log).warn(
                 "waiting", f"{MOST_WAITING} labels wait, the most; some are sent before their time"
             )
-        for label, partition in labels:
+        for number, label, partition in labels:
+            if self._settings.id is not None:
+                if number not in self._offsets:
+                    self._outbox.flush()
+                place = partition, self._offsets[number]
+                label = msgspec.structs.replace(label, source=place)
+            self._offsets.pop(number, None)
             self._outbox.send(self._settings.label_topic, encode_label(label), partition)
 
     def finish(self, stop: Stop) -> None:
@@ -74,12 +83,15 @@ class Sender:
             stop.wait(TICK_SECONDS)
         self._outbox.flush()
 
-    def _take_again(self, source: Source, end: int, sent: dict[int, tuple[int, float]]) -> None:
+    def _take_again(self, source: Source, end: int, sent: dict[int, Sent]) -> None:
         numbers = range(min(sent, default=end), end)
         for number, record in zip(numbers, source.records(numbers.start), strict=False):
-            if number in sent:
-                self._take(number, record, *sent[number])
+            if number in sent and self._take(number, record, *sent[number][:2]):
+                self._offsets[number] = sent[number].offset
 
-    def _take(self, number: int, record: Record, partition: int, sent: float | None = None) -> None:
-        if record.label is not None and self.late.has_label(number):
-            self.late.add(number, Label(record.label, id=record.id), partition, sent)
+    def _take(self, number: int, record: Record, partition: int, sent: float | None = None) -> bool:
+        """Keep the label of a record, if it ever gets one; return whether it does."""
+        if record.label is None or not self.late.has_label(number):
+            return False
+        self.late.add(number, Label(record.label, id=record.id), partition, sent)
+        return True

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -71,10 +71,16 @@ def prepare(
     return first
 
 
-def unlabelled(
-    settings: Settings, count: int, late: LateLabels, stop: Stop
-) -> dict[int, tuple[int, float]]:
-    """Return the records whose labels are to be sent: partition and time in s, by their numbers.
+class Sent(NamedTuple):
+    """Where a record stands on the data topic, and when it was sent, in seconds since 1970."""
+
+    partition: int
+    time: float
+    offset: int
+
+
+def unlabelled(settings: Settings, count: int, late: LateLabels, stop: Stop) -> dict[int, Sent]:
+    """Return the records whose labels are to be sent, by their numbers.
 
     It reads back as far as a label may be missing. What was sent and not acknowledged may be, too.
 
@@ -82,7 +88,7 @@ def unlabelled(
     ------
     KafkaError, Stopped
     """
-    found: dict[int, tuple[int, float]] = {}
+    found: dict[int, Sent] = {}
     with closing(consumer(settings, max_poll_records=5_000)) as reader:
         places = [TopicPartition(settings.data_topic, p) for p in range(count)]
         newest_times = [newest(reader, place, _newest_time, stop) or 0 for place in places]
@@ -94,23 +100,27 @@ def unlabelled(
             sent = list(_without_label(read_range(reader, place, first, end, stop)))
             if not sent:
                 continue
-            found |= {number: (place.partition, time / 1_000) for number, _, time in sent}
+            found |= {number: each for number, _, each in sent}
             numbers: dict[Id | None, int] = {id: number for number, id, _ in sent}
+            at = {each.offset: number for number, _, each in sent}
             labels = TopicPartition(settings.label_topic, place.partition)
             _, end = bounds(reader, labels, stop)
-            first = _offset_at(reader, labels, min(time for *_, time in sent), end)
+            oldest = min(each.time for *_, each in sent)
+            first = _offset_at(reader, labels, int(1_000 * oldest), end)
             for record in read_range(reader, labels, first, end, stop):
                 with suppress(RecordError):
-                    found.pop(numbers.get(decode_label(record.value).id, -1), None)
+                    label = decode_label(record.value)
+                    known = at.get(label.source[1]) if label.source else numbers.get(label.id)
+                    found.pop(-1 if known is None else known, None)
     return found
 
 
-def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, Id, int]]:
-    """Yield number, id and timestamp in ms of the records that carry no label."""
+def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, Id, Sent]]:
+    """Yield number, id and place of the records that carry no label."""
     for read, record in _readable(records):
         number = _number(read, record)
         if number is not None and number >= 0 and record.label is None:
-            yield number, record.id, read.timestamp
+            yield number, record.id, Sent(read.partition, read.timestamp / 1_000, read.offset)
 
 
 def _newest_time(records: Iterable[Any]) -> int | None:

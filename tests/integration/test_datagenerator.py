@@ -344,3 +344,26 @@ def more_labels(env: Env, goal: int) -> bool:
 
 def labels_sent(env: Env) -> int:
     return sum(map(len, late(env).values()))
+
+
+def test_late_labels_of_ids_that_repeat_name_their_records_whenever_it_was_killed(
+    start: Services, settings_env: Env, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.csv"
+    rows = [f"c-{n % 50},{n}.5,{'yes' if n % 3 else 'no'}\n" for n in range(3_000)]
+    path.write_text(f"customer,x,sold\n{''.join(rows)}")
+    options = {"STREAM": str(path), "LABEL": "sold", "ID": "customer", "DATA_PARTITIONS": "2"}
+    options |= {"LABEL_DELAY": "records:100", "TYPES": "x:number"}
+    for _ in range(2):
+        process, goal = start("datagenerator", **options, RATE="800"), labels_sent(settings_env)
+        eventually(partial(more_labels, settings_env, goal + 300))
+        process.send(signal.SIGKILL)
+        process.wait(10)
+    await_line(start("datagenerator", **options, RATE="0"), "ends with id 2999")
+    records, labels = values(settings_env, settings_env["DATA_TOPIC"]), late(settings_env)
+    for partition, sent in records.items():
+        named = {label["source"][1]: label for label in labels[partition]}
+        assert sorted(named) == list(range(len(sent)))
+        for offset, record in enumerate(sent):
+            assert named[offset]["id"] == record["id"]
+            assert named[offset]["label"] == bool(int(record["features"][0]) % 3)
