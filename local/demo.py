@@ -94,8 +94,8 @@ class Demo:
         self._data = self._partitions(settings.data_topic)
         self._first = {*self._data, *self._partitions(settings.label_topic)}
         outputs = (settings.prediction_topic, settings.rejected_topic)
-        read = [place for topic in outputs for place in self._partitions(topic)]
-        self._consumer.assign([*read, *self._first])
+        self._outputs = [place for topic in outputs for place in self._partitions(topic)]
+        self._consumer.assign([*self._outputs, *self._first])
         self._consumer.seek_to_beginning()
         for name, path in self._logs.items():
             self._services[name] = start(name, self._env, path)
@@ -121,6 +121,9 @@ class Demo:
             self._update()
         self._stop("modelgenerator")
         self._stop("predictor")
+        ends = self._consumer.end_offsets(self._outputs, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        while any((self._consumer.position(place) or 0) < end for place, end in ends.items()):
+            self._update()  # outcomes that came since
         self._show("\n")
 
     def verify(self, log_file: Path) -> None:
