@@ -14,6 +14,9 @@ import shutil
 import sys
 import time
 
+import pytest
+
+from local.fetch import BrokerError
 from local.kafka import LocalKafka
 from local.process import stop
 from stream.arguments import argument_parser
@@ -37,6 +40,9 @@ def run_leg(number: int, last: bool, records: int) -> str:
     with LocalKafka(folder / "kafka") as broker:
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "DATA_TOPIC": "soak.data",
+            "MODEL_TOPIC": "soak.model",
+            "PREDICTION_TOPIC": "soak.prediction",
             "GROUP_ID": "soak",
             "SIGNING_KEY": str(folder / "keys" / "signing.pem"),
             "TRUSTED_KEYS": str(folder / "keys" / "trusted"),
@@ -75,7 +81,11 @@ def main() -> int:
     for line in lines:
         print(line)
     for number in range(len(lines) + 1, legs + 1):
-        line = run_leg(number, number == legs, records)
+        try:
+            line = run_leg(number, number == legs, records)
+        except (AssertionError, pytest.fail.Exception, BrokerError) as error:
+            print(f"{error}\nsoak-labels: leg {number} failed; its files are kept in {FOLDER}")
+            return 1
         with finished.open("a") as file:
             file.write(f"{line}\n")
         print(line, flush=True)
