@@ -55,10 +55,12 @@ topic "$schema"         "Read Write" Read         Read         ""   ""
 topic "$label"          "Read Write" Read         Read         Read ""     Alter
 topic "$model"          ""           "Read Write" Read         Read ""
 topic "$status"         ""           Read         "Read Write" Read ""
-topic "$prediction"     ""           Read         "Read Write" Read Delete Alter
+topic "$prediction"     ""           ""           "Read Write" Read Delete Alter
 topic "$rejected"       ""           ""           "Read Write" Read Delete Alter
 topic "$label_rejected" ""           ""           "Read Write" Read Delete Alter
 
+# It reads which labels predictions have met; it does not make this topic.
+allow "$modelgenerator" Read --topic "$prediction"
 allow "$modelgenerator" Write --transactional-id "$model-publisher"
 # One transactional id for each replica.
 allow "$predictor" Write --resource-pattern-type prefixed --transactional-id "$group-"

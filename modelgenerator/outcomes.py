@@ -15,6 +15,7 @@ from stream import clients
 from stream.reading import bounds, newest, read_range
 from stream.records import Prediction, RecordError, decode_prediction
 from stream.service import Stop
+from stream.topics import partition_counts
 
 LOOKED_AT = 1_000_000
 """Latest offsets of each partition among which outcomes are looked for."""
@@ -43,18 +44,20 @@ def newest_outcomes(settings: Settings, stop: Stop) -> list[tuple[Prediction, bo
                     latest.append((record.timestamp, prediction))
         return len(latest) == settings.window or None
 
+    topics = [settings.label_topic, settings.prediction_topic, settings.data_topic]
+    with clients.closing(clients.admin(settings)) as admin:
+        counts = partition_counts(admin, topics)
+    labels, predictions, data = (
+        [TopicPartition(topic, n) for n in range(counts.get(topic, 0))] for topic in topics
+    )
     with clients.closing(clients.consumer(settings, max_poll_records=5_000)) as consumer:
-        labels = _places(consumer, settings.label_topic)
         if not any(consumer.end_offsets(labels, clients.REQUEST_TIMEOUT_MS).values()):
             return []
-        for place in _places(consumer, settings.prediction_topic):
+        for place in predictions:
             latest.clear()
             newest(consumer, place, choose, stop, LOOKED_AT)
             found += latest
-        oldest = {
-            place.partition: _oldest(consumer, place, stop)
-            for place in _places(consumer, settings.data_topic)
-        }
+        oldest = {place.partition: _oldest(consumer, place, stop) for place in data}
     kept = [each for _, each in sorted(found, key=lambda one: one[0])[-settings.window :]]
     return [(each, (each.time or 0) >= oldest.get(each.source[0], math.inf)) for each in kept]
 
@@ -63,7 +66,3 @@ def _oldest(consumer: KafkaConsumer, place: TopicPartition, stop: Stop) -> float
     """Return the timestamp of the first record of a partition, in ms."""
     records = read_range(consumer, place, *bounds(consumer, place, stop), stop)
     return next((float(record.timestamp) for record in records), math.inf)
-
-
-def _places(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-    return [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic) or ())]
