@@ -61,15 +61,17 @@ def predict_within(
         When the model does not answer in time, too. Its thread is abandoned; it touches no state.
     Stopped
     """
-    answer = partial(_answer, events, model, previous, seconds / 2, time.monotonic)
-    if model is None:
-        return _settle(events, answer(), None, states, ended, most)
-    try:
-        answers = stop.deadline(seconds, answer, max_step=1.0)
-    except DeadlineExceeded:
-        reason = f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
-        raise BrokenModelError(model.version, reason) from None
-    return _settle(events, answers, model, states, ended, most)
+
+    def within(answer: Callable[[], list[_Answered]]) -> list[_Answered]:
+        if model is None:
+            return answer()
+        try:
+            return stop.deadline(seconds, answer, max_step=1.0)
+        except DeadlineExceeded:
+            reason = f"model error: no answer within MODEL_PREDICT_SECONDS={seconds:g}"
+            raise BrokenModelError(model.version, reason) from None
+
+    return predict_unit(events, model, previous, states, ended, most, seconds / 2, run=within)
 
 
 def predict_unit(
@@ -82,6 +84,7 @@ def predict_unit(
     seconds: float = inf,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
+    run: Callable[[Callable[[], list[_Answered]]], list[_Answered]] = lambda answer: answer(),
 ) -> Result:
     """Predict each record before looking at its label, then count; let later labels meet theirs.
 
@@ -112,13 +115,15 @@ def predict_unit(
         When to stop splitting.
     clock, wall : callable
         Monotonic seconds; seconds since 1970.
+    run : callable
+        Calls what asks the models; it changes no state.
 
     Raises
     ------
     BrokenModelError
         When `model` raises on most records and the records are not at fault. No state is changed.
     """
-    answers = _answer(events, model, previous, seconds, clock)
+    answers = run(partial(_answer, events, model, previous, seconds, clock))
     return _settle(events, answers, model, states, ended, most, clock, wall)
 
 
