@@ -70,10 +70,10 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool
     while True:
         # A large file may take minutes to reach its first record.
         batch, ended = stop.deadline(A_DAY, partial(due, pace, records))
-        for record in batch:
+        for timed in batch:
             id += 1
             if id >= next_ids[id % partitions]:
-                sender.send(id, record, id % partitions)
+                sender.send(id, timed, id % partitions)
         sender.send_labels(sender.late.due(id))
         outbox.poll()
         caught_up = id + 1 >= max(next_ids)

@@ -29,7 +29,7 @@ def choose_readings(
     comma = any(column.read[COMMA] > column.read[GROUPED] for column in columns)
     problems: list[str] = []
     for column in columns:
-        if column.values and (not column.left_out or column.left_out == "TIME"):
+        if column.values and (not column.left_out or column.left_out in ("TIME", "LABEL_TIME")):
             # A column of whole numbers, or of 1.000, is read as the others of its file are.
             fits = column.read[COMMA] == column.values
             mark = settings.decimal or ("," if comma and fits else None)
@@ -59,7 +59,7 @@ def _choose(table: Table, column: Column, mark: str | None, given: str | None) -
         return
     best = max(allowed, key=lambda name: column.read[name])
     count, reading = column.read[best], READINGS[best]
-    if not given and column.large and column.integers == column.values:
+    if not given and not column.left_out and column.large and column.integers == column.values:
         return  # a float has no such digits: they are a name
     if count < column.values and not given and not column.left_out and 2 * count <= column.values:
         return

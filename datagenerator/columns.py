@@ -28,8 +28,8 @@ class Understood(NamedTuple):
     ----------
     columns : list of Column
         All of them, in the order of the file.
-    label, id, time : Column or None
-        Those that ``LABEL``, ``ID`` and ``TIME`` name.
+    label, id, time, label_time : Column or None
+        Those that ``LABEL``, ``ID``, ``TIME`` and ``LABEL_TIME`` name.
     positive : str
         Which text of the label means 1; empty if that is not clear.
     problems : list of str
@@ -42,6 +42,7 @@ class Understood(NamedTuple):
     label: Column | None
     id: Column | None
     time: Column | None
+    label_time: Column | None
     positive: str
     problems: list[str]
     wrong_settings: list[str]
@@ -81,9 +82,10 @@ def understand(table: Table, settings: Settings) -> Understood:
 
     label = named("LABEL", settings.label)
     id, time = named("ID", settings.id), named("TIME", settings.time)
+    label_time = named("LABEL_TIME", settings.label_time)
     for why, taken in [
         *(("DROP", named("DROP", name)) for name in names(settings.drop, by_name)),
-        *zip(("TIME", "ID", "LABEL"), (time, id, label), strict=True),
+        *(("LABEL_TIME", label_time), ("TIME", time), ("ID", id), ("LABEL", label)),
     ]:
         if taken:
             taken.left_out = why
@@ -102,8 +104,8 @@ def understand(table: Table, settings: Settings) -> Understood:
     if id:
         problems += _wrong_ids(table, id)
     if time:
-        problems += _wrong_times(table, time)
-    found = Understood(columns, label, id, time, positive, problems, wrong)
+        problems += _wrong_times(table, time, label_time)
+    found = Understood(columns, label, id, time, label_time, positive, problems, wrong)
     if texts := [column.name for column in found.features if column.kind == "category"]:
         problems.append(
             f"{table.place}: {_listed(texts)}: text, and features are numbers; leave it out with"
@@ -177,8 +179,15 @@ def _wrong_ids(table: Table, id: Column) -> list[str]:
     return problems
 
 
-def _wrong_times(table: Table, time: Column) -> list[str]:
+def _wrong_times(table: Table, time: Column, label_time: Column | None) -> Iterator[str]:
     earlier = f"{time.value} < lag({time.value}) OVER () AS earlier"
     ((rows,),) = table.select(["count(CASE WHEN earlier THEN 1 END)"], given=[earlier])
-    wrong = f"{place(table, time)}: {rows} rows are earlier than the row before; sort the file"
-    return [wrong] if rows else []
+    if rows:
+        yield f"{place(table, time)}: {rows} rows are earlier than the row before; sort the file"
+    if without := table.size - time.values:
+        yield f"{place(table, time)}: {without} rows have no time"
+    if label_time and label_time.kind != time.kind:
+        yield (
+            f"{place(table, label_time)}: of kind {label_time.kind}, and TIME is of kind"
+            f" {time.kind}; both have to be the same"
+        )

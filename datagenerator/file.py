@@ -19,7 +19,7 @@ LOGGED_COLUMNS = 40
 """Columns of the table in the log; ``python -m datagenerator.look`` shows all."""
 
 _LEFT_OUT = "left out: "
-_BY_SETTING = ("LABEL", "ID", "TIME", "DROP")
+_BY_SETTING = ("LABEL", "ID", "TIME", "LABEL_TIME", "DROP")
 
 
 class File:
@@ -31,6 +31,8 @@ class File:
         With what was understood of each column, so that a restart does the same.
     size : int
         Number of rows.
+    longest_delay : float
+        Seconds from the time of a row to that of its label, at most.
     """
 
     def __init__(self, table: Table, found: Understood) -> None:
@@ -42,6 +44,10 @@ class File:
             whole = f"TRY_CAST({text} AS BIGINT)"
             ((integers,),) = table.select([f"bool_and(CAST({whole} AS VARCHAR) = {text})"])
             self._id = whole if integers else text
+        self._delay, self.longest_delay = "NULL", 0.0
+        if found.time and found.label_time:
+            self._delay = f"{found.label_time.value} - {found.time.value}"
+            ((self.longest_delay,),) = table.select([f"coalesce(max({self._delay}), 0)"])
         self.size = table.size
         self.schema = self._described()
 
@@ -75,17 +81,20 @@ class File:
         """Yield the rows from number `first` on."""
         label, time = self._found.label, self._found.time
         features = [column.value for column in self._found.features]
-        one = literal(self._found.positive)
+        one, comes = literal(self._found.positive), "true"
+        if self._found.label_time:
+            comes = f"{self._found.label_time.text} IS NOT NULL"
         wanted = [
             *features,
-            f"CASE WHEN {label.text} = {one} THEN 1 WHEN {label.text} != {one} THEN 0 END"
+            f"CASE WHEN {comes} THEN CAST({label.text} = {one} AS INTEGER) END"
             if label
             else "NULL",
             self._id,
-            f"coalesce({time.value}, 0)" if time else "0::DOUBLE",
+            time.value if time else "0::DOUBLE",
+            self._delay,
         ]
-        for *cells, known, name, seconds in self._table.select(wanted, f"OFFSET {first}"):
-            yield Row(cells, known, name, seconds)
+        for *cells, known, name, seconds, delay in self._table.select(wanted, f"OFFSET {first}"):
+            yield Row(cells, known, name, seconds, delay)
 
 
 def open_file(settings: Settings, say: Callable[[str], object]) -> File:

@@ -22,7 +22,7 @@ class LateLabels:
     """Keeps labels until they are due.
 
     Which records get one, and how long after them, follows from ``SEED`` and the number of the
-    record, so that it is the same after a restart.
+    record, or from its row, so that it is the same after a restart.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class LateLabels:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._seed = settings.seed
         self._share = settings.label_share
+        self._speed = settings.speed
         self._kind, _, length = (settings.label_delay or "0").rpartition(":")
         self._length = float(length)
         self._clock = clock
@@ -57,11 +58,27 @@ class LateLabels:
         """Tell whether a record ever gets a label."""
         return self._share == 1 or self._random("share", number) < self._share
 
-    def add(self, number: int, label: Label, partition: int, sent: float | None = None) -> None:
-        """Keep a label; `sent` is when its record was, now if nothing is given."""
+    def add(
+        self,
+        number: int,
+        label: Label,
+        partition: int,
+        sent: float | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """Keep a label.
+
+        Parameters
+        ----------
+        sent : float, optional
+            When its record was sent; now if nothing is given.
+        delay : float, optional
+            Seconds from the time of its row to that of its label, with ``LABEL_TIME``.
+        """
         due: float = number + self._length
         if self._kind != "records":
-            due = (self._clock() if sent is None else sent) + self._seconds(number)
+            seconds = self._seconds(number) if delay is None else delay / self._speed
+            due = (self._clock() if sent is None else sent) + seconds
         heappush(self._waiting, (due, number, label, partition))
 
     def due(self, newest: int) -> Iterator[tuple[int, Label, int]]:

@@ -27,7 +27,7 @@ def described(table: Table, found: Understood, limit: int | None = None) -> Iter
         use = column.left_out
         if column is found.label and found.positive:
             use += f", 1 is {shown(found.positive)}"
-        elif use not in ("", "LABEL", "ID", "TIME"):
+        elif use not in ("", "LABEL", "ID", "TIME", "LABEL_TIME"):
             use = f"left out: {use}"
         example = shown(column.example) if column.values else ""
         distinct = f"{about}{min(column.distinct, column.values)}"

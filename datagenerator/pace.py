@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from datagenerator.rows import Timed
 from datagenerator.settings import Settings
 from datagenerator.sources import Source
-from stream.records import Record
 
 TICK_SECONDS = 0.02
 CATCH_UP_SECONDS = 0.5
@@ -57,8 +57,7 @@ class Replay:
 
     Parameters
     ----------
-    records : iterator of tuple
-        Records, each with its time in seconds.
+    records : iterator of Timed
     speed : float
         How many times faster than the times say.
     clock : callable
@@ -67,7 +66,7 @@ class Replay:
 
     def __init__(
         self,
-        records: Iterator[tuple[Record, float]],
+        records: Iterator[Timed],
         speed: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,9 +75,9 @@ class Replay:
         self._clock = clock
         self._before = math.nan
         self._due_at = clock()
-        self._ready: deque[tuple[Record, float]] = deque()
+        self._ready: deque[tuple[Timed, float]] = deque()
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Timed]:
         while self._ready or self._fill():
             yield self._ready.popleft()[0]
 
@@ -94,26 +93,26 @@ class Replay:
 
     def _fill(self) -> bool:
         """Read another record and find when it is due; tell whether there is one."""
-        for record, at in self._records:
-            if at > self._before:
-                self._due_at += (at - self._before) / self._speed
-            self._before = at
-            self._ready.append((record, self._due_at))
+        for timed in self._records:
+            if timed.time > self._before:
+                self._due_at += (timed.time - self._before) / self._speed
+            self._before = timed.time
+            self._ready.append((timed, self._due_at))
             return True
         return False
 
 
 def paced(
     settings: Settings, source: Source, first_id: int
-) -> tuple[Iterator[Record], Pace | Replay]:
+) -> tuple[Iterator[Timed], Pace | Replay]:
     """Return the records from `first_id` on, and what counts those that are due."""
     if settings.time is None:
-        return source.records(first_id), Pace(settings.records_per_second)
+        return source.timed(first_id), Pace(settings.records_per_second)
     replay = Replay(source.timed(first_id), settings.speed)
     return iter(replay), replay
 
 
-def due(pace: Pace | Replay, records: Iterator[Record]) -> tuple[list[Record], bool]:
+def due(pace: Pace | Replay, records: Iterator[Timed]) -> tuple[list[Timed], bool]:
     """Return the records to send now, and whether they are the last."""
     number = pace.take()
     batch = list(islice(records, number))

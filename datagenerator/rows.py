@@ -26,12 +26,23 @@ class Row(NamedTuple):
         ``None`` where the rows have none of their own.
     time : float
         Seconds since 1970, where the rows have times.
+    label_delay : float or None
+        Seconds from then until its label comes, where the rows tell it.
     """
 
     features: Features
     label: int | None
     id: int | str | None = None
     time: float = 0.0
+    label_delay: float | None = None
+
+
+class Timed(NamedTuple):
+    """A record, with the time and the delay of its label that its row has."""
+
+    record: Record
+    time: float = 0.0
+    label_delay: float | None = None
 
 
 class DataSet(Protocol):
@@ -39,6 +50,7 @@ class DataSet(Protocol):
 
     schema: Schema
     size: int
+    longest_delay: float
 
     def rows(self, first: int) -> Iterator[Row]:
         """Yield the rows from number `first` on, always in the same order."""
@@ -74,6 +86,7 @@ class Rows:
     ) -> None:
         self.schema = data.schema
         self.size: int | None = data.size
+        self.longest_delay = data.longest_delay
         self._data = data
         self._seed = seed
         self._repeat = repeat
@@ -82,20 +95,21 @@ class Rows:
 
     def records(self, first_id: int) -> Iterator[Record]:
         """Yield the records from `first_id` on; none if the only pass is over."""
-        return (record for record, _ in self.timed(first_id))
+        return (timed.record for timed in self.timed(first_id))
 
     def as_recorded(self, schema: Schema) -> None:
         """Lay the records out as the schema on the topic says."""
         self._data.as_recorded(schema)
         self.schema = self._data.schema
 
-    def timed(self, first_id: int) -> Iterator[tuple[Record, float]]:
+    def timed(self, first_id: int) -> Iterator[Timed]:
         """Yield the same records, each with its time."""
         first_pass, start = divmod(first_id, self._data.size)
         for number in count(first_pass) if self._repeat else range(first_pass, 1):
             id = number * self._data.size + start
             for row in self._pass(number, start):
-                yield Record(id if row.id is None else row.id, row.features, row.label), row.time
+                record = Record(id if row.id is None else row.id, row.features, row.label)
+                yield Timed(record, row.time, row.label_delay)
                 id += 1
             start = 0
 
@@ -115,6 +129,8 @@ class Rows:
 
 class BreastCancer:
     """The data set of scikit-learn, in memory."""
+
+    longest_delay = 0.0
 
     def __init__(self) -> None:
         # Imported here because it takes a second, and no other source needs it.

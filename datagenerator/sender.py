@@ -11,11 +11,12 @@ import msgspec
 from datagenerator.late_labels import MOST_WAITING, LateLabels
 from datagenerator.outbox import Outbox
 from datagenerator.pace import TICK_SECONDS
+from datagenerator.rows import Timed
 from datagenerator.settings import Settings
 from datagenerator.sources import Source
 from datagenerator.topics import Sent, prepare, unlabelled
 from stream.clients import connect
-from stream.records import Label, Record, encode_label, encode_record
+from stream.records import Label, encode_label, encode_record
 from stream.service import Stop, shared_warnings
 
 
@@ -41,20 +42,21 @@ class Sender:
         settings, log = self._settings, self._log
         look_up = partial(prepare, settings, source, self._outbox, stop, log)
         next_ids = connect(look_up, settings, stop, log)
-        if settings.label_delay:
-            search = partial(unlabelled, settings, len(next_ids), self.late, stop)
+        if settings.labels_come_later:
+            search = partial(unlabelled, settings, source, len(next_ids), self.late, stop)
             found = connect(search, settings, stop, log)
             stop.until_stopped(partial(self._take_again, source, max(next_ids), found))
             log.info("%d labels of records that were sent are still to come", len(self.late))
         return next_ids
 
-    def send(self, number: int, record: Record, partition: int) -> None:
+    def send(self, number: int, timed: Timed, partition: int) -> None:
         """Send a record, after the labels that are due."""
         self.send_labels(self.late.due(number))
-        takes = bool(self._settings.label_delay) and self._take(number, record, partition)
+        record, later = timed.record, self._settings.labels_come_later
+        takes = later and self._take(number, timed, partition)
         by_source = takes and self._settings.id is not None
         tell = partial(self._offsets.__setitem__, number) if by_source else None
-        if self._settings.label_delay or not self.late.has_label(number):
+        if later or not self.late.has_label(number):
             record = msgspec.structs.replace(record, label=None)
         row = None if record.id == number else number
         value = encode_record(record)
@@ -85,13 +87,15 @@ class Sender:
 
     def _take_again(self, source: Source, end: int, sent: dict[int, Sent]) -> None:
         numbers = range(min(sent, default=end), end)
-        for number, record in zip(numbers, source.records(numbers.start), strict=False):
-            if number in sent and self._take(number, record, *sent[number][:2]):
+        for number, timed in zip(numbers, source.timed(numbers.start), strict=False):
+            if number in sent and self._take(number, timed, *sent[number][:2]):
                 self._offsets[number] = sent[number].offset
 
-    def _take(self, number: int, record: Record, partition: int, sent: float | None = None) -> bool:
+    def _take(self, number: int, timed: Timed, partition: int, sent: float | None = None) -> bool:
         """Keep the label of a record, if it ever gets one; return whether it does."""
+        record = timed.record
         if record.label is None or not self.late.has_label(number):
             return False
-        self.late.add(number, Label(record.label, id=record.id), partition, sent)
+        label = Label(record.label, id=record.id)
+        self.late.add(number, label, partition, sent, timed.label_delay)
         return True

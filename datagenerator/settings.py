@@ -7,9 +7,9 @@ import csv
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from datagenerator.dialect import NULLS, SEPARATORS
 from stream.quoting import shown
@@ -154,9 +154,31 @@ class Settings(StreamSettings):
         " `exponential:600` (random, that many seconds on average), or `records:1000`. Else the"
         " label is in the record",
     )
+    label_time: str | None = Field(
+        None,
+        description="Column of the times at which labels come, as far after their records as this"
+        " time is after that in `TIME`; where it is empty, no label comes",
+    )
     label_share: float = Field(
         1.0, ge=0, le=1, description="Share of the records that ever get a label"
     )
+
+    @model_validator(mode="after")
+    def _the_time_of_a_label_is_told_once(self) -> Self:
+        if self.label_time is not None and self.time is None:
+            raise ValueError(
+                f"LABEL_TIME={self.label_time}: it needs TIME, the column of the times of records"
+            )
+        if self.label_time is not None and self.label_delay is not None:
+            raise ValueError(
+                "LABEL_TIME and LABEL_DELAY both say when labels come; leave one of them out"
+            )
+        return self
+
+    @property
+    def labels_come_later(self) -> bool:
+        """Whether labels go to a topic of their own."""
+        return self.label_delay is not None or self.label_time is not None
 
     @property
     def records_per_second(self) -> float:
@@ -180,4 +202,4 @@ class Settings(StreamSettings):
     def topics(self) -> tuple[str, ...]:
         """The topics that it has to do with."""
         topics = (self.data_topic, self.schema_topic)
-        return (*topics, self.label_topic) if self.label_delay else topics
+        return (*topics, self.label_topic) if self.labels_come_later else topics

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from datagenerator.file import open_file
-from datagenerator.rows import BreastCancer, Rows, mix
+from datagenerator.rows import BreastCancer, Rows, Timed, mix
 from datagenerator.settings import Settings
 from datagenerator.table import is_there
 from stream.records import Record, Schema
@@ -29,16 +29,19 @@ class Source(Protocol):
         Records before the source repeats or ends; ``None`` if it does neither.
     drift_every : int
         Records from one drift to the next; 0 if there is none.
+    longest_delay : float
+        Seconds from the time of a record to that of its label, at most; 0 where it tells none.
     """
 
     schema: Schema
     size: int | None
     drift_every: int
+    longest_delay: float
 
     def records(self, first_id: int) -> Iterator[Record]:
         """Yield the records from `first_id` on; each id is one more than the last."""
 
-    def timed(self, first_id: int) -> Iterator[tuple[Record, float]]:
+    def timed(self, first_id: int) -> Iterator[Timed]:
         """Yield the same records, each with its time in seconds, 0 where it has none."""
 
     def as_recorded(self, schema: Schema) -> None:
@@ -61,6 +64,8 @@ def open_source(settings: Settings, say: Callable[[str], object]) -> Source:
         When the file cannot be sent.
     """
     stream, seed = settings.stream, settings.seed
+    if settings.label_time is not None and stream in (*SYNTHETIC, "breast_cancer"):
+        raise SettingsError(f"LABEL_TIME={settings.label_time}: {stream} has no such column")
     if stream in SYNTHETIC:
         names, concept = SYNTHETIC[stream]
         return Synthetic(Schema(names, "label", "1"), concept, seed, settings.drift_every)
@@ -88,6 +93,7 @@ class Synthetic:
     """
 
     size: int | None = None
+    longest_delay = 0.0
 
     def __init__(self, schema: Schema, concept: Concept, seed: int, drift_every: int) -> None:
         self.schema = schema
@@ -105,9 +111,9 @@ class Synthetic:
                 yield Record(id, list(features.values()), int(label))
                 id += 1
 
-    def timed(self, first_id: int) -> Iterator[tuple[Record, float]]:
+    def timed(self, first_id: int) -> Iterator[Timed]:
         """Yield the same records, which have no times."""
-        return ((record, 0.0) for record in self.records(first_id))
+        return map(Timed, self.records(first_id))
 
     def as_recorded(self, schema: Schema) -> None:
         """Do nothing: the names are what they are."""

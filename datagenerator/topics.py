@@ -79,7 +79,9 @@ class Sent(NamedTuple):
     offset: int
 
 
-def unlabelled(settings: Settings, count: int, late: LateLabels, stop: Stop) -> dict[int, Sent]:
+def unlabelled(
+    settings: Settings, source: Source, count: int, late: LateLabels, stop: Stop
+) -> dict[int, Sent]:
     """Return the records whose labels are to be sent, by their numbers.
 
     It reads back as far as a label may be missing. What was sent and not acknowledged may be, too.
@@ -92,7 +94,8 @@ def unlabelled(settings: Settings, count: int, late: LateLabels, stop: Stop) -> 
     with closing(consumer(settings, max_poll_records=5_000)) as reader:
         places = [TopicPartition(settings.data_topic, p) for p in range(count)]
         newest_times = [newest(reader, place, _newest_time, stop) or 0 for place in places]
-        reach = int(max(newest_times) - 1_000 * late.longest)
+        longest = max(late.longest, source.longest_delay / settings.speed)
+        reach = int(max(newest_times) - 1_000 * longest)
         for place in places:
             start, end = bounds(reader, place, stop)
             back = end - MAX_UNACKNOWLEDGED - late.records // count

@@ -367,3 +367,39 @@ def test_late_labels_of_ids_that_repeat_name_their_records_whenever_it_was_kille
         for offset, record in enumerate(sent):
             assert named[offset]["id"] == record["id"]
             assert named[offset]["label"] == bool(int(record["features"][0]) % 3)
+
+
+def test_labels_come_at_the_times_of_their_column_whenever_it_was_killed(
+    start: Services, settings_env: Env, tmp_path: Path
+) -> None:
+    rows, speed = 20_000, 4_000
+    # The first ones wait while more are sent than a restart looks at in any case.
+    delays = [60_000 if n < 200 else 600 * (n % 5) if n % 7 else -60 for n in range(rows)]
+    known = ["" if n % 11 == 0 else str(n + delay) for n, delay in enumerate(delays)]
+    path = tmp_path / "orders.csv"
+    lines = [f"{n},{n % 9}.5,{time},{n % 3 % 2}\n" for n, time in enumerate(known)]
+    path.write_text(f"ordered,x,known,sold\n{''.join(lines)}")
+    options = {"STREAM": str(path), "LABEL": "sold", "TIME": "ordered", "LABEL_TIME": "known"}
+    options |= {"SPEED": str(speed)}
+    for more in (11_000, 600):
+        process, goal = start("datagenerator", **options), labels_sent(settings_env) + more
+        eventually(partial(more_labels, settings_env, goal))
+        process.send(signal.SIGKILL)
+        process.wait(10)
+    for line in ("ends with id 19999", " 0 labels of records that were sent are still to come"):
+        process = start("datagenerator", **options)
+        await_line(process, line)
+        assert_ends(process)
+    topic = settings_env["DATA_TOPIC"]
+    records = stored(settings_env, topic)[0]
+    sent = [{"id": n, "features": [n % 9 + 0.5]} for n in range(rows)]
+    assert [orjson.loads(record.value) for record in records] == sent
+    labels = stored(settings_env, topic.replace(".data", ".label"))[0]
+    found = [(orjson.loads(label.value), label.timestamp) for label in labels]
+    assert {label["id"] for label, _ in found} == {n for n in range(rows) if known[n]}
+    assert len(found) < 1.5 * rows
+    for label, at in found:
+        id = label["id"]
+        assert label["label"] == id % 3 % 2
+        # The clock of labels and the producer each look at the time, one after the other.
+        assert at - records[id].timestamp > 1_000 * delays[id] / speed - 500

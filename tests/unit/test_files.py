@@ -430,7 +430,7 @@ def test_rows_with_times_are_sent_in_the_order_of_the_file_which_has_to_be_sorte
 ) -> None:
     path = file("t,a,y\n2026-01-01,1,0\n2026-01-02,2,1\n2026-01-02,3,1\n")
     sent = list(Rows(opened(path, time="t"), 1, repeat=False, in_order=True).timed(0))
-    assert [(record.features, time - 1767225600) for record, time in sent] == [
+    assert [(timed.record.features, timed.time - 1767225600) for timed in sent] == [
         ([1], 0),
         ([2], 86400),
         ([3], 86400),
@@ -440,6 +440,46 @@ def test_rows_with_times_are_sent_in_the_order_of_the_file_which_has_to_be_sorte
         "1 rows are earlier than the row before; sort the file"
     )
     assert "'a' is not a time" in refused(file("t,a,y\na,1,0\nb,2,1\n"), time="t")
+
+
+def test_a_label_comes_as_far_after_its_record_as_its_time_is_and_never_where_it_has_none(
+    file: MakeFile,
+) -> None:
+    path = file(
+        "t,a,known,y\n2026-01-01,1,2026-01-02,0\n2026-01-02,2,,1\n"
+        "2026-01-02,3,2026-01-01 23:00,1\n2026-01-02,4,2026-01-05,\n"
+    )
+    found = opened(path, time="t", label_time="known")
+    assert found.schema.feature_names == ["a"]
+    assert found.longest_delay == 3 * 86_400
+    expected = [(0, 86_400), (None, None), (1, -3_600), (None, 3 * 86_400)]
+    assert [(row.label, row.label_delay) for row in found.rows(0)] == expected
+    sent = Rows(found, 1, repeat=False, in_order=True).timed(2)
+    assert [(timed.record.id, timed.label_delay) for timed in sent] == [(2, -3_600), (3, 259_200)]
+    assert shown(path, time="t", label_time="known")["known"].endswith(" LABEL_TIME")
+    found.as_recorded(found.schema)
+    assert [row.label_delay for row in found.rows(0)] == [delay for _, delay in expected]
+    assert rows(path, time="t", drop="known")[1].label == 1
+
+
+def test_times_of_labels_that_have_none_to_compare_with_are_refused(file: MakeFile) -> None:
+    path = file("t,a,n,y\n2026-01-01,1,5,0\n2026-01-02,2,6,1\n")
+    assert refused(path, time="t", label_time="n").endswith(
+        ", column 'n': of kind number, and TIME is of kind time; both have to be the same"
+    )
+    assert refused(path, time="t", label_time="k").startswith(f"LABEL_TIME=k: {path} has no such")
+    assert "'x' is not a time" in refused(
+        file("t,a,n,y\n1,1,5,0\n2,2,6,1\n3,2,x,1\n"), time="t", label_time="n"
+    )
+    gap = file("t,a,n,y\n1,1,5,0\n,2,6,1\n3,3,6,1\n")
+    assert refused(gap, time="t").endswith(", column 't': 1 rows have no time")
+
+
+def test_times_may_be_whole_numbers_that_no_float_tells_apart(file: MakeFile) -> None:
+    start = 1_767_225_600_000_000_000
+    lines = "".join(f"{start + n * 10**9},{n},{start + n * 3 * 10**9},{n % 2}\n" for n in range(3))
+    found = rows(file(f"t,a,n,y\n{lines}"), time="t", label_time="n")
+    assert [row.label_delay for row in found] == [0, 2e9, 4e9]
 
 
 def test_parquet_and_json_lines_are_read_like_text(tmp_path: Path) -> None:

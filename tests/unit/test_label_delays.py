@@ -67,6 +67,39 @@ def test_a_random_delay_is_the_same_after_a_restart_and_has_its_mean_and_its_end
     assert due(other, 0)[: len(early)] != early
 
 
+def test_a_label_is_due_as_far_after_its_record_as_the_file_says_at_its_speed() -> None:
+    clock = Clock()
+    found = labels(clock, time="t", label_time="known", speed=60)
+    for number, delay in enumerate([120.0, 60.0, -3600.0, 0.0]):
+        found.add(number, Label(1, id=number), 0, delay=delay)
+    found.add(4, Label(1, id=4), 0, sent=clock.now - 1, delay=120.0)  # known again after a restart
+    assert due(found, 4) == [2, 3]
+    clock.now += 1
+    assert due(found, 4) == [1, 4]
+    clock.now += 1
+    assert due(found, 4) == [0]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({}, "LABEL_TIME=known: it needs TIME, the column of the times of records"),
+        (
+            {"TIME": "t", "LABEL_DELAY": "5"},
+            "LABEL_TIME and LABEL_DELAY both say when labels come; leave one of them out",
+        ),
+    ],
+)
+def test_the_time_of_labels_needs_that_of_records_and_allows_no_other_delay(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], error: str
+) -> None:
+    for name, value in {"LABEL_TIME": "known", **given}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        read(Settings)
+    assert str(raised.value) == error
+
+
 def test_the_share_of_records_with_a_label_is_told_by_the_seed_and_the_number() -> None:
     found = [labels(label_share=0.3, seed=seed) for seed in (1, 1, 2)]
     chosen = [[n for n in range(5_000) if each.has_label(n)] for each in found]

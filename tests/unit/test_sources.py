@@ -16,6 +16,7 @@ from river.datasets.synth import Agrawal
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.pace import BURST, Pace, Progress, Replay, due
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
+from datagenerator.rows import Timed
 from datagenerator.settings import Settings
 from datagenerator.sources import SYNTHETIC, Source, Synthetic, open_source
 from examples.make_example import write
@@ -138,6 +139,12 @@ def test_the_example_file_is_sent_whole() -> None:
 def test_a_stream_that_is_neither_name_nor_file_is_refused_with_the_names() -> None:
     with pytest.raises(SettingsError, match=r"STREAM=see: .*sea, agrawal, .*breast_cancer, a file"):
         opened(stream="see")
+
+
+def test_only_a_file_has_a_column_of_the_times_of_labels() -> None:
+    for stream in ("sea", "breast_cancer"):
+        with pytest.raises(SettingsError, match=f"LABEL_TIME=known: {stream} has no such column"):
+            opened(stream=stream, time="t", label_time="known")
 
 
 def left_by_a_kill(sent: list[int], partitions: int) -> list[Tail]:
@@ -354,7 +361,7 @@ def test_no_burst_is_larger_than_allowed_and_an_unlimited_rate_always_gives_one(
     assert Pace(0, clock).take() == BURST
 
 
-def replayed(clock: Clock, replay: Replay, records: Iterator[Record], *times: float) -> list[int]:
+def replayed(clock: Clock, replay: Replay, records: Iterator[Timed], *times: float) -> list[int]:
     """Return how many records are due at each time."""
     found = []
     for clock.now in times:
@@ -363,8 +370,8 @@ def replayed(clock: Clock, replay: Replay, records: Iterator[Record], *times: fl
     return found
 
 
-def at(*times: float) -> Iterator[tuple[Record, float]]:
-    return ((Record(id, [1.0]), time) for id, time in enumerate(times))
+def at(*times: float) -> Iterator[Timed]:
+    return (Timed(Record(id, [1.0]), time) for id, time in enumerate(times))
 
 
 def test_rows_are_replayed_as_far_apart_as_their_times_are() -> None:
@@ -404,7 +411,7 @@ def test_a_burst_of_rows_of_the_same_time_is_sent_in_parts() -> None:
     clock = Clock()
     replay = Replay(at(*[5.0] * (BURST + 10)), 1, clock)
     records = iter(replay)
-    assert due(replay, records)[0][-1].id == BURST - 1
+    assert due(replay, records)[0][-1].record.id == BURST - 1
     batch, ended = due(replay, records)
     assert (len(batch), ended) == (10, True)
 
