@@ -456,8 +456,9 @@ def test_a_label_comes_as_far_after_its_record_as_its_time_is_and_never_where_it
     assert [(row.label, row.label_delay) for row in found.rows(0)] == expected
     sent = Rows(found, 1, repeat=False, in_order=True).timed(2)
     assert [(timed.record.id, timed.label_delay) for timed in sent] == [(2, -3_600), (3, 259_200)]
-    assert shown(path, time="t", label_time="known")["known"].endswith(" LABEL_TIME")
-    found.as_recorded(found.schema)
+    assert shown(path, time="t", label_time="known")["known"].endswith("' LABEL_TIME")
+    found.as_recorded(Schema(["a", "known"], "y", "1"))
+    assert found.schema.feature_names == ["a"]  # what was sent as a feature before is refused
     assert [row.label_delay for row in found.rows(0)] == [delay for _, delay in expected]
     assert rows(path, time="t", drop="known")[1].label == 1
 
