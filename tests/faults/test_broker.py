@@ -52,16 +52,18 @@ def assert_at_most_one_line_a_minute(processes: Sequence[Process], seconds: floa
             assert count <= most, f"{process.name}: {count} times {kind}"
 
 
+@pytest.mark.parametrize("labels", [{}, {"LABEL_DELAY": "exponential:1"}])
 def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_under_load(
     broker: LocalKafka,
     start: Services,
     settings_env: dict[str, str],
     recoveries: Recoveries,
+    labels: dict[str, str],
 ) -> None:
     broker.start()
     begun = time.monotonic()
     with Topics(settings_env, partitions=3) as topics:
-        options = {"DATA_PARTITIONS": "3", "RATE": "300", "RETRAIN_EVERY": "1000"}
+        options = {"DATA_PARTITIONS": "3", "RATE": "300", "RETRAIN_EVERY": "1000", **labels}
         services = [start(name, **options) for name in SERVICES]
         # The datagenerator writes the records; the load only tells how many are answered.
         with Load(topics, rate=0, models_every=math.inf) as load:
@@ -79,7 +81,9 @@ def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_und
         assert stop(services[1:]) == [0, 0]
         for partition, found in topics.ids().items():
             assert found == list(range(partition, 3 * len(found), 3))
-        assert topics.check(topics.log).swaps > 0
+        report = topics.check(topics.log)
+        assert report.swaps > 0
+        assert bool(report.outcomes["labelled"]) == bool(labels)
 
 
 def test_services_wait_for_a_broker_that_is_absent_for_two_minutes_when_they_start(
