@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.faults.recoveries import Recoveries
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.soak.memory import resident_mib
 from tests.topics import Topics, await_answered, regression
-from tests.unit.classifiers import Once, envelope, pickled
+from tests.unit.classifiers import Leaks, Once, envelope, pickled
 
 
 def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predicts_its_unit(
@@ -46,6 +47,31 @@ def test_a_model_that_fails_after_its_probe_is_barred_and_the_one_before_predict
         assert report.models - {2, 4, 6} == {1, 3, 5, 7}
         barred = [s["version"] for s in publisher.statuses() if s["status"] == "barred"]
         assert barred == [2, 4, 6]
+
+
+def test_a_model_that_leaks_is_barred_when_no_memory_is_left_and_the_one_before_goes_on(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    predictor = start("predictor")
+    topics.write(100)
+    await_answered(topics, 100)
+    (pages, *_) = Path(f"/proc/{predictor.pid}/statm").read_text().split()
+    limit = int(pages) * resource.getpagesize() + 500_000_000
+    resource.prlimit(predictor.pid, resource.RLIMIT_AS, (limit, limit))
+    topics.publish(2, Leaks())
+    await_line(predictor, "model 2 (test) serves from the next unit")
+
+    def barred() -> bool:
+        topics.write(10)
+        return "barred model 2: model error: MemoryError" in predictor.log()
+
+    eventually(barred, PATIENCE_SECONDS, predictor.tail)
+    topics.write(100)
+    await_answered(topics)
+    assert topics.check(topics.log).models == {1, 2}
+    assert topics.predictions()[-1]["model"] == 1
+    assert predictor.stop() == 0
 
 
 def test_each_of_a_hundred_swaps_leaves_no_memory_no_file_and_no_thread_behind(

@@ -81,6 +81,15 @@ class Apart(Sign):
         return super().predict(matrix)
 
 
+class Leaks(Sign):
+    """Keeps ten megabytes more at each call."""
+
+    def predict(self, matrix: Matrix) -> Any:
+        """Predict, and keep memory that nobody needs."""
+        self.kept = [*getattr(self, "kept", ()), bytes(10_000_000)]
+        return super().predict(matrix)
+
+
 class Once(Sign):
     """Answers its probe, which predicts more than once, and nothing after it."""
 
