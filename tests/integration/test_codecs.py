@@ -307,16 +307,16 @@ SPIN = """
 import os
 from kafka.consumer.fetcher import Fetcher
 
-take = Fetcher.PartitionRecords.take
+append = Fetcher._append
 
-def spin(part, n=None):
+def spin(fetcher, drained, part, most, update_offsets):
     if part.topic_partition.topic == os.environ["DATA_TOPIC"] and part.next_fetch_offset >= 3:
         print("NOW IT TURNS", flush=True)
         while True:
             pass
-    return take(part, 3)
+    return append(fetcher, drained, part, 3, update_offsets)
 
-Fetcher.PartitionRecords.take = spin
+Fetcher._append = spin
 """
 
 

@@ -83,7 +83,7 @@ def test_records_that_no_model_could_predict_are_rejected_before_there_is_one_an
     assert "rejected since the last such line: 9, most often " in predictor.log()
     assert topics.predictions() == []
     assert len(topics.rejected()) == len(reasons)
-    assert last_lag(predictor) == "lag=24"
+    eventually(lambda: last_lag(predictor) == "lag=24", message=predictor.tail)
     topics.check()
     topics.publish(1)
     await_answered(topics, len(reasons) + 24)
