@@ -20,9 +20,6 @@ from stream import clients, reading
 from stream.records import RecordError, decode_label
 from stream.service import Stop
 
-NEAR = 1_000
-"""Offsets that are read over rather than fetched anew."""
-
 
 class LabelFeed(Feed):
     """Reads the label topic, once the data is read.
@@ -114,28 +111,7 @@ class LabelFeed(Feed):
         make = partial(clients.connected, clients.consumer, self._settings, self._stop, log)
         with clients.closing(make()) as client:
             for partition in sorted({partition for partition, _ in places}):
+                offsets = [offset for p, offset in places if p == partition]
                 place = TopicPartition(topic, partition)
-                start, end = reading.bounds(client, place, self._stop)
-                offsets = sorted(o for p, o in places if p == partition and start <= o < end)
-                for first, last in runs(offsets):
-                    for record in reading.read_range(client, place, first, last + 1, self._stop):
-                        if (partition, record.offset) in places:
-                            yield (partition, record.offset), record.value
-
-
-def runs(offsets: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield first and last of each run of offsets that are near each other.
-
-    Examples
-    --------
-    >>> list(runs([3, 4, 900, 5_000]))
-    [(3, 900), (5000, 5000)]
-    """
-    first = last = -1
-    for offset in offsets:
-        if first >= 0 and offset - last > NEAR:
-            yield first, last
-            first = -1
-        first, last = (offset if first < 0 else first), offset
-    if offsets:
-        yield first, last
+                for record in reading.read_at(client, place, offsets, self._stop):
+                    yield (partition, record.offset), record.value

@@ -24,9 +24,6 @@ STALLED_SECONDS = 5.0
 LONGEST_STEP_SECONDS = 0.1
 """Most that one poll counts of that time: between two polls, nobody listens."""
 
-NEAR = 1_000
-"""Labels are read again in one range if there are no more offsets between them."""
-
 
 class LabelFeed:
     """Reads labels with a consumer of its own, which is in no group.
@@ -112,16 +109,7 @@ class LabelFeed:
         KafkaError
         """
         place = self._place(partition)
-        start, end = reading.bounds(self.consumer, place, self._stop)
-        offsets = [offset for offset in offsets if start <= offset < end]
-        while offsets:
-            last = offsets[0]
-            near = [last := offset for offset in offsets if offset - last <= NEAR]
-            for record in reading.read_range(self.consumer, place, near[0], last + 1, self._stop):
-                label = ConsumedLabel.of(record)
-                if label.offset in near:
-                    yield label
-            offsets = offsets[len(near) :]
+        return map(ConsumedLabel.of, reading.read_at(self.consumer, place, offsets, self._stop))
 
     def _look_what_is_missing(self, heard: Collection[int]) -> None:
         read = {

@@ -1,9 +1,9 @@
-"""Reading a range of offsets of one partition, or backwards from its end."""
+"""Reading offsets of one partition: a range, chosen ones, or backwards from its end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 SILENCE_SECONDS = 30.0
 """Timeout of a read that gets nothing. The transaction of a killed service times out sooner."""
+
+NEAR = 1_000
+"""Offsets that are read over rather than fetched anew."""
 
 
 def bounds(
@@ -65,6 +68,45 @@ def read_range(
             if record.offset >= end:
                 return
             yield record
+
+
+def read_at(
+    client: KafkaConsumer, partition: TopicPartition, offsets: Collection[int], stop: Stop
+) -> Iterator[Any]:
+    """Yield the records at these offsets of one partition, those that it still has.
+
+    Assigns only that partition to the consumer.
+
+    Raises
+    ------
+    KafkaError, Stopped
+    """
+    if not offsets:
+        return
+    start, end = bounds(client, partition, stop)
+    wanted = {offset for offset in offsets if start <= offset < end}
+    for first, last in runs(sorted(wanted)):
+        for record in read_range(client, partition, first, last + 1, stop):
+            if record.offset in wanted:
+                yield record
+
+
+def runs(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last of each run of ascending offsets that are near each other.
+
+    Examples
+    --------
+    >>> list(runs([3, 4, 900, 5_000]))
+    [(3, 900), (5000, 5000)]
+    """
+    first = last = -1
+    for offset in offsets:
+        if first >= 0 and offset - last > NEAR:
+            yield first, last
+            first = -1
+        first, last = (offset if first < 0 else first), offset
+    if first >= 0:
+        yield first, last
 
 
 def newest(

@@ -11,12 +11,13 @@ import joblib
 import pytest
 from msgspec.structs import replace
 
-from modelgenerator import join, label_feed
+from modelgenerator import join
 from modelgenerator.data_feed import DataFeed
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
 from modelgenerator.label_feed import LabelFeed
 from modelgenerator.trainer import Trainer, recipes
+from stream import reading
 from stream.records import Label, Prediction, decode_record, encode_label, encode_prediction
 from stream.service import Stop
 from tests.services import Services, assert_ends, await_line, eventually
@@ -106,7 +107,7 @@ def test_records_that_do_not_fit_into_memory_are_read_again_when_their_label_com
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(join, "VALUES_BYTES", 10_000)
-    monkeypatch.setattr(label_feed, "NEAR", 5)
+    monkeypatch.setattr(reading, "NEAR", 5)
     topics.write(500, label=False)
     stop, settings = Stop(), topics.settings
     intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
