@@ -55,11 +55,12 @@ fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, a minute
 	@$(VENV)/python -m benchmarks.model_load_latency
 
-check: setup ## formatting, lint, types and import rules
+check: setup ## formatting, lint, types, import rules, the examples of docstrings
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	$(VENV)/python -m pytest tests/unit/test_layout.py
+	$(VENV)/python -m pytest --doctest-modules tests/unit/test_layout.py \
+		stream datagenerator modelgenerator predictor local
 
 lock: setup ## pin what */requirements.txt ask for in requirements.lock
 	$(VENV)/python -m pip install -q uv
