@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from datagenerator.late_labels import LateLabels
 from datagenerator.settings import Settings
+from local.process import Process
 from stream import reading
 from stream.service import Stop
 from tests.services import ROOT, Services, assert_ends, await_line, eventually, last_error
@@ -203,20 +205,18 @@ def test_records_have_the_ids_of_the_file_and_a_kill_leaves_none_out_and_sends_n
     rows = [f"c-{n * 7919 % 3001},{n % 13}.5,{'yes' if n % 3 else 'no'}\n" for n in range(3_000)]
     path.write_text(f"customer,x,sold\n{''.join(rows)}")
     options = {"STREAM": str(path), "LABEL": "sold", "ID": "customer", "DATA_PARTITIONS": "2"}
+    sent = partial(customers, settings_env)
     for _ in range(2):
-        process, before = (
-            start("datagenerator", **options, RATE="800"),
-            len(customers(settings_env)),
-        )
-        eventually(partial(more_customers, settings_env, before + 300))
-        process.send(signal.SIGKILL)
-        process.wait(10)
+        kill_after(300, lambda: len(sent()), start("datagenerator", **options, RATE="800"))
     await_line(start("datagenerator", **options, RATE="0"), "ends with id 2999")
-    assert sorted(customers(settings_env)) == sorted(row.split(",")[0] for row in rows)
+    assert sorted(sent()) == sorted(row.split(",")[0] for row in rows)
 
 
-def more_customers(env: Env, than: int) -> bool:
-    return len(customers(env)) > than
+def kill_after(more: int, count: Callable[[], int], process: Process) -> None:
+    """Kill a process once it has sent more than so many."""
+    goal = count() + more
+    eventually(lambda: count() > goal)
+    process.kill()
 
 
 def customers(env: Env) -> list[str]:
@@ -321,10 +321,7 @@ def test_no_label_is_missing_whenever_the_datagenerator_was_killed(
 ) -> None:
     env = {"LABEL_DELAY": delay, "LABEL_SHARE": "0.8", "DATA_PARTITIONS": "2", "RATE": "2000"}
     for _ in range(3):
-        process, goal = start("datagenerator", **env), labels_sent(settings_env) + 700
-        eventually(partial(more_labels, settings_env, goal))
-        process.send(signal.SIGKILL)
-        process.wait(10)
+        kill_after(700, partial(labels_sent, settings_env), start("datagenerator", **env))
     end = max(map(max, ids(settings_env).values())) + 1
     for line in ("done", " 0 labels of records that were sent are still to come"):
         process = start("datagenerator", **env, COUNT=str(end))
@@ -336,10 +333,6 @@ def test_no_label_is_missing_whenever_the_datagenerator_was_killed(
     given = Settings.model_validate({name.lower(): value for name, value in env.items()})
     assert sorted(found) == [id for id in range(end) if LateLabels(given).has_label(id)]
     assert labels_sent(settings_env) < 1.5 * len(found)
-
-
-def more_labels(env: Env, goal: int) -> bool:
-    return labels_sent(env) > goal
 
 
 def labels_sent(env: Env) -> int:
@@ -355,10 +348,8 @@ def test_late_labels_of_ids_that_repeat_name_their_records_whenever_it_was_kille
     options = {"STREAM": str(path), "LABEL": "sold", "ID": "customer", "DATA_PARTITIONS": "2"}
     options |= {"LABEL_DELAY": "records:100", "TYPES": "x:number"}
     for _ in range(2):
-        process, goal = start("datagenerator", **options, RATE="800"), labels_sent(settings_env)
-        eventually(partial(more_labels, settings_env, goal + 300))
-        process.send(signal.SIGKILL)
-        process.wait(10)
+        process = start("datagenerator", **options, RATE="800")
+        kill_after(300, partial(labels_sent, settings_env), process)
     await_line(start("datagenerator", **options, RATE="0"), "ends with id 2999")
     records, labels = values(settings_env, settings_env["DATA_TOPIC"]), late(settings_env)
     for partition, sent in records.items():
@@ -382,10 +373,7 @@ def test_labels_come_at_the_times_of_their_column_whenever_it_was_killed(
     options = {"STREAM": str(path), "LABEL": "sold", "TIME": "ordered", "LABEL_TIME": "known"}
     options |= {"SPEED": str(speed)}
     for more in (11_000, 600):
-        process, goal = start("datagenerator", **options), labels_sent(settings_env) + more
-        eventually(partial(more_labels, settings_env, goal))
-        process.send(signal.SIGKILL)
-        process.wait(10)
+        kill_after(more, partial(labels_sent, settings_env), start("datagenerator", **options))
     for line in ("ends with id 19999", " 0 labels of records that were sent are still to come"):
         process = start("datagenerator", **options)
         await_line(process, line)
