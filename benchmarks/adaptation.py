@@ -31,7 +31,8 @@ def accuracies(delay: int) -> list[float]:
     """Return the share of right predictions in each `BIN` records, NaN before the first model."""
     settings = Settings.model_validate({"stream": "sea", "drift_every": DRIFT_EVERY})
     trainer, model = Trainer(recipes(2_000), 2_000, 1_000), None
-    records = list(islice(open_source(settings, print).records(0), RECORDS))
+    source = open_source(settings, print)
+    records = [timed.record for timed in islice(source.records(0), RECORDS)]
     right = np.full(RECORDS, np.nan)
     for start in range(0, RECORDS, 50):  # records of one unit
         step = range(start, min(RECORDS, start + 50))

@@ -107,8 +107,8 @@ def paced(
 ) -> tuple[Iterator[Timed], Pace | Replay]:
     """Return the records from `first_id` on, and what counts those that are due."""
     if settings.time is None:
-        return source.timed(first_id), Pace(settings.records_per_second)
-    replay = Replay(source.timed(first_id), settings.speed)
+        return source.records(first_id), Pace(settings.records_per_second)
+    replay = Replay(source.records(first_id), settings.speed)
     return iter(replay), replay
 
 

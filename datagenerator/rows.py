@@ -93,17 +93,13 @@ class Rows:
         self._in_order = in_order
         self._cells = cells
 
-    def records(self, first_id: int) -> Iterator[Record]:
-        """Yield the records from `first_id` on; none if the only pass is over."""
-        return (timed.record for timed in self.timed(first_id))
-
     def as_recorded(self, schema: Schema) -> None:
         """Lay the records out as the schema on the topic says."""
         self._data.as_recorded(schema)
         self.schema = self._data.schema
 
-    def timed(self, first_id: int) -> Iterator[Timed]:
-        """Yield the same records, each with its time."""
+    def records(self, first_id: int) -> Iterator[Timed]:
+        """Yield the records from number `first_id` on; none if the only pass is over."""
         first_pass, start = divmod(first_id, self._data.size)
         for number in count(first_pass) if self._repeat else range(first_pass, 1):
             id = number * self._data.size + start

@@ -87,7 +87,7 @@ class Sender:
 
     def _take_again(self, source: Source, end: int, sent: dict[int, Sent]) -> None:
         numbers = range(min(sent, default=end), end)
-        for number, timed in zip(numbers, source.timed(numbers.start), strict=False):
+        for number, timed in zip(numbers, source.records(numbers.start), strict=False):
             if number in sent and self._take(number, timed, *sent[number][:2]):
                 self._offsets[number] = sent[number].offset
 

@@ -38,11 +38,8 @@ class Source(Protocol):
     drift_every: int
     longest_delay: float
 
-    def records(self, first_id: int) -> Iterator[Record]:
-        """Yield the records from `first_id` on; each id is one more than the last."""
-
-    def timed(self, first_id: int) -> Iterator[Timed]:
-        """Yield the same records, each with its time in seconds, 0 where it has none."""
+    def records(self, first_id: int) -> Iterator[Timed]:
+        """Yield the records from number `first_id` on, each with its time, 0 where it has none."""
 
     def as_recorded(self, schema: Schema) -> None:
         """Lay the records out as the schema on the topic says, where there is a choice."""
@@ -101,19 +98,15 @@ class Synthetic:
         self._seed = seed
         self.drift_every = drift_every
 
-    def records(self, first_id: int) -> Iterator[Record]:
-        """Yield the records from `first_id` on."""
+    def records(self, first_id: int) -> Iterator[Timed]:
+        """Yield the records from `first_id` on, which have no times."""
         id, length = first_id, self.drift_every
         while True:
             phase, start = divmod(id, length) if length else (0, id)
             pairs = self._concept(phase, mix(self._seed, phase), length)
             for features, label in islice(pairs, start, length or None):
-                yield Record(id, list(features.values()), int(label))
+                yield Timed(Record(id, list(features.values()), int(label)))
                 id += 1
-
-    def timed(self, first_id: int) -> Iterator[Timed]:
-        """Yield the same records, which have no times."""
-        return map(Timed, self.records(first_id))
 
     def as_recorded(self, schema: Schema) -> None:
         """Do nothing: the names are what they are."""

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -429,7 +430,7 @@ def test_rows_with_times_are_sent_in_the_order_of_the_file_which_has_to_be_sorte
     file: MakeFile,
 ) -> None:
     path = file("t,a,y\n2026-01-01,1,0\n2026-01-02,2,1\n2026-01-02,3,1\n")
-    sent = list(Rows(opened(path, time="t"), 1, repeat=False, in_order=True).timed(0))
+    sent = list(Rows(opened(path, time="t"), 1, repeat=False, in_order=True).records(0))
     assert [(timed.record.features, timed.time - 1767225600) for timed in sent] == [
         ([1], 0),
         ([2], 86400),
@@ -454,7 +455,7 @@ def test_a_label_comes_as_far_after_its_record_as_its_time_is_and_never_where_it
     assert found.longest_delay == 3 * 86_400
     expected = [(0, 86_400), (None, None), (1, -3_600), (None, 3 * 86_400)]
     assert [(row.label, row.label_delay) for row in found.rows(0)] == expected
-    sent = Rows(found, 1, repeat=False, in_order=True).timed(2)
+    sent = Rows(found, 1, repeat=False, in_order=True).records(2)
     assert [(timed.record.id, timed.label_delay) for timed in sent] == [(2, -3_600), (3, 259_200)]
     assert shown(path, time="t", label_time="known")["known"].endswith("' LABEL_TIME")
     found.as_recorded(Schema(["a", "known"], "y", "1"))
@@ -572,7 +573,7 @@ def test_more_columns_than_are_read_are_refused(file: MakeFile) -> None:
 def test_rows_are_shuffled_in_blocks_and_a_run_that_resumes_goes_on_exactly(file: MakeFile) -> None:
     path = file("a,y\n" + "".join(f"{n}.5,{n % 2}\n" for n in range(100)))
     source = Rows(opened(path), 1, repeat=True, cells=30)
-    sent = [record for record, _ in zip(source.records(0), range(250), strict=False)]
+    sent = [timed.record for timed in islice(source.records(0), 250)]
     assert [record.id for record in sent] == list(range(250))
     first, second = ([r.features[0] for r in sent[at : at + 100]] for at in (0, 100))
     assert sorted(map(str, first)) == sorted(map(str, second))
@@ -583,7 +584,7 @@ def test_rows_are_shuffled_in_blocks_and_a_run_that_resumes_goes_on_exactly(file
     assert first[:30] != sorted(map(float, first[:30]))  # type: ignore[arg-type] # none is missing
     for start in (1, 30, 77, 100, 199):
         again = zip(source.records(start), sent[start:], strict=False)
-        assert all(a == b for a, b in again)
+        assert all(a.record == b for a, b in again)
 
 
 def test_the_order_is_that_of_the_features_which_are_sent_though_the_file_has_grown_a_column(
@@ -618,7 +619,7 @@ def test_whatever_its_cells_hold_a_file_is_read_whole_or_refused(
             found = opened(path)
         except (SourceError, SettingsError):
             return
-        sent = list(Rows(found, 1, repeat=False).records(0))
+        sent = [timed.record for timed in Rows(found, 1, repeat=False).records(0)]
     assert len(sent) == len(cells)
     assert all(decode_record(encode_record(record)) == record for record in sent)
 
