@@ -17,8 +17,8 @@ from datagenerator.outbox import MAX_UNACKNOWLEDGED, ROW_HEADER, Outbox
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
 from datagenerator.settings import Settings
 from datagenerator.sources import Source
-from stream.clients import REQUEST_TIMEOUT_MS, admin, closing, consumer
-from stream.reading import bounds, newest, newest_schema, read_range
+from stream.clients import admin, closing, consumer
+from stream.reading import bounds, newest, newest_schema, newest_time, offset_at, read_range
 from stream.records import Id, Record, RecordError, decode_label, decode_record, encode_schema
 from stream.service import Fatal, Stop, shared_warnings
 from stream.topics import ensure_topics, partition_counts
@@ -93,13 +93,13 @@ def unlabelled(
     found: dict[int, Sent] = {}
     with closing(consumer(settings, max_poll_records=5_000)) as reader:
         places = [TopicPartition(settings.data_topic, p) for p in range(count)]
-        newest_times = [newest(reader, place, _newest_time, stop) or 0 for place in places]
+        last = max(newest(reader, place, newest_time, stop) or 0 for place in places)
         longest = max(late.longest, source.longest_delay / settings.speed)
-        reach = int(max(newest_times) - 1_000 * longest)
+        reach = int(last - 1_000 * longest)
         for place in places:
             start, end = bounds(reader, place, stop)
             back = end - MAX_UNACKNOWLEDGED - late.records // count
-            first = max(start, min(_offset_at(reader, place, reach, end), back))
+            first = max(start, min(offset_at(reader, place, reach, end), back))
             sent = list(_without_label(read_range(reader, place, first, end, stop)))
             if not sent:
                 continue
@@ -109,7 +109,7 @@ def unlabelled(
             labels = TopicPartition(settings.label_topic, place.partition)
             _, end = bounds(reader, labels, stop)
             oldest = min(each.time for *_, each in sent)
-            first = _offset_at(reader, labels, int(1_000 * oldest), end)
+            first = offset_at(reader, labels, int(1_000 * oldest), end)
             for record in read_range(reader, labels, first, end, stop):
                 with suppress(RecordError):
                     label = decode_label(record.value)
@@ -124,16 +124,6 @@ def _without_label(records: Iterable[Any]) -> Iterator[tuple[int, Id, Sent]]:
         number = _number(read, record)
         if number is not None and number >= 0 and record.label is None:
             yield number, record.id, Sent(read.partition, read.timestamp / 1_000, read.offset)
-
-
-def _newest_time(records: Iterable[Any]) -> int | None:
-    return max((record.timestamp for record in records), default=None)
-
-
-def _offset_at(reader: KafkaConsumer, place: TopicPartition, time: int, end: int) -> int:
-    """Return the first offset with this timestamp in ms or a later one; `end` without one."""
-    at = reader.offsets_for_times({place: max(0, time)}, timeout_ms=REQUEST_TIMEOUT_MS)[place]
-    return at.offset if at else end
 
 
 def _tail(

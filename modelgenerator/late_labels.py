@@ -92,9 +92,7 @@ class LateLabels:
 def _since(client: KafkaConsumer, place: TopicPartition, time: int, stop: Stop) -> Iterator[Any]:
     """Return the labels that are not older than a timestamp, in ms."""
     _, end = reading.bounds(client, place, stop)
-    times = {place: max(0, time)}
-    at = client.offsets_for_times(times, timeout_ms=clients.REQUEST_TIMEOUT_MS)[place]
-    return reading.read_range(client, place, at.offset if at else end, end, stop)
+    return reading.read_range(client, place, reading.offset_at(client, place, time, end), end, stop)
 
 
 def with_late_labels(

@@ -145,6 +145,18 @@ def newest(
     return None
 
 
+def offset_at(client: KafkaConsumer, partition: TopicPartition, timestamp: int, end: int) -> int:
+    """Return the first offset with this timestamp, in ms, or a later one; `end` without one."""
+    times = {partition: max(0, timestamp)}
+    at = client.offsets_for_times(times, timeout_ms=REQUEST_TIMEOUT_MS)[partition]
+    return at.offset if at else end
+
+
+def newest_time(records: Iterable[Any]) -> int | None:
+    """Return the newest timestamp of the records, in ms; ``None`` if there are none."""
+    return max((record.timestamp for record in records), default=None)
+
+
 def last_readable(decode: Callable[[bytes | None], T], records: Iterable[Any]) -> T | None:
     """Return the last record that `decode` can read, decoded; ``None`` if it can read none."""
     found = None

@@ -67,7 +67,8 @@ class Topics:
         self._look_up(self.settings.prediction_topic)
         for number in range(self._partitions.get(self.settings.prediction_topic, 0)):
             place = TopicPartition(self.settings.prediction_topic, number)
-            self.catalogue.hear(reading.newest(self.consumer, place, _last_time, self._stop) or 0)
+            last = reading.newest(self.consumer, place, reading.newest_time, self._stop)
+            self.catalogue.hear(last or 0)
 
     def count_predictions(self, last: int | None) -> None:
         """Add to the catalogue what each model predicted.
@@ -112,7 +113,3 @@ class Topics:
     def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
         partitions = range(self._partitions.get(topic, 0))
         return scan(self.consumer, topic, partitions, last, self._stop)
-
-
-def _last_time(records: Iterator[Any]) -> int | None:
-    return max((record.timestamp for record in records), default=None)
