@@ -72,20 +72,15 @@ class DataFeed(Feed):
     def _look(self, client: KafkaConsumer) -> None:
         """Assign new partitions too, and skip records where more than a window of them waits."""
         topic = self._topic
-        partitions = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic)]
-        starts = client.beginning_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        ends = client.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        starts, ends, moved = self._assign_all(client)
         if any(ends[p] < position for p, position in self._positions.items() if p in ends):
             raise StartOver(f"{topic} was deleted and recreated")
-        self._reach = self._how_far_back(client, len(partitions))
-        moved = client.assignment() != set(partitions)
-        if moved:
-            client.assign(partitions)
+        self._reach = self._how_far_back(client, len(starts))
         window = self._settings.window
         reach = f"WINDOW={window}" if self._reach == window else self._reach
-        for partition in partitions:
-            nearest = max(starts[partition], ends[partition] - self._reach)
-            window_from = max(starts[partition], ends[partition] - window)
+        for partition, start in starts.items():
+            nearest = max(start, ends[partition] - self._reach)
+            window_from = max(start, ends[partition] - window)
             self._window_from.setdefault(partition, window_from)
             position = self._positions.get(partition)
             if position is None:

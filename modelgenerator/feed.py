@@ -97,6 +97,22 @@ class Feed:
             raise UnknownTopicOrPartitionError(self._topic)  # it is created with a new client
         self._look(client)
 
+    def _assign_all(
+        self, client: KafkaConsumer
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int], bool]:
+        """Assign all partitions; return their starts and ends, and whether the assignment changed.
+
+        If it changed, each partition needs a seek.
+        """
+        topic = self._topic
+        partitions = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic)]
+        starts = client.beginning_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        ends = client.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        moved = client.assignment() != set(partitions)
+        if moved:
+            client.assign(partitions)
+        return starts, ends, moved
+
     def _look(self, client: KafkaConsumer) -> None:
         """Assign the partitions to a new client, and look after them from time to time."""
         if not client.assignment():

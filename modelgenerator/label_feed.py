@@ -87,14 +87,9 @@ class LabelFeed(Feed):
     def _look(self, client: KafkaConsumer) -> None:
         """Assign new partitions too, and begin again where the topic was recreated."""
         topic = self._topic
-        partitions = [TopicPartition(topic, n) for n in client.partitions_for_topic(topic)]
-        starts = client.beginning_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        ends = client.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        moved = client.assignment() != set(partitions)
-        if moved:
-            client.assign(partitions)
-        for place in partitions:
-            start, end = starts[place], ends[place]
+        starts, ends, moved = self._assign_all(client)
+        for place, start in starts.items():
+            end = ends[place]
             position = self._positions.get(place, max(start, end - self._settings.window))
             if position > end:
                 log.warning("%s was deleted and recreated; it is read from its beginning", topic)
