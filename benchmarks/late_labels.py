@@ -7,7 +7,6 @@ label 1,000 records later, before a predictor starts. It is timed from its first
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from kafka.errors import KafkaError
 
 from local.kafka import LocalKafka
 from local.process import stop
+from local.services import settings_in
 from stream.arguments import argument_parser
 from stream.records import Label, Record, encode_label, encode_record
 from tests.services import Services
@@ -60,14 +60,11 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
     """Return the records a second of one predictor."""
     name = f"bench{time.time_ns()}"
     env = {
-        "KAFKA_BOOTSTRAP_SERVERS": broker,
+        **settings_in(folder, broker),
         "DATA_TOPIC": f"{name}.data",
         "MODEL_TOPIC": f"{name}.model",
         "PREDICTION_TOPIC": f"{name}.prediction",
         "GROUP_ID": name,
-        "SIGNING_KEY": str(folder / "signing" / "key.pem"),
-        "TRUSTED_KEYS": str(folder / "trusted"),
-        "PREDICTOR_SECRET": str(folder / "secret"),
         "LOG_FILE": str(folder / f"{name}.log"),
     }
     with Topics(env, PARTITIONS) as topics:
@@ -86,7 +83,7 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
             stop(services.processes)
 
 
-def main() -> int:
+def main() -> None:
     """Measure both in turns, and print the ratio of the medians."""
     parser = argument_parser("python -m benchmarks.late_labels", __doc__)
     parser.add_argument("--records", type=int, default=100_000)
@@ -103,8 +100,7 @@ def main() -> int:
                 print(f"labels {where}: {speed:,.0f} records/s", flush=True)
     ratio = median(found[False]) / median(found[True])
     print(f"with labels on a topic of their own: {ratio:.2f} of the throughput")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -33,6 +33,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from local.kafka import LocalKafka
 from local.process import Process
+from local.services import start as start_service
 from stream import clients
 from stream.arguments import argument_parser
 from stream.keys import signing_key
@@ -205,12 +206,7 @@ def measure(options: argparse.Namespace, brokers: str, folder: Path) -> None:
     key = signing_key(folder / "key.pem")
     key.share(folder / "trusted")
     pickle = forest(options.megabytes)
-    predictor = Process(
-        "predictor",
-        [sys.executable, "-m", "predictor.app"],
-        folder / "predictor.log",
-        env={**os.environ, **env},
-    )
+    predictor = start_service("predictor", os.environ | env, folder / "predictor.log")
     admin = clients.admin(settings)
     try:
         ensure_topics(admin, settings, logging.getLogger("benchmark"))

@@ -25,7 +25,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from local.fetch import BrokerError, fetch
-from local.process import Failed, Process, check_running
+from local.process import Failed, Process, watch
 from stream.arguments import argument_parser, whole_number
 
 START_SECONDS = 180.0
@@ -264,9 +264,7 @@ def main() -> int:
 def _run(port: int) -> None:
     with LocalKafka(Path(".kafka"), port) as broker:
         print(f"{broker.bootstrap_servers}, data in .kafka/, Ctrl-C stops it", flush=True)
-        while True:
-            check_running(broker.processes)
-            time.sleep(0.2)
+        watch(broker.processes)
 
 
 if __name__ == "__main__":

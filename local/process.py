@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 _LEASH = Path(__file__).with_name("leash.py")
 
@@ -122,6 +123,13 @@ def stop(processes: Sequence[Process], seconds: float = 30.0) -> list[int]:
         process.kill() if status is None else status
         for process, status in zip(processes, statuses, strict=True)
     ]
+
+
+def watch(processes: Sequence[Process]) -> NoReturn:
+    """Wait until a process ends, and raise `Failed`."""
+    while True:
+        check_running(processes)
+        time.sleep(0.2)
 
 
 def check_running(processes: Iterable[Process]) -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from local.kafka import LocalKafka, add_port, until_interrupted
-from local.process import check_running
+from local.process import watch
 from local.services import SERVICES, settings_in, start
 from stream.arguments import argument_parser
 
@@ -30,14 +29,12 @@ def run(folder: Path, port: int) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in own.items()]
         (folder / "env").write_text("".join(lines))
         print(f"{broker.bootstrap_servers}, data in {folder}, Ctrl-C stops it", flush=True)
-        env = {name: os.environ[name] for name in os.environ if not name.startswith("KAFKA_")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
         processes = broker.processes
         for name in reversed(SERVICES):  # what was started last is stopped first: the source
             processes.append(start(name, env | own))
             stack.callback(processes[-1].stop)
-        while True:
-            check_running(processes)
-            time.sleep(0.2)
+        watch(processes)
 
 
 def main() -> int:
