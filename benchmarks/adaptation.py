@@ -7,7 +7,6 @@ so the result is the same on every machine.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -78,10 +77,10 @@ def plot(lines: dict[int, list[float]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write the plot, and print the accuracy of each delay and how long it takes to recover."""
+    """Write the plot, and print the accuracy of each delay."""
     parser = argument_parser("python -m benchmarks.adaptation", __doc__)
     parser.add_argument("file", type=Path, help="SVG to write")
-    options: argparse.Namespace = parser.parse_args()
+    options = parser.parse_args()
     lines = {delay: accuracies(delay) for delay in DELAYS}
     options.file.write_text("\n".join(plot(lines)) + "\n")
     for delay, line in lines.items():
