@@ -18,18 +18,17 @@ from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Progress, due, paced
 from datagenerator.sender import Sender
 from datagenerator.settings import Settings
-from datagenerator.sources import Source, open_source
+from datagenerator.sources import READ_SECONDS, Source, open_source
 from stream.clients import admin, close, closing, connect, producer
 from stream.refusals import raise_if_refused
 from stream.service import Backoff, Stop, Warnings, run
 
 LOG = logging.getLogger("datagenerator")
-A_DAY = 86_400.0
 
 
 def main(settings: Settings, stop: Stop) -> None:
     """Send until told to stop; after a failed send, resume at the end of the topic."""
-    source = stop.deadline(A_DAY, partial(open_source, settings, LOG.info))
+    source = stop.deadline(READ_SECONDS, partial(open_source, settings, LOG.info))
     pauses, warnings = Backoff(), Warnings(LOG)
     if settings.repeat and source.size:
         LOG.info("REPEAT=1: records from id %d on repeat earlier ones", source.size)
@@ -68,8 +67,7 @@ def send(settings: Settings, source: Source, outbox: Outbox, stop: Stop) -> bool
     records = islice(records, max(0, min(ends) - first) if ends else None)
     progress, id = Progress(), first - 1
     while True:
-        # A large file may take minutes to reach its first record.
-        batch, ended = stop.deadline(A_DAY, partial(due, pace, records))
+        batch, ended = stop.deadline(READ_SECONDS, partial(due, pace, records))
         for timed in batch:
             id += 1
             if id >= next_ids[id % partitions]:

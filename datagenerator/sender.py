@@ -13,7 +13,7 @@ from datagenerator.outbox import Outbox
 from datagenerator.pace import TICK_SECONDS
 from datagenerator.rows import Timed
 from datagenerator.settings import Settings
-from datagenerator.sources import Source
+from datagenerator.sources import READ_SECONDS, Source
 from datagenerator.topics import Sent, prepare, unlabelled
 from stream.clients import connect
 from stream.records import Label, encode_label, encode_record
@@ -45,7 +45,7 @@ class Sender:
         if settings.labels_come_later:
             search = partial(unlabelled, settings, source, len(next_ids), self.late, stop)
             found = connect(search, settings, stop, log)
-            stop.until_stopped(partial(self._take_again, source, max(next_ids), found))
+            stop.deadline(READ_SECONDS, partial(self._take_again, source, max(next_ids), found))
             log.info("%d labels of records that were sent are still to come", len(self.late))
         return next_ids
 

@@ -17,6 +17,10 @@ from datagenerator.table import is_there
 from stream.records import Record, Schema
 from stream.settings import SettingsError
 
+READ_SECONDS = 86_400.0
+"""Timeout of a call that reads a source: a large file takes minutes to be read, or to reach a
+record. Without a timeout, the health file would grow old meanwhile."""
+
 
 class Source(Protocol):
     """Where records come from.
