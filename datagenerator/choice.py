@@ -49,14 +49,14 @@ def _commas_are_open(table: Table) -> bool:
 
 def _choose(table: Table, column: Column, mark: str | None, given: str | None) -> Iterator[str]:
     """Set the reading of a column, that of most cells; yield what is wrong with it."""
+    if given == "category":
+        return
     allowed = [
         name
         for name, reading in READINGS.items()
         if reading.kind in ({given} if given else {"number", "time"})
         and name not in {".": (COMMA,), ",": (PLAIN, GROUPED)}.get(mark or "", ())
     ]
-    if given == "category":
-        return
     best = max(allowed, key=lambda name: column.read[name])
     count, reading = column.read[best], READINGS[best]
     if not given and not column.left_out and column.large and column.integers == column.values:

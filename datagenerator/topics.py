@@ -136,12 +136,14 @@ def _tail(
     log: logging.Logger,
 ) -> Tail:
     ids: deque[tuple[int, int]] = deque(maxlen=LOOKED_AT)  # each with its offset
-    beyond, widths = deque(ids, maxlen=1), deque([0], maxlen=1)
+    beyond: deque[tuple[int, int]] = deque(maxlen=1)
+    width: int | None = None
 
     def enough(records: Iterator[Any]) -> bool | None:
+        nonlocal width
         ids.clear()  # of a shorter range
         for read, record in _readable(records):
-            widths.append(len(record.features))
+            width = len(record.features)
             if (number := _number(read, record)) is not None:
                 (ids if number < limit else beyond).append((number, read.offset))
         return len(ids) == LOOKED_AT or None
@@ -156,7 +158,7 @@ def _tail(
                 " continue the ids of this stream and is ignored; another producer wrote it",
             )
     id, before, *_ = *reversed(own), None, None
-    return Tail(end, id, widths[0] or None, before)
+    return Tail(end, id, width, before)
 
 
 def _newest_misplaced(
