@@ -115,7 +115,6 @@ class Load:
 
     Parameters
     ----------
-    settings : StreamSettings
     rate : float
         Records a second.
     """

@@ -47,10 +47,10 @@ class Dialect(NamedTuple):
     names : list of str
         The columns, as the line of names has them; ``column_3`` for the third if it has no name.
     separator : str
-        Of cells; with a blank behind it if there is one behind each, because a quote after a blank
-        would be none.
+        It stands between cells. If a blank follows each in the file, it includes the blank: DuckDB
+        reads no quote that stands after a blank.
     quote : str
-        Empty if quotes stand around cells that are read as if they were not quoted.
+        Empty if a quote is read as any other character, and taken off the cell afterwards.
     skip : int
         Lines before the first row, that of the names among them.
     unnamed : frozenset of str

@@ -15,7 +15,7 @@ MOST_WAITING = 1_000_000
 """Labels that may wait; beyond that, the one that is due first is sent before its time."""
 
 LONGEST = 10
-"""Times the mean that a random delay lasts at most: one in 22,000 is cut off there."""
+"""A random delay lasts at most so many times the mean; one in 22,000 is cut off there."""
 
 
 class LateLabels:

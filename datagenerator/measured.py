@@ -26,7 +26,7 @@ class Column:
     text : str
         The column in SQL.
     read : dict of str to int
-        Reading to the number of values that can be read so. Plain numbers count only among numbers
+        Reading to the number of values that it can read. Plain numbers count only for the readings
         with a decimal point.
     values : int
         Cells that are not missing.
@@ -37,7 +37,8 @@ class Column:
     constant : bool
         Whether all values are the same.
     integers, large, commas : int
-        Values that are whole numbers, such that a float cannot tell from the next, or have a comma.
+        Values that are whole numbers, those that are too large for a float to tell them from the
+        next whole number, and those that have a comma.
     reading : str
         How its cells are read, a key of `READINGS`.
     left_out : str

@@ -57,7 +57,6 @@ class Replay:
 
     Parameters
     ----------
-    records : iterator of Timed
     speed : float
         How many times faster than the times say.
     clock : callable

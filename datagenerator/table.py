@@ -29,7 +29,7 @@ MOST_COLUMNS = 1_001
 """A query over more does not fit into its memory."""
 
 _REJECTS = 100_000
-"""Cells that are missing in lines that are looked at."""
+"""Errors in lines that DuckDB keeps; a line that is too short has one for each cell it lacks."""
 
 _BUFFER = 8_000_000
 """Bytes of text that are read at once; four times the longest line."""
@@ -53,6 +53,7 @@ class Table:
     Attributes
     ----------
     names : list of str
+        Of the columns, in the order of the file.
     unnamed : frozenset of str
         Those of `names` that the file itself does not have.
     size : int

@@ -84,7 +84,8 @@ def unlabelled(
 ) -> dict[int, Sent]:
     """Return the records whose labels are to be sent, by their numbers.
 
-    It reads back as far as a label may be missing. What was sent and not acknowledged may be, too.
+    It reads back as far as a label may be missing. A label that was sent and not acknowledged may
+    be missing, too.
 
     Raises
     ------

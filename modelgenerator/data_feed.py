@@ -17,7 +17,7 @@ from stream.batches import UndecodableBatch
 from stream.service import Stop
 
 REACH = 200_000
-"""Latest records, of all partitions together, among which those are that wait for a label."""
+"""Latest records of all partitions together that are read, for those that wait for a label."""
 
 
 class DataFeed(Feed):

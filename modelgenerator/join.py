@@ -22,7 +22,7 @@ _OVERHEAD_BYTES = 350
 Place = tuple[int, int]
 Id = int | str
 Named = tuple[int, Id | None]
-"""Partition and id; no label topic has a label for a record of another partition."""
+"""Partition and id; a label is on the partition of its record."""
 
 
 class Joined(NamedTuple):
@@ -54,7 +54,8 @@ class Joined(NamedTuple):
 class Join:
     """Keeps the records that wait for a label, and the labels that wait for a record.
 
-    A label by id is of the newest record of that id that waits in its partition, as for predictors.
+    A label by id belongs to the newest record of that id that waits in its partition. Predictors do
+    the same.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ class Join:
         return min((timestamp for _, _, timestamp in self._values.values()), default=None)
 
     def read(self, partition: int, offset: int) -> None:
-        """Take that a partition of the data topic was read up to this offset."""
+        """Remember that a partition of the data topic was read up to this offset."""
         self._next[partition] = offset + 1
 
     def add(
@@ -120,7 +121,7 @@ class Join:
         return None
 
     def remember(self, partition: int, offset: int, id: Id | None) -> None:
-        """Take that a record has a label."""
+        """Remember that a record has a label."""
         self._labelled[partition, offset] = id
         if id is not None:
             self._labelled_ids[partition, id] = offset

@@ -24,8 +24,8 @@ from stream.service import Stop
 class LabelFeed(Feed):
     """Reads the label topic, once the data is read.
 
-    It begins with the newest `WINDOW` outcomes, whose labels predictions have met already, and goes
-    on behind these; without any, with the newest `WINDOW` labels.
+    It begins with the labels of the newest `WINDOW` outcomes, and goes on behind these. If there is
+    no outcome, it begins with the newest `WINDOW` labels.
     """
 
     def __init__(self, settings: Settings, intake: Intake, data: DataFeed, stop: Stop) -> None:

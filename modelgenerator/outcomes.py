@@ -24,9 +24,9 @@ LOOKED_AT = 1_000_000
 def newest_outcomes(settings: Settings, stop: Stop) -> list[tuple[Prediction, bool]]:
     """Return the newest ``WINDOW`` outcomes whose labels came, by rising timestamp.
 
-    Each comes with whether its record may still be on the data topic. It is not if it is older than
-    the oldest one there: retention has deleted it, or the topic was recreated and has another
-    record at that offset.
+    Beside each stands whether its record may still be on the data topic. A record that is older
+    than the oldest one there is gone: retention has deleted it, or the topic was recreated and has
+    another record at that offset.
 
     Raises
     ------

@@ -45,8 +45,8 @@ MARGIN = 0.01
 """How much more accurate than the champion a challenger has to be."""
 
 CELLS = 2**24
-"""Features of all records of the window together, at most; each takes 8 bytes, in a fit the same
-again a few times."""
+"""Features of all records of the window together, at most; each takes 8 bytes, and a fit makes a
+few copies."""
 
 BINS = 2**22
 """Features times bins of a histogram of gradient boosting, at most; each takes 24 bytes, and
