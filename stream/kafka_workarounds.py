@@ -338,3 +338,18 @@ def _fetched_records(fetcher: Any, *args: Any, **options: Any) -> Any:
 
 unpatched_fetched_records = Fetcher.fetched_records
 Fetcher.fetched_records = _fetched_records
+
+
+# Symptom: `end_offsets` and `beginning_offsets` raise `KeyError` for a partition that the client
+# does not know yet, as one that was just added. It leaves that one out instead of asking again.
+
+
+async def _send_list_offsets_requests(fetcher: Any, timestamps: Any) -> tuple[Any, set[Any]]:
+    leader = fetcher._manager.cluster.leader_for_partition
+    unknown = {place for place in timestamps if leader(place) in (None, -1)}
+    found, again = await unpatched_send_list_offsets_requests(fetcher, timestamps)
+    return found, again | unknown
+
+
+unpatched_send_list_offsets_requests = Fetcher._send_list_offsets_requests
+Fetcher._send_list_offsets_requests = _send_list_offsets_requests

@@ -490,3 +490,20 @@ def test_a_partition_that_was_paused_with_records_to_deliver_is_read_after_it_is
             read += poll(20)
         reader.resume(first)
         assert bool([1 for _ in range(10) if poll(20)]) == patched
+
+
+def test_the_end_of_a_partition_that_was_just_added_is_told(
+    topics: Topics, place: TopicPartition, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not patched:
+        unpatched = kafka_workarounds.unpatched_send_list_offsets_requests
+        monkeypatch.setattr(Fetcher, "_send_list_offsets_requests", unpatched)
+    added = TopicPartition(place.topic, 1)
+    with clients.closing(clients.consumer(topics.settings)) as reader:
+        assert reader.end_offsets([place], timeout_ms=10_000) == {place: 0}
+        topics.admin.create_partitions({place.topic: 2})
+        if patched:
+            assert reader.end_offsets([place, added], timeout_ms=30_000) == {place: 0, added: 0}
+        else:
+            with pytest.raises(KeyError):
+                reader.end_offsets([place, added], timeout_ms=30_000)

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 from kafka import OffsetAndMetadata, TopicPartition
 
+from local.process import Process
 from predictor.tally import Tally
 from tests.services import Services, await_line, eventually
 from tests.topics import Topics, await_answered, await_no_members
@@ -13,6 +14,15 @@ from tests.topics import Topics, await_answered, await_no_members
 def made(topics: Topics, partition: int = 0) -> list[dict[str, Any]]:
     """Return the predictions as they were made."""
     return [p for p in topics.predictions(partition) if "outcome" not in p]
+
+
+def waiting_for_labels(topics: Topics, start: Services, count: int, **env: str) -> Process:
+    """Start a predictor that has predicted so many records without a label."""
+    topics.publish(1)
+    topics.write(count, label=False)
+    predictor = start("predictor", **env)
+    await_answered(topics)
+    return predictor
 
 
 def await_outcomes(topics: Topics, count: int, seconds: float = 60.0) -> None:
@@ -173,10 +183,7 @@ def test_where_ids_repeat_a_label_by_id_means_the_newest_that_waits_and_one_by_s
 def test_a_label_before_its_record_waits_for_it_also_over_a_restart_and_else_is_an_orphan(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(5, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 5, LABEL_EARLY_SECONDS="3600")
     topics.label_ids(5, 7, 6)
     eventually(lambda: held(topics) == [0, 1, 1])
     topics.write(1, label=False)
@@ -213,10 +220,7 @@ def test_more_early_labels_than_can_be_held_are_read_later_and_at_the_end_the_ol
 def test_beyond_label_wait_predictions_expire_in_order_and_their_labels_are_too_late(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(30, label=False)
-    predictor = start("predictor", LABEL_WAIT="10", LABEL_EARLY_SECONDS="1")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 30, LABEL_WAIT="10", LABEL_EARLY_SECONDS="1")
     found = tally(topics)
     assert (found.waiting, found.expired, found.expired_to) == (10, 20, 20)
     assert predictor.stop() == 0
@@ -252,10 +256,7 @@ def test_time_alone_expires_predictions_and_assumes_the_label_0_where_that_is_se
 def test_predictions_that_wait_are_read_back_after_kill_9_and_each_label_is_counted_once(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(5_000, label=False)
-    predictor = start("predictor")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 5_000)
     topics.label_ids(*range(0, 1_000))
     await_outcomes(topics, 1)
     predictor.kill()
@@ -277,10 +278,7 @@ def test_predictions_that_wait_are_read_back_after_kill_9_and_each_label_is_coun
 def test_with_the_label_offset_lost_or_both_no_label_is_counted_twice_nor_left_out(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="3600")
     topics.label_ids(1, 2, 20)
     eventually(lambda: held(topics) == [2])
     assert predictor.stop() == 0
@@ -307,10 +305,7 @@ def test_with_the_label_offset_lost_or_both_no_label_is_counted_twice_nor_left_o
 def test_labels_of_a_recreated_label_topic_are_read_from_its_beginning(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="3600")
     topics.label_ids(1, 2, 99)
     await_outcomes(topics, 2)
     topics.delete(topics.settings.label_topic)
@@ -323,10 +318,7 @@ def test_labels_of_a_recreated_label_topic_are_read_from_its_beginning(
 
 
 def test_a_recreated_data_topic_expires_all_that_waits(topics: Topics, start: Services) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="1")
     topics.delete(topics.settings.data_topic)
     await_line(predictor, "the data topic was recreated; 20 predictions wait no longer")
     topics.write(3, label=False)
@@ -395,10 +387,7 @@ def data_id(topics: Topics) -> str:
 def test_predictions_that_retention_took_expire_and_the_others_are_still_known(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="1")
     assert predictor.stop() == 0
     place = TopicPartition(topics.settings.prediction_topic, 0)
     topics.admin.delete_records({place: 11})
@@ -433,10 +422,7 @@ def test_while_it_catches_up_labels_of_no_record_let_no_prediction_expire(
 def test_a_partition_that_stays_where_it_is_when_the_topics_grow_is_not_read_back(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20)
     topics.admin.create_partitions({topics.settings.data_topic: 2})
     await_line(predictor, f"added partitions to topic {topics.settings.label_topic}, from 1 to 2")
     await_line(predictor, "partitions 0@20 n=0 1@0 n=0")
@@ -452,10 +438,7 @@ def test_a_partition_that_stays_where_it_is_when_the_topics_grow_is_not_read_bac
 def test_after_a_reset_labels_are_counted_again_from_their_beginning(
     topics: Topics, start: Services
 ) -> None:
-    topics.publish(1)
-    topics.write(20, label=False)
-    predictor = start("predictor", LABEL_EARLY_SECONDS="1")
-    await_answered(topics)
+    predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="1")
     topics.label_ids(1, 2, 1)
     await_rejected(topics, 1)
     assert predictor.stop() == 0
