@@ -36,7 +36,7 @@ def choose_readings(
             if column.commas and fits and not mark and _commas_are_open(table):
                 problems.append(
                     f"{place(table, column)}: {shown(column.example)} may be read in two ways;"
-                    " say which mark is the decimal one, DECIMAL=, or DECIMAL=."
+                    " say which mark is the decimal one: DECIMAL=',' or DECIMAL='.'"
                 )
             problems += _choose(table, column, mark, given.get(column.name))
     return problems

@@ -66,7 +66,9 @@ class Sender:
         """Send labels; those of records with ids of the file name the offset of their record."""
         if len(self.late) > MOST_WAITING:
             shared_warnings(self._log).warn(
-                "waiting", f"{MOST_WAITING} labels wait, the most; some are sent before their time"
+                "waiting",
+                f"more than {MOST_WAITING} labels wait to be sent; those that are due first are"
+                " sent before their time",
             )
         for number, label, partition in labels:
             if self._settings.id is not None:

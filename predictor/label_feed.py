@@ -88,7 +88,9 @@ class LabelFeed:
             raise
         except KafkaError as error:
             refusals.raise_if_refused(error, self._settings)
-            self._warnings.warn("labels", f"reading {self._settings.label_topic}: {error!r}")
+            self._warnings.warn(
+                "labels", f"reading {self._settings.label_topic}: {error!r}; retrying"
+            )
         return found
 
     def is_behind(self, partition: int, offset: int) -> bool:
@@ -126,8 +128,8 @@ class LabelFeed:
         if stalled:
             self._warnings.warn(
                 "stalled",
-                f"no labels come of partitions {stalled} of {self._settings.label_topic}; records"
-                " are predicted all the same",
+                f"no label has come from partitions {stalled} of {self._settings.label_topic} for"
+                f" {STALLED_SECONDS:g} s, although more are there; records no longer wait for them",
             )
         self.missing = self._silent.keys() - read - set(stalled)
 

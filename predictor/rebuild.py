@@ -202,7 +202,7 @@ class Rebuild:
             )
         if gone:
             log.warning(
-                "partition %d: %d predictions waited that are gone from %s; they are expired",
+                "partition %d: %d waiting predictions are no longer on %s; they are expired",
                 partition,
                 gone,
                 self._settings.prediction_topic,

@@ -80,7 +80,7 @@ class Recovery:
             self.rebuild.begin(new, kept, self._group.topics.id)
         except KafkaError as error:
             refusals.raise_if_refused(error, self._settings)
-            self._warnings.warn("states", f"reading what waits for its label: {error!r}; retrying")
+            self._warnings.warn("states", f"reading what waits for a label: {error!r}; retrying")
             self._stop.wait(0.2)
             return None
         return dict(sorted((kept | new).items()))

@@ -173,7 +173,7 @@ def _on_the_topic(
         )
     if reused or tally.known_from is None:  # nothing is known; a tally of the version before is so
         if tally.waiting:
-            why += f"; {tally.waiting} predictions wait no longer for their labels"
+            why += f"; {tally.waiting} predictions no longer wait for their labels"
         tally = replace(
             tally,
             expired=tally.expired + tally.waiting,

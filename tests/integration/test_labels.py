@@ -320,7 +320,7 @@ def test_labels_of_a_recreated_label_topic_are_read_from_its_beginning(
 def test_a_recreated_data_topic_expires_all_that_waits(topics: Topics, start: Services) -> None:
     predictor = waiting_for_labels(topics, start, 20, LABEL_EARLY_SECONDS="1")
     topics.delete(topics.settings.data_topic)
-    await_line(predictor, "the data topic was recreated; 20 predictions wait no longer")
+    await_line(predictor, "the data topic was recreated; 20 predictions no longer wait")
     topics.write(3, label=False)
     topics.label_ids(5, 20)
     await_outcomes(topics, 1)
@@ -396,7 +396,7 @@ def test_predictions_that_retention_took_expire_and_the_others_are_still_known(
     topics.label(1, source=(0, 10))
     topics.producer.flush(30)
     assert len(await_rejected(topics, 2)) == 2
-    line = f"11 predictions waited that are gone from {place.topic}; they are expired"
+    line = f"11 waiting predictions are no longer on {place.topic}; they are expired"
     assert line in predictor.log()
     found = tally(topics)
     assert (found.late, found.expired, found.expired_to, found.waiting) == (1, 11, 11, 8)

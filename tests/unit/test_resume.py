@@ -185,7 +185,7 @@ def test_what_waits_for_its_label_expires_where_other_records_have_its_offsets(
     tally = position.tally
     assert (tally.waiting, tally.expired, tally.known_from) == (0, 9, None)
     assert tally.expired_to == position.offset
-    assert "; 7 predictions wait no longer for their labels; " in position.remark
+    assert "; 7 predictions no longer wait for their labels; " in position.remark
 
 
 def test_a_tally_of_the_version_before_knows_no_prediction() -> None:
