@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import NamedTuple, Protocol
 
-from stream.records import Record, Schema
+from stream.records import Cell, ModelInput, Schema
 
 BLOCK_CELLS = 2**19
 """Cells that are held in memory to be shuffled."""
 
-Features = list[float | None]
+Features = list[Cell]
 
 
 class Row(NamedTuple):
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 class Timed(NamedTuple):
     """A record, with the time and the delay of its label that its row has."""
 
-    record: Record
+    record: ModelInput
     time: float = 0.0
     label_delay: float | None = None
 
@@ -104,7 +104,7 @@ class Rows:
         for number in count(first_pass) if self._repeat else range(first_pass, 1):
             id = number * self._data.size + start
             for row in self._pass(number, start):
-                record = Record(id if row.id is None else row.id, row.features, row.label)
+                record = ModelInput(id if row.id is None else row.id, row.features, row.label)
                 yield Timed(record, row.time, row.label_delay)
                 id += 1
             start = 0

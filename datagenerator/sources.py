@@ -14,7 +14,7 @@ from datagenerator.file import open_file
 from datagenerator.rows import BreastCancer, Rows, Timed, mix
 from datagenerator.settings import Settings
 from datagenerator.table import is_there
-from stream.records import Record, Schema
+from stream.records import ModelInput, Schema
 from stream.settings import SettingsError
 
 READ_SECONDS = 86_400.0
@@ -109,7 +109,7 @@ class Synthetic:
             phase, start = divmod(id, length) if length else (0, id)
             pairs = self._concept(phase, mix(self._seed, phase), length)
             for features, label in islice(pairs, start, length or None):
-                yield Timed(Record(id, list(features.values()), int(label)))
+                yield Timed(ModelInput(id, list(features.values()), int(label)))
                 id += 1
 
     def as_recorded(self, schema: Schema) -> None:

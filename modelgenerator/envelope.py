@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ def describe(
     model: Any,
     *,
     features: int | None = None,
-    feature_names: Sequence[str] | None = None,
+    schema: Schema | None = None,
     **said: Any,
 ) -> Envelope:
     """Say what a fitted classifier is; `tried` adds how it is served, `Publisher` the version.
@@ -38,8 +38,8 @@ def describe(
         Fitted scikit-learn classifier or pipeline, with classes 0 and 1.
     features : int, optional
         Their number; by default the model's own.
-    feature_names : sequence of str, optional
-        By default the model's own, if it knows any.
+    schema : Schema, optional
+        The stream's: it gives types and label texts, and names if the model knows none.
     **said
         What its publisher says of it, as in `Envelope`: `recipe`, `reason`, `trained_on`,
         `trained_to`, `recipe_accuracy`, `threshold`, `pinned`.
@@ -49,12 +49,15 @@ def describe(
     while hasattr(final, "steps"):
         final = final.steps[-1][1]
     own_names = getattr(model, "feature_names_in_", None)
-    names = own_names if feature_names is None else feature_names
+    names = schema.feature_names if schema and own_names is None else own_names
     return Envelope(
         version=0,
         algorithm=type(final).__name__,
         features=features,
         feature_names=None if names is None else [str(name) for name in names],
+        types=schema.types if schema else None,
+        positive=schema.positive if schema and schema.negative is not None else None,
+        negative=schema.negative if schema else None,
         classes=sorted(int(label) for label in model.classes_),
         accepts_missing=False,
         restores=None,

@@ -81,7 +81,7 @@ def publish_trained(
             trained_on=found.trained_on,
             trained_to=found.trained_to,
             recipe_accuracy=found.accuracies[found.recipe],
-            feature_names=schema.feature_names if schema else None,
+            schema=schema,
         )
         try:
             envelope, _ = tried(found.model, described, found.newest)

@@ -7,9 +7,10 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import cycle, islice
 from typing import Any
 
 import joblib
@@ -17,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.deadlines import DeadlineExceeded
+from stream.layout import Layout, Matrix, Rows
 from stream.models import Envelope, ModelError
-from stream.records import Schema
+from stream.records import Cell, Schema, normal
 from stream.service import Stop
 from stream.settings import ModelLimits
-
-Matrix = npt.NDArray[np.float64]
 
 MAX_BYTES = 512 * 2**20
 """Largest size of a model when unpacked."""
@@ -55,13 +55,18 @@ class Model:
         """The model's version."""
         return self.envelope.version
 
-    def predict(self, matrix: Matrix) -> tuple[list[int], list[float | None]]:
+    @property
+    def layout(self) -> Layout:
+        """How records are laid out for it."""
+        return self.envelope.layout
+
+    def predict(self, rows: Rows) -> tuple[list[int], list[float | None]]:
         """Predict a batch of records.
 
         Parameters
         ----------
-        matrix : ndarray of shape (records, features)
-            NaN where a feature is missing.
+        rows : sequence of rows
+            As `layout` reads them.
 
         Returns
         -------
@@ -77,6 +82,10 @@ class Model:
         ModelError
             When the classifier raises, or returns something else than predictions.
         """
+        return self.predict_matrix(self.layout.matrix(rows))
+
+    def predict_matrix(self, matrix: Matrix) -> tuple[list[int], list[float | None]]:
+        """Predict records that `layout` has put into a matrix already."""
         try:
             probabilities = self._probabilities(matrix)
             threshold = self.envelope.threshold
@@ -98,7 +107,7 @@ class Model:
             return labels.astype(int).tolist(), [None] * len(matrix)
         return labels.astype(int).tolist(), probabilities.tolist()
 
-    def _probabilities(self, matrix: Matrix) -> Matrix | None:
+    def _probabilities(self, matrix: Matrix) -> npt.NDArray[np.float64] | None:
         """Return the probability of label 1 of each record, if the classifier gives any."""
         if not hasattr(self.classifier, "predict_proba"):
             return None
@@ -110,15 +119,15 @@ class Model:
             raise ModelError("a probability that is not within 0 and 1")
         return found.clip(0, 1)  # an average of ones may be 1.0000000000000002
 
-    def predicts(self, matrix: Matrix) -> bool:
+    def predicts(self, rows: Rows) -> bool:
         """Tell whether the classifier predicts these records, and raises on none."""
         try:
-            self.predict(matrix)
+            self.predict(rows)
         except ModelError:
             return False
         return True
 
-    def answers(self, matrix: Matrix, overdue: Callable[[], bool] = lambda: False) -> list[Answer]:
+    def answers(self, rows: Rows, overdue: Callable[[], bool] = lambda: False) -> list[Answer]:
         """Predict by halves, from the first record on, where the classifier raises.
 
         Parameters
@@ -127,17 +136,17 @@ class Model:
             Whether to return what is answered so far, at least one answer.
         """
         answers: list[Answer] = []
-        waiting = [matrix]
+        waiting = [rows]
         while waiting and not (answers and overdue()):
-            rows = waiting.pop()
+            part = waiting.pop()
             try:
-                answers += zip(*self.predict(rows), strict=True)
+                answers += zip(*self.predict(part), strict=True)
             except ModelError as error:
-                if len(rows) == 1:
+                if len(part) == 1:
                     answers.append(str(error))
                 else:
-                    middle = len(rows) // 2
-                    waiting += [rows[middle:], rows[:middle]]
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
         return answers
 
     def agree(self, answer: Answer, other: Answer) -> bool:
@@ -181,15 +190,40 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
         raise ModelError(f"features: {envelope.features}, but a probe of {len(envelope.probe)}")
     if names is not None and len(names) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but {len(names)} feature_names")
+    types = envelope.types
+    if types is not None and (
+        names is None or len({*names}) < len(types) or len(types) != envelope.features
+    ):
+        raise ModelError(f"types: {len(types)}, which need as many feature_names, each another one")
+    if any(len(row) != envelope.features for row in envelope.probes or ()):
+        raise ModelError(f"features: {envelope.features}, but a probe of another number")
     expected = len(schema.feature_names) if schema else features
     if expected is not None and envelope.features != expected:
         raise ModelError(f"features: the stream has {expected}, the model {envelope.features}")
-    if schema and names is not None and names != schema.feature_names:
-        index = next(i for i, name in enumerate(names) if name != schema.feature_names[i])
-        raise ModelError(
-            f"feature_names: feature {index} of the stream is {schema.feature_names[index]!r},"
-            f" of the model {names[index]!r}"
-        )
+    if schema and names is not None:
+        _check_names(names, schema)
+    if schema:
+        _check_types(envelope, schema)
+
+
+def _check_names(names: Sequence[str], schema: Schema) -> None:
+    for index, (of_model, of_stream) in enumerate(zip(names, schema.feature_names, strict=True)):
+        if normal(of_model) != normal(of_stream):
+            raise ModelError(
+                f"feature_names: feature {index} of the stream is {of_stream!r}, of the model"
+                f" {of_model!r}"
+            )
+
+
+def _check_types(envelope: Envelope, schema: Schema) -> None:
+    numbers = ["number"] * envelope.features
+    pairs = zip(schema.types or numbers, envelope.types or numbers, strict=True)
+    for index, (of_stream, of_model) in enumerate(pairs):
+        if of_stream != of_model:
+            raise ModelError(
+                f"types: feature {index} {schema.feature_names[index]!r} of the stream is a"
+                f" {of_stream}, of the model a {of_model}"
+            )
 
 
 def check_release(made_with: str) -> None:
@@ -289,22 +323,20 @@ def load(
     return model
 
 
-def probe(envelope: Envelope) -> Matrix:
-    """Return the rows that a model is probed with: its envelope's probe, else random numbers.
-
-    Returns
-    -------
-    ndarray of shape (8, features)
-    """
-    if envelope.probe is not None:
-        rows = np.tile(np.array(envelope.probe, dtype=np.float64), (_PROBE_ROWS, 1))
+def probe(envelope: Envelope) -> list[list[Cell]]:
+    """Return the rows that a model is probed with: its envelope's, else eight of random numbers."""
+    rows: list[list[Cell]]
+    if envelope.probes:
+        rows = [[*row] for row in envelope.probes]
+    elif envelope.probe is not None:
+        rows = [[*envelope.probe] for _ in range(_PROBE_ROWS)]
     else:
-        rows = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
-        rows[0] = 0.0
+        random = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
+        rows = [[0.0] * envelope.features, *random[1:].tolist()]
         if envelope.accepts_missing:
-            rows[1] = np.nan
+            rows[1] = [None] * envelope.features
     for row, index in zip(rows[1:], envelope.accepts_missing_in or (), strict=False):
-        row[index] = np.nan
+        row[index] = None
     return rows
 
 
@@ -353,18 +385,18 @@ def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: byt
         raise ModelError(f"not loaded and probed within MODEL_LOAD_SECONDS={seconds:g}") from None
 
 
-def _check_speed(model: Model, rows: Matrix, max_microseconds: float) -> None:
+def _check_speed(model: Model, rows: Rows, max_microseconds: float) -> None:
     """Check the best of a few runs, so that a busy machine does not refuse a good model."""
-    count = max(len(rows), min(_TIMED_ROWS, _TIMED_NUMBERS // rows.shape[1]))
-    rows = np.resize(rows, (count, rows.shape[1]))
+    count = max(len(rows), min(_TIMED_ROWS, _TIMED_NUMBERS // model.envelope.features))
+    matrix = model.layout.matrix([*islice(cycle(rows), count)])
     best = math.inf
     for _ in range(_TIMED_RUNS):
         started = time.perf_counter()
-        model.predict(rows)
-        best = min(best, 1e6 * (time.perf_counter() - started) / len(rows))
+        model.predict_matrix(matrix)
+        best = min(best, 1e6 * (time.perf_counter() - started) / count)
         if best <= max_microseconds:
             return
     raise ModelError(
-        f"too slow: {best:.0f} µs a record in batches of {len(rows)},"
+        f"too slow: {best:.0f} µs a record in batches of {count},"
         f" MODEL_MAX_MICROSECONDS={max_microseconds:g}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import accumulate
 from typing import TypeVar, get_type_hints
 
@@ -40,7 +41,7 @@ class RecordError(ValueError):
     """A record that does not keep the contract; the message names the field and what is allowed."""
 
 
-def reader(kind: type[T]) -> Callable[[bytes | None], T]:
+def reader(kind: type[T], first: type[T] | None = None) -> Callable[[bytes | None], T]:
     """Return a function that reads a JSON object as a `kind` and ignores fields it does not know.
 
     Parameters
@@ -48,6 +49,8 @@ def reader(kind: type[T]) -> Callable[[bytes | None], T]:
     kind : type
         A msgspec struct, a dataclass or a dict. Where a field's annotation has a description,
         messages say it as what is allowed.
+    first : type, optional
+        A subclass with narrower fields, which is decoded faster: what it accepts is read as one.
 
     Returns
     -------
@@ -57,6 +60,7 @@ def reader(kind: type[T]) -> Callable[[bytes | None], T]:
         range.
     """
     decoder = msgspec.json.Decoder(kind)
+    narrower = msgspec.json.Decoder(first) if first else None
     allowed = {
         field: meta.description
         for field, hint in get_type_hints(kind, include_extras=True).items()
@@ -72,6 +76,9 @@ def reader(kind: type[T]) -> Callable[[bytes | None], T]:
         if len(value) > MAX_DEPTH and _too_deep(value):
             raise RecordError(f"value: not JSON: nested deeper than {MAX_DEPTH} levels")
         try:
+            if narrower:
+                with suppress(msgspec.ValidationError):
+                    return narrower.decode(value)
             try:
                 return decoder.decode(value)
             except msgspec.ValidationError as error:

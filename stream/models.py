@@ -22,7 +22,8 @@ from msgspec import Meta, Struct
 
 from stream.decoding import RecordError, reader
 from stream.keys import SigningKey, TrustedKeys
-from stream.records import FEATURES_LIMIT, Count, Offsets, Probability
+from stream.layout import Layout
+from stream.records import FEATURES_LIMIT, Cell, Count, Offsets, Probability, Types
 
 SIGNATURE = "signature"
 """Name of the record header that carries the Ed25519 signature."""
@@ -99,6 +100,13 @@ class Envelope:
     accepts_missing_in : list of int or None
         Positions of the features that may be null; ``None``: all or none, as `accepts_missing`
         says.
+    types : list of str or None
+        The type of each feature, as a schema has them; ``None``: all are numbers. They need
+        `feature_names`.
+    positive, negative : str or None
+        The texts of the labels 1 and 0.
+    probes : list of rows, or None
+        A few real records that it is probed with, where some features are categories.
     """
 
     version: Positive
@@ -125,8 +133,17 @@ class Envelope:
     stream: Text | None = None
     rule: Text | None = None
     accepts_missing_in: list[Count] | None = None
+    types: Types | None = None
+    positive: Text | None = None
+    negative: Text | None = None
+    probes: list[list[Cell]] | None = None
 
-    def wrongly_null(self, features: Sequence[float | None]) -> int | None:
+    @cached_property
+    def layout(self) -> Layout:
+        """How records are laid out for the model."""
+        return Layout(self.features, self.feature_names, self.types, self.positive, self.negative)
+
+    def wrongly_null(self, features: Sequence[Cell]) -> int | None:
         """Return the position of the first feature that is null and may not be, if there is one."""
         if self.accepts_missing or None not in features:
             return None

@@ -5,7 +5,9 @@ One JSON object a record. Readers ignore fields they do not know; fields are add
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +16,7 @@ from msgspec import Meta, Struct
 
 from stream.decoding import RecordError as RecordError
 from stream.decoding import reader
+from stream.quoting import shown
 
 FEATURE_LIMIT = 3.4e38
 """A feature's largest absolute value: beyond it a forest's float32 overflows."""
@@ -28,45 +31,91 @@ LARGEST_VERSION = 2**53
 """Largest version that a status may name; many readers of JSON round larger integers."""
 
 Id = Annotated[int | str, Meta(description="a 64-bit integer or a string")]
-Feature = Annotated[float, Meta(ge=-FEATURE_LIMIT, le=FEATURE_LIMIT)] | None
+Number = Annotated[float, Meta(ge=-FEATURE_LIMIT, le=FEATURE_LIMIT)] | None
+Feature = Number | str | bool
+"""A feature as a producer sends it."""
+Cell = float | str | None
+"""A feature as a model takes it: a number, a category, or nothing where it is missing."""
 ZeroOrOne = Annotated[int, Meta(ge=0, le=1, description="0 or 1")]
 OptionalLabel = Annotated[ZeroOrOne | None, Meta(description="0 or 1")]
+_LABELS = Meta(description="0 or 1, true or false, or a text of the schema")
+GivenLabel = Annotated[ZeroOrOne | bool | str, _LABELS]
+OptionalGivenLabel = Annotated[ZeroOrOne | bool | str | None, _LABELS]
 Probability = Annotated[
     Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="0 to 1 or null")
 ]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Source = Annotated[tuple[Count, Count], Meta(description="partition and offset")]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Type = Literal["number", "category", "time"]
+Types = Annotated[list[Type], Meta(description="a list of number, category and time")]
 OutcomeKind = Literal["labelled", "revised", "assumed"]
 Offsets = Annotated[dict[str, Count], Meta(description="partition to offset")]
 
 
-def _one_to_limit(what: str) -> Meta:
-    return Meta(
-        min_length=1,
-        max_length=FEATURES_LIMIT,
-        description=f"a list of 1 to {FEATURES_LIMIT} {what}",
-    )
+def normal(text: str) -> str:
+    r"""Return a text in the one Unicode form (NFC) in which names, categories and labels compare.
+
+    Examples
+    --------
+    >>> normal("Zu\u0308rich") == "Zürich"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
+
+
+_ONE_TO_LIMIT = Meta(min_length=1, max_length=FEATURES_LIMIT)
+
+
+def _list_of(what: str) -> Meta:
+    return Meta(description=f"a list of 1 to {FEATURES_LIMIT} {what}")
 
 
 # Structs, not dataclasses, where there is one for each record: they are made much faster.
 
 
 class Record(Struct, frozen=True, omit_defaults=True, gc=False):
-    """A record of the data topic.
+    """A record of the data topic, as a producer sends it.
 
     Attributes
     ----------
     id : int or str
         At most 256 bytes; the producer's own name for the record.
-    features : list of float or None
-        Numbers within ±3.4e38, ``None`` for a missing one.
-    label : int or None
-        0 or 1; ``None`` where the record carries no label.
+    features : list or dict
+        Numbers within ±3.4e38, texts, true or false, ``None`` for a missing one; in the order of
+        the schema, or by the names that it gives.
+    label : int, bool, str or None
+        0 or 1, or what the schema says for them; ``None`` where the record carries no label.
     """
 
     id: Id
-    features: Annotated[list[Feature], _one_to_limit("numbers")]
+    features: Annotated[
+        Annotated[Sequence[Feature], _ONE_TO_LIMIT]
+        | Annotated[Mapping[str, Feature], _ONE_TO_LIMIT],
+        _list_of("numbers, texts, true, false or null, or an object of them"),
+    ]
+    label: OptionalGivenLabel = None
+
+
+class ModelInput(Record, frozen=True, omit_defaults=True, gc=False):
+    """A record as a model takes it, from `stream.layout.Layout`.
+
+    Attributes
+    ----------
+    features : list of float, str or None
+        In the order of the model's features.
+    label : int or None
+        0 or 1.
+    """
+
+    features: Sequence[Cell]
+    label: OptionalLabel = None
+
+
+class Numbers(ModelInput, frozen=True, omit_defaults=True, gc=False):
+    """A record of numbers alone, whose label is 0 or 1: what most streams have, read fastest."""
+
+    features: Annotated[Sequence[Number], _ONE_TO_LIMIT]
     label: OptionalLabel = None
 
 
@@ -75,8 +124,8 @@ class Label(Struct, frozen=True, omit_defaults=True, gc=False):
 
     Attributes
     ----------
-    label : int
-        0 or 1.
+    label : int, bool or str
+        0 or 1, or what the schema says for them.
     id : int, str or None
         The id of the record; the newest prediction of that id that waits is meant.
     source : tuple of int or None
@@ -86,7 +135,7 @@ class Label(Struct, frozen=True, omit_defaults=True, gc=False):
         Whether this corrects a label that was given before.
     """
 
-    label: ZeroOrOne
+    label: GivenLabel
     id: Annotated[Id | None, Meta(description="a 64-bit integer or a string")] = None
     source: Annotated[Source | None, Meta(description="partition and offset")] = None
     revises: bool = False
@@ -185,15 +234,21 @@ class Schema:
 
     Attributes
     ----------
+    positive, negative : str or None
+        The texts of the labels 1 and 0.
+    types : list of str or None
+        The type of each feature: ``number``, ``category`` or ``time``; ``None``: all are numbers.
     file_columns : dict of str to str
         How the datagenerator reads each column of its file, or why it leaves it out; others ignore
         it.
     """
 
-    feature_names: Annotated[list[str], _one_to_limit("names")]
+    feature_names: Annotated[list[str], _ONE_TO_LIMIT, _list_of("names")]
     label: str = "label"
     positive: str = "1"
     file_columns: dict[str, str] = field(default_factory=dict, compare=False)
+    types: Types | None = None
+    negative: str | None = None
 
 
 @dataclass(frozen=True)
@@ -224,13 +279,12 @@ class Status:
 parse = reader(dict)
 """Read one JSON object without checking its fields."""
 
-_read_record = reader(Record)
+_read_record = reader(Record, first=Numbers)
 _read_label = reader(Label)
 _read_prediction = reader(Prediction)
 _read_rejected = reader(Rejected)
 
-decode_schema = reader(Schema)
-"""Read the record of the schema topic."""
+_read_schema = reader(Schema)
 
 decode_status = reader(Status)
 """Read a record of the status topic."""
@@ -245,11 +299,28 @@ encode_record = encode_label = encode_rejected = encode_status = encode
 
 
 def encode_schema(schema: Schema) -> bytes:
-    """Write the record of the schema topic; without ``file_columns`` where there are none."""
-    fields = asdict(schema)
-    if not schema.file_columns:
-        del fields["file_columns"]
-    return msgspec.json.encode(fields)
+    """Write the record of the schema topic; fields that say nothing are left out."""
+    given = {name: value for name, value in asdict(schema).items() if value not in (None, {})}
+    return msgspec.json.encode(given)
+
+
+def decode_schema(value: bytes | None) -> Schema:
+    """Read the record of the schema topic.
+
+    Raises
+    ------
+    RecordError
+        When it does not keep the contract; the message starts with the field's name.
+    """
+    schema = _read_schema(value)
+    names = [normal(name) for name in schema.feature_names]
+    if schema.types and len(schema.types) != len(names):
+        raise RecordError(f"types: expected {len(names)}, one a feature, got {len(schema.types)}")
+    if schema.types and (twice := [name for name in names if names.count(name) > 1]):
+        raise RecordError(f"feature_names: {shown(twice[0])} is there twice; types need one each")
+    if schema.negative is not None and normal(schema.negative) == normal(schema.positive):
+        raise RecordError(f"negative: {shown(schema.negative)}, as positive is")
+    return schema
 
 
 def decode_record(value: bytes | None) -> Record:

@@ -1,0 +1,218 @@
+"""How a record is laid out for a model: its features by position or name, each of its type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.decoding import RecordError
+from stream.quoting import shown
+from stream.records import Cell, ModelInput, Numbers, Record, Type, normal
+from stream.spelling import distance
+
+CATEGORY_BYTES = 256
+"""Longest category, in UTF-8."""
+
+Rows = Sequence[Sequence[Cell]] | npt.NDArray[np.float64]
+"""Features of records as a model takes them; an array of numbers will do."""
+
+Matrix = Any
+"""What a model takes: an array of float64, or a data frame where some features are categories."""
+
+
+class Layout:
+    """The names, the types and the label's texts by which a model takes records.
+
+    A model carries its own, so what it predicts does not depend on the schema of the day.
+
+    Parameters
+    ----------
+    width : int or None
+        Number of features; ``None``: any.
+    names : sequence of str or None
+        Their names. Without names, features come as a list.
+    types : sequence of str or None
+        The type of each; ``None``: all are numbers.
+    positive, negative : str or None
+        The texts of the labels 1 and 0; without both, labels come as numbers.
+
+    Attributes
+    ----------
+    numeric : bool
+        Whether all features are numbers.
+
+    Examples
+    --------
+    >>> layout = Layout(2, ["age", "plan"], ["number", "category"], "yes", "no")
+    >>> layout.read(Record(17, {"plan": "pro", "age": True}, "yes"))
+    ModelInput(id=17, features=[1.0, 'pro'], label=1)
+    """
+
+    def __init__(
+        self,
+        width: int | None = None,
+        names: Sequence[str] | None = None,
+        types: Sequence[Type] | None = None,
+        positive: str | None = None,
+        negative: str | None = None,
+    ) -> None:
+        self._width = width
+        self._names = None if names is None else [normal(name) for name in names]
+        self.types = None if types is None or {*types} == {"number"} else [*types]
+        self.numeric = self.types is None
+        self._labels: dict[str, int] = {}
+        if positive is not None and negative is not None:
+            self._labels = {normal(negative): 0, normal(positive): 1}
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether rows of one layout are rows of the other."""
+        return isinstance(other, Layout) and (
+            (self._width, self._names, self.types) == (other._width, other._names, other.types)
+        )
+
+    __hash__ = None  # type: ignore[assignment] # nobody needs one
+
+    def read(self, record: Record) -> ModelInput:
+        """Return the record as a model takes it.
+
+        Raises
+        ------
+        RecordError
+            When it does not fit; the message names the feature, its value and its type.
+        """
+        if type(record) is Numbers and self.numeric and self._width in (None, len(record.features)):
+            return record
+        return ModelInput(record.id, self._row(record.features), self.label(record.label))
+
+    def label(self, label: int | bool | str | None) -> int | None:
+        """Return 0, 1 or ``None`` for a label as a producer writes it.
+
+        Raises
+        ------
+        RecordError
+            When it is a text that does not name a label.
+        """
+        if not isinstance(label, str):
+            return None if label is None else int(label)
+        found = self._labels.get(normal(label))
+        if found is None:
+            texts = "; a text needs positive and negative in the schema"
+            if self._labels:
+                texts = f", {' or '.join(map(shown, self._labels))}"
+            raise RecordError(f"label: expected 0 or 1, true or false{texts}, got {shown(label)}")
+        return found
+
+    def matrix(self, rows: Rows) -> Matrix:
+        """Return rows as what a model takes.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (rows, features)
+            NaN where a feature is missing. In a data frame, numbers and times are float64, and
+            categories are strings, in columns of objects.
+        """
+        if self.types is None or "category" not in self.types:
+            return np.array(rows, dtype=np.float64)
+        import pandas as pd  # it takes half a second, which streams of numbers need not wait for
+
+        columns = zip(*rows, strict=True) if rows else ((),) * len(self.types)
+        assert self._names is not None  # types need names
+        return pd.DataFrame(
+            {
+                name: pd.Series(_texts(column), dtype=object)
+                if kind == "category"
+                else np.array(column, np.float64)
+                for name, kind, column in zip(self._names, self.types, columns, strict=True)
+            }
+        )
+
+    def place(self, index: int) -> str:
+        """Say which feature is at a position: ``features[2] 'plan'``."""
+        return f"features[{index}]" + (f" {shown(self._names[index])}" if self._names else "")
+
+    def _row(self, features: Sequence[Any] | Mapping[str, Any]) -> list[Cell]:
+        values = self._in_order(features) if isinstance(features, Mapping) else features
+        if self._width not in (None, len(values)):
+            what = "numbers" if self.numeric else "features"
+            raise RecordError(f"features: expected {self._width} {what}, got {len(values)}")
+        types = self.types or ("number",) * len(values)
+        try:
+            return [
+                None if value is None else _READ[kind](value)
+                for kind, value in zip(types, values, strict=True)
+            ]
+        except (ValueError, OverflowError):
+            raise self._explained(types, values) from None
+
+    def _in_order(self, features: Mapping[str, Any]) -> list[Any]:
+        if self._names is None:
+            raise RecordError("features: an object needs a schema with the names of the features")
+        by_name = {normal(name): value for name, value in features.items()}
+        if len(by_name) < len(features):
+            raise RecordError("features: a name is given twice, in two forms of Unicode")
+        values = [by_name.pop(name, None) for name in self._names]
+        for name in by_name:
+            if name in self._names:
+                raise RecordError(f"features: the schema names {shown(name)} twice; send a list")
+            near = min(self._names, key=lambda known: distance(name[:100], known[:100]))
+            raise RecordError(
+                f"features: the stream has no {shown(name)}; nearest is {shown(near)}"
+            )
+        return values
+
+    def _explained(self, types: Sequence[str], values: Sequence[Any]) -> RecordError:
+        for index, (kind, value) in enumerate(zip(types, values, strict=True)):
+            try:
+                value is None or _READ[kind](value)
+            except (ValueError, OverflowError):
+                found = shown(value) if isinstance(value, str) else _json(value)
+                return RecordError(f"{self.place(index)}: expected {_ALLOWED[kind]}, got {found}")
+        raise AssertionError("each value can be read")
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str):
+        raise ValueError
+    return float(value)  # type: ignore[arg-type] # a number, true or false
+
+
+def _category(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    text = normal(value)
+    # Four bytes a character at most: only a long one is worth encoding to be measured.
+    if len(text) > CATEGORY_BYTES // 4 and len(text.encode()) > CATEGORY_BYTES:
+        raise ValueError
+    return text
+
+
+def _time(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError
+    found = datetime.fromisoformat(value)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+_READ: dict[str, Callable[[object], Cell]] = {
+    "number": _number,
+    "category": _category,
+    "time": _time,
+}
+_ALLOWED = {
+    "number": "a number",
+    "category": f"a text of at most {CATEGORY_BYTES} bytes",
+    "time": "a time in ISO 8601, such as 2026-12-31 or 2026-12-31T10:00:00Z",
+}
+
+
+def _texts(column: Sequence[Cell]) -> list[Cell]:
+    return [math.nan if value is None else value for value in column]
+
+
+def _json(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
