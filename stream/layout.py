@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,12 @@ import numpy.typing as npt
 from stream.decoding import RecordError
 from stream.quoting import shown
 from stream.records import Cell, ModelInput, Numbers, Record, Type, normal
-from stream.spelling import distance
 
 CATEGORY_BYTES = 256
-"""Longest category, in UTF-8."""
+"""Longest category, in UTF-8, as it is sent."""
+
+LOOKED_AT = 1_000
+"""Names of the stream among which the nearest to an unknown one is looked for."""
 
 Rows = Sequence[Sequence[Cell]] | npt.NDArray[np.float64]
 """Features of records as a model takes them; an array of numbers will do."""
@@ -140,6 +145,8 @@ class Layout:
         if self._width not in (None, len(values)):
             what = "numbers" if self.numeric else "features"
             raise RecordError(f"features: expected {self._width} {what}, got {len(values)}")
+        if self.numeric and {*map(type, values)} <= _PLAIN:
+            return [*values]
         types = self.types or ("number",) * len(values)
         try:
             return [
@@ -155,15 +162,26 @@ class Layout:
         by_name = {normal(name): value for name, value in features.items()}
         if len(by_name) < len(features):
             raise RecordError("features: a name is given twice, in two forms of Unicode")
+        if self._twice is not None:
+            raise RecordError(f"features: the schema names {shown(self._twice)} twice; send a list")
         values = [by_name.pop(name, None) for name in self._names]
         for name in by_name:
-            if name in self._names:
-                raise RecordError(f"features: the schema names {shown(name)} twice; send a list")
-            near = min(self._names, key=lambda known: distance(name[:100], known[:100]))
+            pairs = _pairs(name)
+            near = max(self._pairs, key=lambda known: _alike(pairs, self._pairs[known]))
             raise RecordError(
                 f"features: the stream has no {shown(name)}; nearest is {shown(near)}"
             )
         return values
+
+    @cached_property
+    def _twice(self) -> str | None:
+        """The first name that two features have; an object cannot give both."""
+        counts = Counter(self._names)
+        return next((name for name, count in counts.items() if count > 1), None)
+
+    @cached_property
+    def _pairs(self) -> dict[str, set[str]]:
+        return {name: _pairs(name) for name in (self._names or [])[:LOOKED_AT]}
 
     def _explained(self, types: Sequence[str], values: Sequence[Any]) -> RecordError:
         for index, (kind, value) in enumerate(zip(types, values, strict=True)):
@@ -184,11 +202,10 @@ def _number(value: object) -> float:
 def _category(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError
-    text = normal(value)
     # Four bytes a character at most: only a long one is worth encoding to be measured.
-    if len(text) > CATEGORY_BYTES // 4 and len(text.encode()) > CATEGORY_BYTES:
+    if len(value) > CATEGORY_BYTES // 4 and len(value.encode()) > CATEGORY_BYTES:
         raise ValueError
-    return text
+    return normal(value)
 
 
 def _time(value: object) -> float:
@@ -203,6 +220,7 @@ _READ: dict[str, Callable[[object], Cell]] = {
     "category": _category,
     "time": _time,
 }
+_PLAIN = {float, type(None)}
 _ALLOWED = {
     "number": "a number",
     "category": f"a text of at most {CATEGORY_BYTES} bytes",
@@ -210,9 +228,20 @@ _ALLOWED = {
 }
 
 
+def _pairs(name: str) -> set[str]:
+    """Return the pairs of letters that follow each other in the first 40, with both ends."""
+    text = f" {name[:40].casefold()} "
+    return {*map("".join, pairwise(text))}
+
+
+def _alike(pairs: set[str], others: set[str]) -> float:
+    """Return how alike two names are, 0 to 1: the Sørensen-Dice coefficient of their pairs."""
+    return 2 * len(pairs & others) / (len(pairs) + len(others))
+
+
 def _texts(column: Sequence[Cell]) -> list[Cell]:
     return [math.nan if value is None else value for value in column]
 
 
 def _json(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else f"{value:.15g}"

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -18,11 +21,17 @@ from stream.decoding import RecordError as RecordError
 from stream.decoding import reader
 from stream.quoting import shown
 
+if TYPE_CHECKING:
+    from stream.layout import Layout
+
 FEATURE_LIMIT = 3.4e38
 """A feature's largest absolute value: beyond it a forest's float32 overflows."""
 
 FEATURES_LIMIT = 100_000
 """Most features that a record or a model may have."""
+
+NORMAL_CHARACTERS = 256
+"""Longest text that is brought into the one Unicode form."""
 
 ID_LIMIT_BYTES = 256
 REJECTED_VALUE_BYTES = 1_000
@@ -56,12 +65,15 @@ Offsets = Annotated[dict[str, Count], Meta(description="partition to offset")]
 def normal(text: str) -> str:
     r"""Return a text in the one Unicode form (NFC) in which names, categories and labels compare.
 
+    A text of more than 256 characters stays as it is: the time to normalize one grows with the
+    square of its length.
+
     Examples
     --------
     >>> normal("Zu\u0308rich") == "Zürich"
     True
     """
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text) if len(text) <= NORMAL_CHARACTERS else text
 
 
 _ONE_TO_LIMIT = Meta(min_length=1, max_length=FEATURES_LIMIT)
@@ -250,6 +262,14 @@ class Schema:
     types: Types | None = None
     negative: str | None = None
 
+    @cached_property
+    def layout(self) -> Layout:
+        """How records are laid out where no model says it."""
+        from stream.layout import Layout  # it needs the records that are defined here
+
+        names = self.feature_names
+        return Layout(len(names), names, self.types, self.positive, self.negative)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -313,11 +333,12 @@ def decode_schema(value: bytes | None) -> Schema:
         When it does not keep the contract; the message starts with the field's name.
     """
     schema = _read_schema(value)
-    names = [normal(name) for name in schema.feature_names]
-    if schema.types and len(schema.types) != len(names):
-        raise RecordError(f"types: expected {len(names)}, one a feature, got {len(schema.types)}")
-    if schema.types and (twice := [name for name in names if names.count(name) > 1]):
-        raise RecordError(f"feature_names: {shown(twice[0])} is there twice; types need one each")
+    names = Counter(map(normal, schema.feature_names))
+    if schema.types and len(schema.types) != names.total():
+        raise RecordError(f"types: expected {names.total()}, one each, got {len(schema.types)}")
+    if schema.types and len(names) < names.total():
+        twice = shown(names.most_common(1)[0][0])
+        raise RecordError(f"feature_names: {twice} is there twice; types need one each")
     if schema.negative is not None and normal(schema.negative) == normal(schema.positive):
         raise RecordError(f"negative: {shown(schema.negative)}, as positive is")
     return schema
@@ -331,7 +352,10 @@ def decode_record(value: bytes | None) -> Record:
     RecordError
         When it does not keep the contract; the message starts with the field's name.
     """
-    record = _read_record(value)
+    try:
+        record = _read_record(value)
+    except RecordError as error:
+        raise _of_feature(value) or error from None
     _check_id(record.id)
     return record
 
@@ -425,6 +449,18 @@ def reject(source: tuple[int, int], value: bytes | None, reason: str) -> Rejecte
 def _written(text: str) -> int:
     """Return how many bytes a text takes as JSON, where a control character takes six."""
     return len(msgspec.json.encode(text)) - len('""')
+
+
+def _of_feature(value: bytes | None) -> RecordError | None:
+    """Name the feature that is at fault where features come by name: msgspec does not."""
+    with suppress(RecordError):
+        features = parse(value).get("features")
+        for name, feature in features.items() if isinstance(features, dict) else ():
+            if isinstance(feature, list | dict):
+                return RecordError(f"features {shown(name)}: expected one value, got several")
+            if isinstance(feature, float | int) and abs(feature) > FEATURE_LIMIT:
+                return RecordError(f"features {shown(name)}: expected a number within ±3.4e38")
+    return None
 
 
 def _check_id(id: int | str) -> None:
