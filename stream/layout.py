@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stream.decoding import RecordError
 from stream.quoting import shown
-from stream.records import Cell, ModelInput, Numbers, Record, Type, normal
+from stream.records import Cell, ModelInput, Numbers, Record, Schema, Type, normal
 
 CATEGORY_BYTES = 256
 """Longest category, in UTF-8, as it is sent."""
@@ -191,6 +191,14 @@ class Layout:
                 found = shown(value) if isinstance(value, str) else _json(value)
                 return RecordError(f"{self.place(index)}: expected {_ALLOWED[kind]}, got {found}")
         raise AssertionError("each value can be read")
+
+
+def of(schema: Schema | None) -> Layout:
+    """Return the layout that a schema describes; without one, lists of numbers of any width."""
+    if schema is None:
+        return Layout()
+    names = schema.feature_names
+    return Layout(len(names), names, schema.types, schema.positive, schema.negative)
 
 
 def _number(value: object) -> float:

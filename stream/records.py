@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,9 +19,6 @@ from msgspec import Meta, Struct
 from stream.decoding import RecordError as RecordError
 from stream.decoding import reader
 from stream.quoting import shown
-
-if TYPE_CHECKING:
-    from stream.layout import Layout
 
 FEATURE_LIMIT = 3.4e38
 """A feature's largest absolute value: beyond it a forest's float32 overflows."""
@@ -261,14 +257,6 @@ class Schema:
     file_columns: dict[str, str] = field(default_factory=dict, compare=False)
     types: Types | None = None
     negative: str | None = None
-
-    @cached_property
-    def layout(self) -> Layout:
-        """How records are laid out where no model says it."""
-        from stream.layout import Layout  # it needs the records that are defined here
-
-        names = self.feature_names
-        return Layout(len(names), names, self.types, self.positive, self.negative)
 
 
 @dataclass(frozen=True)
