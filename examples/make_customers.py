@@ -140,7 +140,9 @@ FORMATS = {"csv": as_csv, "parquet": as_parquet, "jsonl": as_jsonl}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage=argparse.SUPPRESS,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--format", choices=FORMATS, default="csv")
     sys.stdout.buffer.write(FORMATS[parser.parse_args().format]())
