@@ -40,7 +40,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
             feed.check()
             summary.write()
             model, previous = shelf.serve()
-            unit = units.poll(model.version if model else 0, shelf.barred)
+            unit = units.poll(model.version if model else 0, shelf.barred, shelf.layout)
             if unit is None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, TypeVar
 
+from msgspec.structs import replace
+
 from stream.batches import UndecodableBatch
+from stream.layout import Layout
 from stream.records import (
     Label,
     Record,
@@ -58,7 +61,7 @@ class Consumed(NamedTuple):
         return self.batch.last if self.batch else self.offset
 
     def decode(self) -> Record | str:
-        """Return the record, or the reason why no model could ever predict it."""
+        """Return the record as it was sent, or the reason why no model could ever predict it."""
         return self._read(decode_record)
 
     def rejected(self, reason: str) -> Rejected:
@@ -82,5 +85,23 @@ class ConsumedLabel(Consumed):
     __slots__ = ()
 
     def label(self) -> Label | str:
-        """Return the label, or the reason why it can be nobody's."""
+        """Return the label as it was written, or the reason why it can be nobody's."""
         return self._read(decode_label)
+
+    def read(self, layout: Layout | None) -> Label | str | None:
+        """Return the label with 0 or 1, why it can be nobody's, or ``None``: only a model can say.
+
+        Parameters
+        ----------
+        layout : Layout or None
+            Of the model that serves; ``None`` where there is none.
+        """
+        found = self.label()
+        if isinstance(found, str) or isinstance(found.label, int):
+            return found
+        if layout is None:
+            return None
+        try:
+            return replace(found, label=layout.label(found.label))
+        except RecordError as error:
+            return str(error)

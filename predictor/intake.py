@@ -18,6 +18,7 @@ from predictor.settings import PredictorSettings
 from predictor.state import State
 from predictor.waiting import Waiting
 from stream.kafka_workarounds import progress
+from stream.layout import Layout
 from stream.service import Stop
 
 MAX_RECORDS = 5_000
@@ -78,13 +79,13 @@ class Intake:
         self.labels.assign({p: state.tally.labels for p, state in states.items()})
         self._seek({p: state.offset for p, state in states.items()})
 
-    def hold(self, model: int, barred: set[int]) -> None:
+    def hold(self, model: int, barred: set[int], layout: Layout) -> None:
         """Hold the partitions that `model` must not predict; read the others from where they wait.
 
         What waits is read once, to say what it is, and not all of it.
         """
         held = [p for p, state in self._states.items() if not state.tally.allows(model, barred)]
-        self._seek(self.waiting.hold(held))
+        self._seek(self.waiting.hold(held, layout))
         self._seek({p: self._states[p].offset for p in held if self._pending[p].records})
         for place, at in progress(self._group.consumer).items() if self.waiting.queues else ():
             if self.waiting.skips(place.partition, at.readable - at.position):

@@ -11,10 +11,17 @@ from predictor.early import EarlyLabels
 from predictor.known import Given
 from predictor.result import Result
 from predictor.state import State
+from stream.layout import Layout
 from stream.records import Label, Prediction
 
 
-def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool) -> None:
+def take(
+    consumed: ConsumedLabel,
+    layout: Layout | None,
+    state: State,
+    result: Result,
+    data_ended: bool,
+) -> None:
     """Take the next label of a partition, unless its predictions are still being read back.
 
     One whose record was not predicted yet is held. When too many are held, this label and those
@@ -23,12 +30,14 @@ def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool
 
     Parameters
     ----------
+    layout : Layout or None
+        Of the model that serves: it reads a label that is a text.
     data_ended : bool
         Whether the end of the data was reached after this label was read.
     """
     if state.labels_paused or state.rebuilding:
         return
-    if not _answer(consumed, state, result):
+    if not _answer(consumed, layout, state, result):
         if len(state.early) >= EarlyLabels.MOST:
             if not data_ended and not state.is_far_ahead:
                 state.labels_paused = True
@@ -38,26 +47,34 @@ def take(consumed: ConsumedLabel, state: State, result: Result, data_ended: bool
     state.tally.labels = consumed.last + 1
 
 
-def take_early(prediction: Prediction, state: State, result: Result) -> None:
+def take_early(prediction: Prediction, layout: Layout, state: State, result: Result) -> None:
     """Take the labels that were held until this prediction was made."""
     for consumed in state.early.of(prediction.id, prediction.source):
-        _answer(consumed, state, result)
+        _answer(consumed, layout, state, result)
         state.early.drop(consumed.offset)
 
 
-def take_held(state: State, result: Result) -> None:
+def take_held(layout: Layout | None, state: State, result: Result) -> None:
     """Take the held labels whose records are known by now: a unit begins with it.
 
     Where predictions were read back, these labels come before those that were not read yet.
+    Without a model, a label that is a text stays held.
     """
     if state.rebuilding:
         return
     for consumed in state.early:
-        if _answer(consumed, state, result):
+        if _answer(consumed, layout, state, result):
             state.early.drop(consumed.offset)
 
 
-def take_time(state: State, result: Result, monotonic: float, wall: float, most: float) -> int:
+def take_time(
+    layout: Layout | None,
+    state: State,
+    result: Result,
+    monotonic: float,
+    wall: float,
+    most: float,
+) -> int:
     """Reject held labels that have become orphans, and expire predictions: a unit ends with it.
 
     Parameters
@@ -75,7 +92,7 @@ def take_time(state: State, result: Result, monotonic: float, wall: float, most:
     if state.rebuilding:
         return 0
     assumed = state.tally.assumed
-    take_held(state, result)  # their records may have been rejected
+    take_held(layout, state, result)  # their records may have been rejected
     if not state.labels_behind and not state.labels_paused:
         _expire(state, result, wall, most)
     for consumed in state.early.overdue(monotonic - state.settings.label_early_seconds):
@@ -83,9 +100,11 @@ def take_time(state: State, result: Result, monotonic: float, wall: float, most:
     return state.tally.assumed - assumed
 
 
-def _answer(consumed: ConsumedLabel, state: State, result: Result) -> bool:
+def _answer(consumed: ConsumedLabel, layout: Layout | None, state: State, result: Result) -> bool:
     """Let a label meet its prediction, or reject it; return whether it did not come too early."""
-    label = consumed.label()
+    label = consumed.read(layout)
+    if label is None:
+        return False
     found = label if isinstance(label, str) else _find(label, state)
     if isinstance(found, str):
         _reject(consumed, found, state, result)
@@ -95,7 +114,7 @@ def _answer(consumed: ConsumedLabel, state: State, result: Result) -> bool:
         if given and not label.revises:
             _reject(consumed, f"duplicate: {_said(given)}", state, result)
         else:
-            _meet(consumed, label, found, given, state, result)
+            _meet(consumed, int(label.label), found, given, state, result)
     return found is not None
 
 
@@ -121,7 +140,7 @@ def _find(label: Label, state: State) -> int | str | None:
 
 def _meet(
     consumed: ConsumedLabel,
-    label: Label,
+    label: int,
     row: int,
     given: Given | None,
     state: State,
@@ -134,13 +153,13 @@ def _meet(
         delay = (consumed.time - prediction.time) / 1000
     counted = False
     if given:
-        tally.revise(prediction.prediction, given.label, label.label, prediction.seen)
+        tally.revise(prediction.prediction, given.label, label, prediction.seen)
     else:
-        counted = tally.count_late(prediction.prediction, label.label, prediction.seen, delay)
-    state.known.give(row, label.label, consumed.offset)
+        counted = tally.count_late(prediction.prediction, label, prediction.seen, delay)
+    state.known.give(row, label, consumed.offset)
     outcome = replace(
         prediction,
-        label=label.label,
+        label=label,
         n=tally.n,
         correct=tally.correct,
         outcome="revised" if given else "labelled",

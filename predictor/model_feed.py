@@ -18,7 +18,7 @@ from kafka.errors import KafkaError
 from predictor.model_shelf import ModelShelf
 from predictor.settings import PredictorSettings
 from predictor.statuses import Statuses
-from stream import classifier, clients, reading, refusals
+from stream import classifier, clients, layout, reading, refusals
 from stream.keys import TrustedKeys
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import ModelError
@@ -131,7 +131,7 @@ class ModelFeed:
         readers = {schemas: self._read_schema, statuses: self._read_status}
         bounds = {place: reading.bounds(consumer, place) for place in readers}
         found = reading.newest_schema(consumer, self._settings, self._stop)
-        self._schema = found or self._schema
+        self._take_schema(found or self._schema)
         start, end = bounds[statuses]
         start = max(start, end - LATEST)
         for record in reading.read_range(consumer, statuses, start, end, self._stop):
@@ -254,7 +254,10 @@ class ModelFeed:
 
     def _read_schema(self, record: Any) -> None:
         if schema := self._decoded(lambda found: decode_schema(found.value), record):
-            self._schema = schema
+            self._take_schema(schema)
+
+    def _take_schema(self, schema: Schema | None) -> None:
+        self._schema, self._shelf.layout = schema, layout.of(schema)
 
     def _read_status(self, record: Any) -> None:
         decode = partial(decode_sealed, decode_status, seal=self._statuses.seal)

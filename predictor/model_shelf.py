@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from stream.classifier import Model
+from stream.layout import Layout
 
 
 class ModelShelf:
@@ -22,6 +23,8 @@ class ModelShelf:
         Why the last one was.
     search_needed : bool
         Whether an older model has to be found: the last one at hand was barred.
+    layout : Layout
+        What the newest schema says of records, while no model says it.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,7 @@ class ModelShelf:
         self.refused = 0
         self.refusal = ""
         self.search_needed = False
+        self.layout = Layout()
         self._lock = threading.RLock()
         self._current: Model | None = None
         self._previous: Model | None = None

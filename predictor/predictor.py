@@ -7,27 +7,29 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from math import inf
 
-import numpy as np
-
 from predictor import labels
 from predictor.consumed import Consumed, ConsumedLabel
 from predictor.result import Result
 from predictor.state import State
-from stream.classifier import Answer, Matrix, Model
+from stream.classifier import Answer, Model
 from stream.deadlines import DeadlineExceeded
+from stream.layout import Layout
 from stream.models import ModelError
-from stream.records import Prediction, Record
+from stream.records import Cell, ModelInput, Prediction, RecordError
 from stream.service import Stop
 
 MAX_CELLS = 2**22
-"""Features at which a matrix is full; a unit with more has several. As Python's floats they take
+"""Numbers at which a matrix is full; a unit with more has several. As Python's floats they take
 32 bytes each, until they are in the matrix."""
+
+_CATEGORY_CELLS = 8
+"""For how many of them a feature counts where some are categories: a text takes more memory."""
 
 _SAMPLE = 16
 _ENOUGH_TO_BLAME_A_SOLE_MODEL = 10
 
-_Answered = tuple[Record | str, Answer | str]
-"""A record, or why it is invalid, and the model's answer, or why it is rejected."""
+_Answered = tuple[ModelInput | str, Answer | str]
+"""A record as the model takes it, or why it is invalid; and the answer, or why it is rejected."""
 
 
 class BrokenModelError(Exception):
@@ -99,8 +101,8 @@ def predict_unit(
         Records and labels, in the order of each partition that `merge` gives. They may be none:
         time alone can expire predictions.
     model : Model or None
-        Predicts the whole unit. Without one, the result ends before the first record that only a
-        model can answer.
+        Predicts the whole unit, and its layout reads labels that are texts. Without one, the result
+        ends before the first record or label that only a model can answer.
     previous : Model or None
         The model served before; tells whether `model` or the records are at fault.
     states : mapping of int to State
@@ -127,6 +129,11 @@ def predict_unit(
     return _settle(events, answers, model, states, ended, most, clock, wall)
 
 
+def most_features(layout: Layout) -> int:
+    """Return at how many features a matrix of this layout is full."""
+    return MAX_CELLS if layout.numeric else MAX_CELLS // _CATEGORY_CELLS
+
+
 def _answer(
     events: Sequence[Consumed],
     model: Model | None,
@@ -139,26 +146,26 @@ def _answer(
     records = (event for event in events if not isinstance(event, ConsumedLabel))
     found: list[_Answered] = []
     while decoded := list(_decoded(records, model)):
-        matrix = np.array([r.features for r in decoded if isinstance(r, Record)], dtype=np.float64)
-        answers = iter(_predict(matrix, model, previous, lambda: clock() >= end) if model else ())
+        rows = [record.features for record in decoded if isinstance(record, ModelInput)]
+        answers = iter(_predict(rows, model, previous, lambda: clock() >= end) if model else ())
         for record in decoded:
-            answer = next(answers, None) if isinstance(record, Record) else record
-            if answer is None:
+            answer = next(answers, None) if isinstance(record, ModelInput) else record
+            if record is None or answer is None:
                 return found
-            if isinstance(record, Record):  # its features have had their use
-                found.append((Record(record.id, [], record.label), answer))
+            if isinstance(record, ModelInput):  # its features have had their use
+                found.append((ModelInput(record.id, [], record.label), answer))
             else:
                 found.append((record, answer))
         decoded.clear()  # before the next are decoded
     return found
 
 
-def _decoded(records: Iterator[Consumed], model: Model | None) -> Iterator[Record | str]:
-    """Yield the next records, decoded, until their features are as many as one matrix may have."""
-    cells = 0
-    while cells < MAX_CELLS and (consumed := next(records, None)):
-        record = _decode(consumed, model)
-        cells += len(record.features) if isinstance(record, Record) else 0
+def _decoded(records: Iterator[Consumed], model: Model | None) -> Iterator[ModelInput | str | None]:
+    """Yield the next records until their features are as many as one matrix may have."""
+    features, most = 0, most_features(model.layout) if model else MAX_CELLS
+    while features < most and (consumed := next(records, None)):
+        record = _read(consumed, model)
+        features += len(record.features) if isinstance(record, ModelInput) else 0
         yield record
 
 
@@ -174,6 +181,7 @@ def _settle(
 ) -> Result:
     """Count what the model has answered, and take the labels between."""
     result, remaining = Result(), iter(answers)
+    layout = model.layout if model else None
     last = {e.partition: e.last for e in events if not isinstance(e, ConsumedLabel)}
 
     def data_ended(state: State) -> bool:
@@ -181,14 +189,16 @@ def _settle(
 
     def begun(partition: int) -> State:
         if partition not in result.states:
-            labels.take_held(result.begin(states[partition]), result)
+            labels.take_held(layout, result.begin(states[partition]), result)
         return states[partition]
 
     for event in events:
         partition = event.partition
         if isinstance(event, ConsumedLabel):
+            if layout is None and event.read(None) is None:
+                break
             state = begun(partition)
-            labels.take(event, state, result, data_ended(state))
+            labels.take(event, layout, state, result, data_ended(state))
             continue
         if (answered := next(remaining, None)) is None:
             break
@@ -224,53 +234,52 @@ def _settle(
         if not state.rebuilding:
             state.known.add(prediction)
             if state.early:
-                labels.take_early(prediction, state, result)
+                labels.take_early(prediction, model.layout, state, result)
     monotonic, now = clock(), wall()
     for partition, state in states.items():
         if state.is_due(data_ended(state), monotonic, now) or partition in result.states:
-            most -= labels.take_time(result.begin(state), result, monotonic, now, most)
+            most -= labels.take_time(layout, result.begin(state), result, monotonic, now, most)
     return result
 
 
-def _decode(consumed: Consumed, model: Model | None) -> Record | str:
-    """Return the record, or the reason why it cannot be predicted."""
+def _read(consumed: Consumed, model: Model | None) -> ModelInput | str | None:
+    """Return the record, why it cannot be predicted, or ``None`` where only a model can say."""
     record = consumed.decode()
     if model is None or isinstance(record, str):
-        return record
-    expected = model.envelope.features
-    if len(record.features) != expected:
-        return f"features: expected {expected} numbers, got {len(record.features)}"
-    if (index := model.envelope.wrongly_null(record.features)) is not None:
-        names = model.envelope.feature_names
-        name = f" {names[index][:100]!r}" if names else ""
-        return f"features[{index}]{name}: null, and model {model.version} accepts none there"
-    return record
+        return record if isinstance(record, str) else None
+    try:
+        found = model.layout.read(record)
+    except RecordError as error:
+        return str(error)
+    if (index := model.envelope.wrongly_null(found.features)) is not None:
+        return f"{model.layout.place(index)}: null, and model {model.version} accepts none there"
+    return found
 
 
 def _predict(
-    matrix: Matrix, model: Model, previous: Model | None, overdue: Callable[[], bool]
+    rows: list[Sequence[Cell]], model: Model, previous: Model | None, overdue: Callable[[], bool]
 ) -> list[Answer]:
     """Predict all rows, or the first of them where `model` raises and time runs out."""
-    if not len(matrix):
+    if not rows:
         return []
     try:
-        return list(zip(*model.predict(matrix), strict=True))
+        return list(zip(*model.predict(rows), strict=True))
     except ModelError as error:
-        if _is_broken(matrix, model, previous):
+        if _is_broken(rows, model, previous):
             raise BrokenModelError(model.version, str(error)) from None
-        return model.answers(matrix, overdue)
+        return model.answers(rows, overdue)
 
 
-def _is_broken(matrix: Matrix, model: Model, previous: Model | None) -> bool:
+def _is_broken(rows: list[Sequence[Cell]], model: Model, previous: Model | None) -> bool:
     """Tell a broken model from bad records, on a sample of rows predicted one by one."""
     if model.envelope.accepts_missing_in is not None:
         # Nobody said that it takes them together: a record without several features is at fault.
-        matrix = matrix[np.isnan(matrix).sum(axis=1) <= 1]
-    step = max(1, -(-len(matrix) // _SAMPLE))
-    sample = [matrix[i : i + 1] for i in range(0, len(matrix), step)]
+        rows = [row for row in rows if sum(cell is None for cell in row) <= 1]
+    step = max(1, -(-len(rows) // _SAMPLE))
+    sample = [rows[i : i + 1] for i in range(0, len(rows), step)]
     failed = [row for row in sample if not model.predicts(row)]
     if 2 * len(failed) <= len(sample):
         return False
-    if previous is None:
+    if previous is None or previous.layout != model.layout:  # it says nothing about these rows
         return len(sample) >= _ENOUGH_TO_BLAME_A_SOLE_MODEL
     return any(previous.predicts(row) for row in failed)

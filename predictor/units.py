@@ -28,6 +28,7 @@ from predictor.state import State
 from predictor.tally import Tally
 from predictor.waiting import Waiting
 from stream import clients, refusals
+from stream.layout import Layout
 from stream.service import Fatal, Stop, Warnings
 
 log = logging.getLogger("predictor")
@@ -101,7 +102,7 @@ class Units:
         """The records that were read and wait for a model."""
         return self._intake.waiting
 
-    def poll(self, model: int, barred: set[int]) -> Unit | None:
+    def poll(self, model: int, barred: set[int], layout: Layout) -> Unit | None:
         """Collect records for at most ``COMMIT_INTERVAL_MS``; return ``None`` if nothing is to do.
 
         A partition that was predicted with a newer model waits for one that is as new. Of such a
@@ -114,12 +115,14 @@ class Units:
             Version that will predict the unit; 0 while there is none.
         barred : set of int
             Versions taken out of service.
+        layout : Layout
+            Tells which of the records that wait are invalid.
         """
         self._group.look()
         if self._must_recover or self._group.changed:
             self._recover()
         self._recovery.rebuild.step()
-        self._intake.hold(model, barred)
+        self._intake.hold(model, barred, layout)
         self._read()
         if self._must_recover or self._group.changed:
             return None

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from predictor.consumed import Consumed
+from stream.layout import Layout
 from stream.reasons import Reasons
+from stream.records import Record, RecordError
 
 LOOK_AHEAD = 100_000
 """Waiting records of a partition that are read; behind them, only those that come later are."""
@@ -25,7 +27,8 @@ class Queue:
     skipped : int
         Offsets between them that were not read.
     invalid : Reasons
-        Why no model could predict some of them; they are rejected in their turn.
+        Why some of them are invalid, as far as it is known before a model is there. They are
+        rejected in their turn.
     """
 
     first: int
@@ -37,8 +40,10 @@ class Queue:
 class Waiting:
     """Tells the records that are answered now from those that have to wait; knows no Kafka.
 
-    In a held partition, the invalid records before the first valid one are answered: no model could
-    change what becomes of them. That one and all behind it wait, because offsets go on in order.
+    In a held partition, the records before the first one that a model could predict are answered:
+    no model could change what becomes of them. That one and all behind it wait, because offsets go
+    on in order. A text, a name or a type may suit the next model: what the schema says against it
+    is only told.
 
     Attributes
     ----------
@@ -50,12 +55,17 @@ class Waiting:
 
     def __init__(self) -> None:
         self.held: set[int] = set()
+        self._layout = Layout()
         self.queues: dict[int, Queue] = {}
 
-    def hold(self, partitions: Collection[int]) -> dict[int, int]:
-        """Hold these partitions, and no other; return where to read those that wait no longer."""
+    def hold(self, partitions: Collection[int], layout: Layout) -> dict[int, int]:
+        """Hold these partitions, and no other; return where to read those that wait no longer.
+
+        With another layout than before, what waits is read again, too.
+        """
         self.held = set(partitions)
-        return {p: queue.first for p, queue in self.queues.items() if p not in self.held}
+        changed, self._layout = layout is not self._layout, layout
+        return {p: queue.first for p, queue in self.queues.items() if changed or p not in self.held}
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget what waits in these partitions: they are read again."""
@@ -95,13 +105,20 @@ class Waiting:
         partition = consumed.partition
         if partition not in self.held:
             return False
-        invalid = consumed.decode()
+        record = consumed.decode()
         if partition not in self.queues:
-            if isinstance(invalid, str):
+            if isinstance(record, str):
                 return False
             self.queues[partition] = Queue(consumed.offset)
         queue = self.queues[partition]
         queue.read += 1
-        if isinstance(invalid, str):
+        if invalid := record if isinstance(record, str) else self._misfit(record):
             queue.invalid.add(invalid, f"partition {partition} offset {consumed.offset}")
         return True
+
+    def _misfit(self, record: Record) -> str:
+        try:
+            self._layout.read(record)
+        except RecordError as error:
+            return str(error)
+        return ""

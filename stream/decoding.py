@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import accumulate
 from typing import TypeVar, get_type_hints
 
@@ -77,8 +76,10 @@ def reader(kind: type[T], first: type[T] | None = None) -> Callable[[bytes | Non
             raise RecordError(f"value: not JSON: nested deeper than {MAX_DEPTH} levels")
         try:
             if narrower:
-                with suppress(msgspec.ValidationError):
+                try:  # suppress() takes half a microsecond, for each record
                     return narrower.decode(value)
+                except msgspec.ValidationError:
+                    pass
             try:
                 return decoder.decode(value)
             except msgspec.ValidationError as error:

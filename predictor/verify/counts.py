@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from predictor.tally import Tally
 from predictor.verify.log_file import Line, LogCheck
+from predictor.verify.models import Models
 from predictor.verify.outcomes import Outcomes
 from predictor.verify.partition import Output, Partition
-from predictor.verify.recompute import Models
 from predictor.verify.report import Findings
 from stream.records import Prediction, Rejected, parse
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from predictor.verify.models import Models
 from predictor.verify.partition import Output, Partition, Row
 from predictor.verify.report import Findings, Violation
 from stream.records import Label, Prediction, RecordError, decode_label
@@ -29,10 +30,11 @@ class Labels:
         The first rejected label that is not committed.
     """
 
-    def __init__(self, partition: Partition, findings: Findings) -> None:
+    def __init__(self, partition: Partition, models: Models, findings: Findings) -> None:
         self.beyond: list[Output] = []
         self.rejected = 0
         self._partition = partition
+        self._models = models
         self._findings = findings
         self._rows = iter(partition.labels.rows)
         self._row = next(self._rows, None)
@@ -65,7 +67,7 @@ class Labels:
         self._reject_to(offset)
         row = self._answer(output, offset, offset)
         if row is not None:
-            _check_label(output, outcome, row)
+            self._check_label(output, outcome, row)
 
     def finish(self) -> None:
         """Check what is left: labels without an answer are those that are held.
@@ -145,30 +147,37 @@ class Labels:
             raise self._violation(offset, "an outcome, a rejected label or one that waits", "none")
         self._not_checked("I8: retention may have deleted the answer to the label")
 
+    def _check_label(self, output: Output, outcome: Prediction, row: Row) -> None:
+        _, value, time_ms = row
+        try:
+            label = decode_label(value)
+        except RecordError as error:
+            raise output.violation("I9", "a rejected label", f"an outcome: {error}") from None
+        said: set[int | bool | str | None] = {label.label}
+        if isinstance(label.label, str):
+            said = {*self._models.label(label.label)}
+            if not said and isinstance(self._models.envelope(outcome.model), str):
+                self._not_checked("I9: a label is a text, and models are gone")
+                said = {outcome.label}
+        if outcome.label not in said:
+            raise output.violation("I9", f"an outcome of {label}", f"one of label {outcome.label}")
+        given = Label(
+            label.label,
+            outcome.id if label.id is not None else None,
+            outcome.source if label.source is not None else None,
+            label.revises or outcome.outcome == "revised",
+        )
+        if given != label:
+            raise output.violation("I9", f"an outcome of {label}", f"one of {given}")
+        delay = None
+        if time_ms > 0 and outcome.time is not None:
+            delay = (time_ms - outcome.time) / 1000
+        if delay != outcome.delay:
+            raise output.violation("I9", f"delay {delay}", f"{outcome.delay}")
+
     def _violation(self, offset: int, expected: str, found: str) -> Violation:
         place = (self._partition.labels.topic, self._partition.number, offset)
         return Violation("I8", *place, expected, found)
 
     def _not_checked(self, why: str, number: int = 1) -> None:
         self._findings.not_checked[why] += number
-
-
-def _check_label(output: Output, outcome: Prediction, row: Row) -> None:
-    _, value, time_ms = row
-    try:
-        label = decode_label(value)
-    except RecordError as error:
-        raise output.violation("I9", "a rejected label", f"an outcome: {error}") from None
-    given = Label(
-        outcome.label,  # type: ignore[arg-type] # an outcome has one
-        outcome.id if label.id is not None else None,
-        outcome.source if label.source is not None else None,
-        label.revises or outcome.outcome == "revised",
-    )
-    if given != label:
-        raise output.violation("I9", f"an outcome of {label}", f"one of {given}")
-    delay = None
-    if time_ms > 0 and outcome.time is not None:
-        delay = (time_ms - outcome.time) / 1000
-    if delay != outcome.delay:
-        raise output.violation("I9", f"delay {delay}", f"{outcome.delay}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -17,6 +17,23 @@ from stream.records import RecordError, decode_status
 from stream.service import Stop
 
 MODELS_IN_MEMORY = 8
+LABELS_IN_MEMORY = 100
+
+
+class Models(Protocol):
+    """Where the models come from; a string is the reason why there is none."""
+
+    def envelope(self, version: int) -> Envelope | str:
+        """Return what a model is."""
+
+    def model(self, version: int) -> Model | str:
+        """Return a model."""
+
+    def barred(self, version: int) -> bool:
+        """Tell whether a version is barred."""
+
+    def label(self, text: str) -> set[int | None]:
+        """Return what the models say that the text of a label means."""
 
 
 class ModelLibrary:
@@ -39,6 +56,7 @@ class ModelLibrary:
         self._topic = ModelTopic(settings, consumer, stop, trusted, self._ignore)
         self._topic.read_all()
         self.model = lru_cache(MODELS_IN_MEMORY)(self._load)
+        self.label = lru_cache(LABELS_IN_MEMORY)(self._meanings)
 
     def envelope(self, version: int) -> Envelope | str:
         """Return what a model is, or the reason why it cannot be checked."""
@@ -69,6 +87,13 @@ class ModelLibrary:
             return classifier.load(*self._topic.get(version), self._max_bytes)
         except ModelError as error:
             return str(error)
+
+    def _meanings(self, text: str) -> set[int | None]:
+        found: set[int | None] = set()
+        for model in self._topic.index.models():
+            with suppress(RecordError):  # it has other texts
+                found.add(model.envelope.layout.label(text))
+        return found
 
     def _ignore(self, record: Any, reason: str) -> None:
         with suppress(ModelError):  # it does not even say which version it is

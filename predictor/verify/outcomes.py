@@ -8,6 +8,7 @@ from bisect import bisect_left
 from predictor.settings import LABEL_WAIT_MOST
 from predictor.tally import Tally
 from predictor.verify.labels import Labels
+from predictor.verify.models import Models
 from predictor.verify.partition import Output, Partition
 from predictor.verify.report import Findings
 from stream.records import Prediction
@@ -31,8 +32,8 @@ class Outcomes:
         Offset of the first prediction that a label may be for.
     """
 
-    def __init__(self, partition: Partition, findings: Findings) -> None:
-        self.labels = Labels(partition, findings)
+    def __init__(self, partition: Partition, models: Models, findings: Findings) -> None:
+        self.labels = Labels(partition, models, findings)
         self.first_known: int | None = None
         tally = partition.committed.tally
         self._expired_to = tally.expired_to if isinstance(tally, Tally) else 0

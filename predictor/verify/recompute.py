@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
-import numpy as np
-
-from predictor.predictor import MAX_CELLS
+from predictor.predictor import most_features
+from predictor.verify.models import Models
 from predictor.verify.partition import Output, Row
 from predictor.verify.report import Findings
-from stream.classifier import Model
-from stream.models import Envelope, ModelError
-from stream.records import Prediction, RecordError, decode_record
+from stream.models import ModelError
+from stream.records import Cell, Prediction, RecordError, decode_record
 
 _BATCH = 5_000
-
-
-class Models(Protocol):
-    """Where the models come from; a string is the reason why there is none."""
-
-    def envelope(self, version: int) -> Envelope | str:
-        """Return what a model is."""
-
-    def model(self, version: int) -> Model | str:
-        """Return a model."""
-
-    def barred(self, version: int) -> bool:
-        """Tell whether a version is barred."""
 
 
 class Recompute:
@@ -35,7 +20,7 @@ class Recompute:
     def __init__(self, models: Models, findings: Findings) -> None:
         self._models = models
         self._findings = findings
-        self._waiting: list[tuple[Output, Prediction, list[float | None]]] = []
+        self._waiting: list[tuple[Output, Prediction, Sequence[Cell]]] = []
 
     def check_seen(self, output: Output, prediction: Prediction) -> None:
         """I7: compare ``seen`` with what the model was trained on."""
@@ -62,23 +47,27 @@ class Recompute:
         if record.id != prediction.id:
             expected, found = f"id {record.id!r}", f"{prediction.id!r}"
             raise output.violation("I1", expected[:100], found[:100])
-        if record.label != prediction.label:
-            raise output.violation("I2", f"label {record.label}", f"{prediction.label}")
         if prediction.time not in (None, time_ms):  # older software wrote none
             raise output.violation("I9", f"time {time_ms}", f"{prediction.time}")
         envelope = self._models.envelope(prediction.model)
         if isinstance(envelope, str):
             return
-        if len(record.features) != envelope.features:
-            expected = f"a record of the model's {envelope.features} features"
-            raise output.violation("I6", expected, str(len(record.features)))
-        if (index := envelope.wrongly_null(record.features)) is not None:
+        try:
+            read = envelope.layout.read(record)
+        except RecordError as error:
+            raise output.violation("I6", "a rejected record", f"predicted: {error}") from None
+        if read.label != prediction.label:
+            raise output.violation("I2", f"label {read.label}", f"{prediction.label}")
+        if (index := envelope.wrongly_null(read.features)) is not None:
             expected = f"a rejected record: features[{index}] is null"
             raise output.violation("I6", expected, f"predicted by model {prediction.model}")
-        waiting, most = self._waiting, min(_BATCH, 1 + MAX_CELLS // envelope.features)
+        waiting, most = (
+            self._waiting,
+            min(_BATCH, 1 + most_features(envelope.layout) // envelope.features),
+        )
         if waiting and (len(waiting) == most or waiting[-1][1].model != prediction.model):
             self.finish()
-        self._waiting.append((output, prediction, record.features))
+        self._waiting.append((output, prediction, read.features))
 
     def finish(self) -> None:
         """I6: predict what waits, and compare."""
@@ -90,9 +79,8 @@ class Recompute:
         if isinstance(model, str):
             self._findings.not_checked[f"I6: model {version}: {model}"] += len(waiting)
             return
-        matrix = np.array([features for *_, features in waiting], dtype=np.float64)
         try:
-            labels, probabilities = model.predict(matrix)
+            labels, probabilities = model.predict([features for *_, features in waiting])
         except ModelError as error:
             expected = f"model {version} to predict again"
             raise first.violation("I6", expected, str(error)) from None

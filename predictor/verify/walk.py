@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from predictor.verify.counts import Counts
 from predictor.verify.log_file import Line
+from predictor.verify.models import Models
 from predictor.verify.outcomes import Outcomes
 from predictor.verify.partition import Output, Partition, Row
-from predictor.verify.recompute import Models, Recompute
+from predictor.verify.recompute import Recompute
 from predictor.verify.report import Findings, Violation
 from stream.records import Prediction
 
@@ -39,7 +40,7 @@ def check_partition(
     Violation
         The first that was found.
     """
-    outcomes = Outcomes(partition, findings)
+    outcomes = Outcomes(partition, models, findings)
     counts = Counts(partition, outcomes, models, findings, logs)
     recompute = Recompute(models, findings)
     try:

@@ -223,7 +223,10 @@ def test_a_revision_of_a_prediction_that_waits_is_its_first_label() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"id": 0, "label": 2}, "label: expected 0 or 1, got 2"),
+        (
+            {"id": 0, "label": 2},
+            "label: expected 0 or 1, true or false, or a text of the schema, got 2",
+        ),
         ({"label": 1}, "id: missing, and so is source; one of them has to be given"),
         (
             {"source": [3, 0], "label": 1},

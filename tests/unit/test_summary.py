@@ -12,6 +12,7 @@ from predictor.result import Result
 from predictor.summary import Summary
 from predictor.tally import Tally
 from predictor.waiting import Waiting
+from stream.layout import Layout
 from stream.records import Prediction, Record, encode_record, reject
 from tests.unit.classifiers import model
 
@@ -150,14 +151,14 @@ def test_the_commonest_reason_comes_at_most_once_a_minute(
 def test_it_says_after_ten_seconds_and_then_once_a_minute_why_records_wait_for_a_model(
     world: World, summary: Summary, shelf: ModelShelf, log: pytest.LogCaptureFixture
 ) -> None:
-    world.waiting.hold([0])
+    world.waiting.hold([0], Layout())
     world.waiting.sort([Consumed(0, 5, None, encode_record(Record(1, [1.0])))])
     run(world, summary, 125)
     lines = [line for line in log.messages if not line.startswith("n=")]
     why = "nothing is predicted: there is no model; 1 records wait; 2 rejected so far"
     assert lines == ["waiting for a model", why, why]
     shelf.put(model(4))
-    world.waiting.hold([])
+    world.waiting.hold([], Layout())
     log.clear()
     run(world, summary, 120)
     assert [line for line in log.messages if not line.startswith("n=")] == []
@@ -168,7 +169,7 @@ def test_it_says_which_model_a_partition_waits_for(
 ) -> None:
     shelf.put(model(4))
     world.tallies[0].model = 5
-    world.waiting.hold([0])
+    world.waiting.hold([0], Layout())
     run(world, summary, 11)
     assert (
         "partition 0 was predicted with model 5 and waits for it or a newer one (here: 4);"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ class Library:
         if isinstance(envelope, str):
             return envelope
         return Model(envelope, classifier(version))
+
+    def label(self, text: str) -> set[int | None]:
+        found: set[int | None] = set()
+        for fields in self._models.values():
+            with suppress(RecordError):
+                found.add(Envelope(**fields).layout.label(text))
+        return found
 
     def barred(self, version: int) -> bool:
         return version in self._barred

@@ -5,7 +5,11 @@ import pytest
 from predictor import waiting as module
 from predictor.consumed import Consumed
 from predictor.waiting import Waiting
-from stream.records import Record, Rejected, encode_record
+from stream import layout
+from stream.layout import Layout
+from stream.records import Record, Rejected, Schema, encode_record
+
+LAYOUT = Layout()
 
 
 def valid(offset: int, partition: int = 0) -> Consumed:
@@ -18,7 +22,7 @@ def invalid(offset: int, partition: int = 0, value: bytes = b"not json") -> Cons
 
 def holding(*partitions: int) -> Waiting:
     found = Waiting()
-    assert found.hold(partitions) == {}
+    assert found.hold(partitions, LAYOUT) == {}
     return found
 
 
@@ -50,9 +54,9 @@ def test_each_partition_waits_for_itself() -> None:
 def test_a_partition_that_waits_no_longer_is_read_from_its_first_waiting_record() -> None:
     waiting = holding(0, 1)
     waiting.sort([valid(4), valid(5), valid(7, partition=1)])
-    assert waiting.hold([1]) == {0: 4}
+    assert waiting.hold([1], LAYOUT) == {0: 4}
     waiting.forget([0])
-    assert waiting.hold([1]) == {}
+    assert waiting.hold([1], LAYOUT) == {}
     assert waiting.sort([valid(4), valid(5)]) == [valid(4), valid(5)]
     assert waiting.read == 1
 
@@ -64,6 +68,28 @@ def test_a_partition_that_is_read_again_is_counted_anew() -> None:
     assert str(waiting) == "0 records wait"
     assert waiting.sort([invalid(3), valid(4), invalid(5)]) == [invalid(3)]
     assert waiting.queues[0].first == 4
+
+
+def test_what_only_a_model_can_say_waits_and_counts_as_invalid_where_the_schema_is_against_it() -> (
+    None
+):
+    waiting = holding(0)
+    texts = Consumed(0, 0, None, encode_record(Record(1, ["pro"], 1)))
+    label = Consumed(0, 1, None, encode_record(Record(2, [1.0], "1")))
+    names = Consumed(0, 2, None, encode_record(Record(3, {"age": 1.0}, True)))
+    assert waiting.sort([label, names, texts]) == []
+    reason = "label: expected 0 or 1, true or false; a text needs positive and negative in the"
+    assert str(waiting).startswith(f"3 records wait, invalid: 3, most often {reason} schema,")
+    schema = Schema(["plan"], positive="1", negative="0", types=["category"])
+    described = layout.of(schema)
+    assert waiting.hold([0], described) == {0: 1}
+    waiting.forget([0])
+    assert waiting.hold([0], described) == {}
+    assert waiting.sort([texts]) == []
+    assert str(waiting) == "1 records wait"
+    waiting.sort([label, names])
+    reason = "features[0] 'plan': expected a text of at most 256 bytes, got 1 (1 of them, first at"
+    assert str(waiting) == f"3 records wait, invalid: 2, most often {reason} partition 0 offset 1)"
 
 
 def test_it_says_how_many_wait_and_the_commonest_reason_of_the_invalid_ones() -> None:
