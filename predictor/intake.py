@@ -117,6 +117,8 @@ class Intake:
                 left = max(left, IDLE_SECONDS)
             timeout_ms = max(1, int(1000 * (min(left, HURRY_SECONDS) if hurry else left)))
             polled = self._group.consumer.poll(timeout_ms=timeout_ms, max_records=room)
+            if self._group.changed:
+                return  # these may be of partitions that were just assigned: all are read again
             for place, records in polled.items():
                 new = self.waiting.sort(map(Consumed.of, records))
                 self._pending[place.partition].records += new

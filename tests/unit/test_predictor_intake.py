@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from kafka import TopicPartition
 
 from predictor import intake
 from predictor.intake import IDLE_SECONDS, Intake
@@ -32,20 +33,39 @@ class Consumer:
     resume = pause
 
 
-@pytest.mark.parametrize(
-    ("interval_ms", "waits"), [(1, [IDLE_SECONDS]), (100, [0.1]), (5_000, [5.0])]
-)
-def test_with_nothing_to_read_a_predictor_rests_however_short_its_units_are(
-    monkeypatch: pytest.MonkeyPatch, interval_ms: int, waits: list[float]
-) -> None:
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     labels = SimpleNamespace(
         assign=lambda _: None, missing=lambda: set[int](), poll=lambda *_: list[int]()
     )
     monkeypatch.setattr(intake, "LabelFeed", lambda *_: labels)
-    consumer = Consumer(monkeypatch)
-    group = SimpleNamespace(consumer=consumer, changed=False)
-    settings = PredictorSettings.model_validate({"commit_interval_ms": interval_ms})
-    found = Intake(settings, group, Stop())  # type: ignore[arg-type] # all that it asks of a group
+    return SimpleNamespace(consumer=Consumer(monkeypatch), changed=False)
+
+
+def reading(group: SimpleNamespace, **settings: object) -> Intake:
+    found = Intake(PredictorSettings.model_validate(settings), group, Stop())  # type: ignore[arg-type] # all that it asks of a group
     found.begin({})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("interval_ms", "waits"), [(1, [IDLE_SECONDS]), (100, [0.1]), (5_000, [5.0])]
+)
+def test_with_nothing_to_read_a_predictor_rests_however_short_its_units_are(
+    group: SimpleNamespace, interval_ms: int, waits: list[float]
+) -> None:
+    reading(group, commit_interval_ms=interval_ms).read(5_000)
+    assert group.consumer.waits == waits
+
+
+def test_records_that_come_with_a_rebalance_are_left_to_be_read_again(
+    group: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poll(**_: object) -> dict[object, object]:
+        group.changed = True
+        return {TopicPartition("queueing.data", 1): [object()]}
+
+    monkeypatch.setattr(group.consumer, "poll", poll)
+    found = reading(group)
     found.read(5_000)
-    assert consumer.waits == waits
+    assert found.queued == 0
