@@ -9,16 +9,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import msgspec
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from stream.classifier import Answer, Matrix, Model, probe
+from stream.classifier import Answer, Model, probe
 from stream.models import Envelope, ModelError
+from stream.records import Cell
 
-Features = Sequence[float | None]
+Table = Sequence[Sequence[Cell]]
 
 RECORDS = 2_000
 NUMBERS = 1_000_000
@@ -30,6 +31,9 @@ SECONDS = 5.0
 PROBES = 200
 """Newest records that are tried as a probe."""
 
+PROBE_ROWS, PROBE_BYTES = 8, 64_000
+"""Most records in an envelope, and their most bytes as JSON if there are several."""
+
 NULL_TRIALS = 1_000
 NULLABLE = 10_000
 """Features that may be null if not all may, at most: the envelope lists them."""
@@ -40,9 +44,7 @@ _KNOWN = (HistGradientBoostingClassifier, LogisticRegression)
 _ROWS = 100
 
 
-def tried(
-    classifier: Any, envelope: Envelope, newest: Sequence[Features]
-) -> tuple[Envelope, list[str]]:
+def tried(classifier: Any, envelope: Envelope, newest: Table) -> tuple[Envelope, list[str]]:
     """Try a model, and say in its envelope how it is to be served.
 
     Its own `predict` decides the labels, unless the envelope has a threshold, or `predict` is known
@@ -50,13 +52,14 @@ def tried(
 
     Parameters
     ----------
-    newest : sequence of features
-        Of the newest records, the newest first. Those with another number of features are left out.
+    newest : sequence of rows
+        The newest records, the newest first, as the envelope's layout reads them. Those with
+        another number of features are left out.
 
     Returns
     -------
     envelope : Envelope
-        With `probe`, `accepts_missing`, `accepts_missing_in` and `rule`.
+        With `probe` or `probes`, `accepts_missing`, `accepts_missing_in` and `rule`.
     remarks : list of str
         What the publisher should know, a line each.
 
@@ -64,14 +67,15 @@ def tried(
     ------
     ModelError
         When the model does not answer the same when it is asked again, or only one of its methods
-        answers.
+        answers; where some features are categories, also when there is no record that it predicts.
     """
     newest = [row for row in newest if len(row) == envelope.features]
     if hasattr(classifier, "predict_proba") and envelope.threshold is None:
         envelope = replace(envelope, rule=None if _is_known(classifier) else "predict")
     with warnings.catch_warnings(), threadpool_limits(1):  # several are slower on few records
         warnings.simplefilter("ignore")
-        envelope = _with_probe(classifier, envelope, newest)
+        with_probe = _with_records if "category" in (envelope.types or ()) else _with_probe
+        envelope = with_probe(classifier, envelope, newest)
         envelope, of_nulls = _with_nulls(classifier, envelope)
         envelope, of_labels = _with_rule(classifier, envelope, _rows(envelope, newest))
     return envelope, of_nulls + of_labels
@@ -82,7 +86,7 @@ def record_limit(features: int) -> int:
     return min(RECORDS, NUMBERS // features + 1)
 
 
-def _with_rule(classifier: Any, envelope: Envelope, rows: Matrix) -> tuple[Envelope, list[str]]:
+def _with_rule(classifier: Any, envelope: Envelope, rows: Table) -> tuple[Envelope, list[str]]:
     """Compare the labels by the envelope with those by the other rule."""
     served, known = Model(envelope, classifier), _is_known(classifier)
     answers = _answers(served, rows)
@@ -110,7 +114,7 @@ def _with_rule(classifier: Any, envelope: Envelope, rows: Matrix) -> tuple[Envel
     return envelope, [f"{how}: these differ on {differ} of {len(labels)} records tried"]
 
 
-def _check_answers_again(model: Model, rows: Matrix, answers: Sequence[Answer]) -> None:
+def _check_answers_again(model: Model, rows: Table, answers: Sequence[Answer]) -> None:
     again = _answers(model, rows[: len(answers)][::-1])
     pairs = zip(reversed(answers), again, strict=False)
     if changed := sum(not model.agree(*pair) for pair in pairs):
@@ -126,16 +130,40 @@ def _is_known(classifier: Any) -> bool:
     return type(classifier) in _KNOWN
 
 
-def _with_probe(classifier: Any, envelope: Envelope, newest: Sequence[Features]) -> Envelope:
+def _with_probe(classifier: Any, envelope: Envelope, newest: Table) -> Envelope:
     """Take a record that the model predicts as its probe, if it does not predict random numbers."""
-    whole_first = sorted(newest[:PROBES], key=lambda row: None in row)
-    for row in (None, *map(list, whole_first)):
+    for row in (None, *_whole_first(newest)):
         found = replace(envelope, probe=row)
         if Model(found, classifier).predicts(probe(found)):
             return found
     if envelope.rule:
         _check_methods(classifier, envelope)
     return envelope
+
+
+def _with_records(classifier: Any, envelope: Envelope, newest: Table) -> Envelope:
+    """Take a few records that the model predicts as its probes; a category is no random number."""
+    rows = _whole_first(newest)
+    if not rows:
+        raise ModelError(
+            "no record on the data topic fits, and a model of categories is tried on some;"
+            " send records first"
+        )
+    answers = Model(envelope, classifier).answers(rows)
+    probes: list[list[Cell]] = []
+    size = 0
+    for row, answer in zip(rows, answers, strict=True):
+        size += 0 if isinstance(answer, str) else len(msgspec.json.encode(row))
+        if not isinstance(answer, str) and (not probes or size <= PROBE_BYTES):
+            probes.append(row)
+    if not probes:
+        _check_methods(classifier, replace(envelope, probes=rows[:1]))
+        raise ModelError(str(answers[0]))
+    return replace(envelope, probes=probes[:PROBE_ROWS])
+
+
+def _whole_first(newest: Table) -> list[Any]:
+    return sorted(map(list, newest[:PROBES]), key=lambda row: None in row)
 
 
 def _check_methods(classifier: Any, envelope: Envelope) -> None:
@@ -173,24 +201,26 @@ def _with_nulls(classifier: Any, envelope: Envelope) -> tuple[Envelope, list[str
     if untried := sum(map(len, waiting)):
         remark += f"; {untried} were not tried"
     found = replace(envelope, accepts_missing_in=accepted or None)
+    if found.probes and not Model(found, classifier).predicts(probe(found)):
+        found = replace(found, probes=found.probes[:1])  # nulls that it takes only one at a time
     return found, [remark] if accepted or untried else []
 
 
-def _without(row: Matrix, columns: Sequence[int]) -> Matrix:
-    row = row.copy()
-    row[:, columns] = np.nan
-    return row
+def _without(rows: Table, columns: Sequence[int]) -> Table:
+    found = [[*row] for row in rows]
+    for row in found:
+        for column in columns:
+            row[column] = None
+    return found
 
 
-def _rows(envelope: Envelope, newest: Sequence[Features]) -> Matrix:
+def _rows(envelope: Envelope, newest: Table) -> Table:
     """Return the probe and the newest records that would not be rejected for their nulls."""
     accepted = [row for row in newest if envelope.wrongly_null(row) is None]
-    accepted = accepted[: record_limit(envelope.features)]
-    records = np.array(accepted, dtype=np.float64).reshape(-1, envelope.features)
-    return np.vstack([probe(envelope), records])
+    return [*probe(envelope), *accepted[: record_limit(envelope.features)]]
 
 
-def _answers(model: Model, rows: Matrix) -> list[Answer]:
+def _answers(model: Model, rows: Table) -> list[Answer]:
     """Return what a model answers within the time that there is."""
     end = time.monotonic() + SECONDS
     answers: list[Answer] = []

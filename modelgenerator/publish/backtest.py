@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 from kafka import KafkaConsumer
 from scipy.stats import binomtest
 from tqdm import tqdm
@@ -17,7 +16,8 @@ from modelgenerator.verdicts import served_model
 from stream import classifier
 from stream.classifier import Model
 from stream.model_topic import ModelTopic
-from stream.models import Envelope, ModelError
+from stream.models import ModelError
+from stream.records import ModelInput, RecordError
 from stream.service import Stop
 
 BATCH = 5_000
@@ -58,8 +58,7 @@ def backtest(
         for each in labelled
         if not any(m.envelope.trained_on_record(each.partition, each.offset) for _, m in models)
     ]
-    fit = [each for each in fresh if all(_fits(each, model.envelope) for _, model in models)]
-    marks = zip(*(_right(model, fit) for _, model in models), strict=True)
+    marks = zip(*(marked(model, fresh) for _, model in models), strict=True)
     answered = [each for each in marks if None not in each]
     lines.append(
         f"backtest on {len(answered)} of the newest {len(labelled)} labelled records;"
@@ -84,22 +83,25 @@ def may_flatter(name: str) -> str:
     )
 
 
-def _fits(found: Found, envelope: Envelope) -> bool:
-    features = found.record.features
-    return len(features) == envelope.features and envelope.wrongly_null(features) is None
-
-
-def _right(model: Model, found: Sequence[Found]) -> list[bool | None]:
-    """Tell of each record whether the model predicts its label, ``None`` where it raises."""
-    right: list[bool | None] = []
+def marked(model: Model, found: Sequence[Found]) -> list[bool | None]:
+    """Tell of each record whether the model predicts its label, ``None`` where it takes it not."""
+    marks: list[bool | None] = []
     for start in tqdm(range(0, len(found), BATCH), disable=not sys.stderr.isatty(), leave=False):
-        batch = [each.record for each in found[start : start + BATCH]]
-        answers = model.answers(np.array([each.features for each in batch], dtype=np.float64))
-        right += [
-            None if isinstance(answer, str) else answer[0] == each.label
-            for answer, each in zip(answers, batch, strict=True)
-        ]
-    return right
+        records = [_read(model, each) for each in found[start : start + BATCH]]
+        answers = iter(model.answers([each.features for each in records if each]))
+        for each in records:
+            answer = next(answers) if each else "rejected"
+            marks.append(None if not each or isinstance(answer, str) else answer[0] == each.label)
+    return marks
+
+
+def _read(model: Model, found: Found) -> ModelInput | None:
+    """Return a record as the model takes it; ``None`` if that rejects it."""
+    try:
+        record = model.layout.read(found.record)
+    except RecordError:
+        return None
+    return record if model.envelope.wrongly_null(record.features) is None else None
 
 
 def score(name: str, right: Sequence[bool]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle as pickles
 import pickletools
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,8 @@ from modelgenerator.publish.newest import Stream, not_yet_written
 from modelgenerator.trial import tried
 from stream import classifier
 from stream.models import Envelope, ModelError
+from stream.quoting import one_line, shown
+from stream.records import Cell, RecordError, Schema, normal
 
 
 def prepared(
@@ -35,15 +39,18 @@ def prepared(
         When it does not fit the stream, gives no firm answers, or cannot be pickled.
     """
     check_is_classifier(model)
-    model = by_position(model)
-    names = stream.schema.feature_names if stream.schema else None
-    features = getattr(model, "n_features_in_", len(names) if names else stream.width)
+    schema = stream.schema
+    if "category" not in (schema.types if schema and schema.types else ()):
+        model = by_position(model)  # it gets arrays
+    if schema and (names := getattr(model, "feature_names_in_", None)) is not None:
+        _check_names(names, schema)
+    features = getattr(model, "n_features_in_", stream.width)
     if features is None:
         raise ModelError("the model does not say how many features it takes, nor does the stream")
-    envelope = replace(describe(model, features=int(features), **said), sklearn=made_with)
-    classifier.check(envelope, stream.schema, stream.width)
-    newest = [each.record.features for each in reversed(stream.newest)]
-    envelope, remarks = tried(model, envelope, newest)
+    described = describe(model, features=int(features), schema=schema, **said)
+    envelope = replace(described, sklearn=made_with)
+    classifier.check(envelope, schema, stream.width)
+    envelope, remarks = tried(model, envelope, [*_rows(envelope, stream)])
     try:
         pickle = pickled(model)
         foreign = any(a == "__main__" for _, a, _ in pickletools.genops(pickles.dumps(model)))
@@ -53,3 +60,19 @@ def prepared(
     if foreign:
         raise ModelError(f"it uses a class or function of {NOTEBOOK}")
     return envelope, pickle, [*remarks, *not_yet_written(envelope.trained_to, stream.newest)]
+
+
+def _check_names(names: Sequence[str], schema: Schema) -> None:
+    """Check that a model knows the columns of the stream, and no others."""
+    of_model, of_stream = {*map(normal, names)}, {*map(normal, schema.feature_names)}
+    problems = [f"the model lacks {shown(name)}" for name in sorted(of_stream - of_model)]
+    problems += [f"the stream has no {shown(name)}" for name in sorted(of_model - of_stream)]
+    if problems:
+        raise ModelError(one_line(f"feature_names: {', '.join(problems)}", 300))
+
+
+def _rows(envelope: Envelope, stream: Stream) -> Iterator[Sequence[Cell]]:
+    """Yield the newest records as the model takes them, the newest first."""
+    for each in reversed(stream.newest):
+        with suppress(RecordError):  # the predictor rejects it
+            yield envelope.layout.read(each.record).features

@@ -20,11 +20,10 @@ from stream.records import Record, RecordError, Schema, decode_record
 from stream.service import Fatal, Stop
 
 LOOKED_AT = 200
-"""Latest records of each partition whose commonest width is that of the stream."""
+"""Latest records of each partition whose commonest width is that of a stream without schema."""
 
-
-CELLS = 2**22
-"""Features of all records that are held, at most; each takes 32 bytes."""
+CELLS, CELL_BYTES = 2**22, 32
+"""Features of all records that are held, at most; long texts count as several."""
 
 
 class Found(NamedTuple):
@@ -44,21 +43,22 @@ def newest_records(
     Of records with many features, it is only the newest that have `CELLS` together.
     """
     topic = settings.data_topic
-    found: list[tuple[int, int, Found]] = []  # a heap by time and order
+    found: list[tuple[int, int, int, Found]] = []  # a heap by time and order
     cells, order = 0, itertools.count()
     for read in scan(consumer, topic, consumer.partitions_for_topic(topic) or (), count, stop):
         with suppress(RecordError):  # the predictor rejects it
             record = decode_record(read.value)
             each = Found(read.partition, read.offset, read.timestamp, record)
-            heappush(found, (read.timestamp, next(order), each))
-            cells += len(record.features)
+            size = max(len(record.features), len(read.value) // CELL_BYTES)
+            heappush(found, (read.timestamp, next(order), size, each))
+            cells += size
         while cells > CELLS:
-            cells -= len(heappop(found)[-1].record.features)
+            cells -= heappop(found)[2]
     return [each for *_, each in sorted(found)]
 
 
 class Stream(NamedTuple):
-    """What a model has to fit: the schema, the newest records, their commonest width."""
+    """What a model has to fit: the schema, the newest records, its width or their commonest."""
 
     schema: Schema | None
     newest: list[Found]
@@ -84,11 +84,13 @@ def read_stream(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Stre
     schema = newest_schema(consumer, settings, stop)
     newest = newest_records(consumer, settings, LOOKED_AT, stop)
     widths = Counter(len(each.record.features) for each in newest)
-    common = widths.most_common(1)[0][0] if widths else None
-    if common and len(newest) < (count := record_limit(common)):
+    width = max(widths, key=widths.__getitem__, default=None)
+    if schema:
+        width = len(schema.feature_names)  # a record by name may leave some out
+    if width and len(newest) < (count := record_limit(width)):
         of_each = -(-count // len(consumer.partitions_for_topic(settings.data_topic)))
         newest = newest_records(consumer, settings, max(LOOKED_AT, of_each), stop)
-    return Stream(schema, newest, common)
+    return Stream(schema, newest, width)
 
 
 def not_yet_written(trained_to: Mapping[str, int], found: list[Found]) -> Iterator[str]:

@@ -33,7 +33,8 @@ from sklearn.svm import SVC, LinearSVC
 from modelgenerator import trial
 from modelgenerator.trainer import recipes
 from modelgenerator.trial import tried
-from stream.classifier import Matrix, Model, check, load
+from stream.classifier import Model, check, load
+from stream.layout import Matrix
 from stream.models import ModelError
 from tests.unit.classifiers import envelope, pickled
 
