@@ -333,8 +333,8 @@ def probe(envelope: Envelope) -> list[list[Cell]]:
     else:
         random = np.random.default_rng(0).normal(size=(_PROBE_ROWS, envelope.features))
         rows = [[0.0] * envelope.features, *random[1:].tolist()]
-        if envelope.accepts_missing:
-            rows[1] = [None] * envelope.features
+    if envelope.accepts_missing and envelope.probe is None:
+        rows[1:2] = [[None] * envelope.features]
     for row, index in zip(rows[1:], envelope.accepts_missing_in or (), strict=False):
         row[index] = None
     return rows

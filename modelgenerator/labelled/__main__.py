@@ -37,9 +37,15 @@ from modelgenerator.whole_file import whole_file
 from stream import clients, reading
 from stream.arguments import argument_parser, whole_number
 from stream.command import command
+from stream.layout import Layout
+from stream.layout import of as layout_of
 from stream.quoting import one_line
 from stream.records import RecordError, decode_record
 from stream.service import Fatal, Stop
+
+_READ = (
+    "in pandas: read_csv({!r}, keep_default_na=False, na_values='', dtype=dict.fromkeys({}, str))"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,26 +78,32 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         whole_file(path, options.force) as written,
     ):
         stream = read_stream(consumer, settings, stop)
-        schema = stream.schema.feature_names if stream.schema else None
-        width = len(schema) if schema else stream.width
+        schema, width = stream.schema, stream.width
         if width is None:
             raise Fatal(f"{topic}: no record that can be read, nothing was written")
-        names = columns(schema, width)
+        layout = layout_of(schema) if schema else Layout(width)
+        names = columns(schema.feature_names if schema else None, width)
         text = written.with_name("records.csv") if path.suffix == ".parquet" else written
-        found = labelled(consumer, settings, width, options.last, left_out, stop)
+        found = labelled(consumer, settings, layout, options.last, left_out, stop)
         count = write_csv(text, names, found)
         left = ", ".join(f"{number:,} {why}" for why, number in left_out.items()) or "nothing"
         if not count:
             raise Fatal(f"{topic}: no labelled record, nothing was written; left out: {left}")
         if text != written:
-            as_parquet(text, written, names)
+            as_parquet(text, written, names, layout.types)
     print(f"wrote {count:,} labelled records of {topic} to {path}, {width} features each")
     print(f"left out: {left}")
-    if schema and (renamed := [n for n in names[len(PLACE) : -1] if n not in schema]):
+    features = names[len(PLACE) : -1]
+    if schema and (renamed := [name for name in features if name not in schema.feature_names]):
         print(
             f"renamed, as their names were taken: {one_line(', '.join(renamed), 300)}; train on an"
             " array, so that the model does not know these names"
         )
+    texts = [
+        name for name, kind in zip(features, layout.types or (), strict=False) if kind == "category"
+    ]
+    if texts and path.suffix == ".csv":
+        print(_READ.format(str(path), texts))
     print(f"publish what was trained on it with --trained-to {path}")
     return 0
 
@@ -99,12 +111,12 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 def labelled(
     consumer: KafkaConsumer,
     settings: Settings,
-    width: int,
+    layout: Layout,
     last: int | None,
     left_out: Counter[str],
     stop: Stop,
 ) -> Iterator[Found]:
-    """Yield the labelled records that have so many features, partition by partition.
+    """Yield the labelled records that fit a layout, as it reads them, partition by partition.
 
     Parameters
     ----------
@@ -127,11 +139,13 @@ def labelled(
             label = late.of(read.offset) if record.label is None else record.label
             if label is None:
                 left_out["unlabelled"] += 1
-            elif len(record.features) != width:
-                left_out[f"with another number of features than {width}"] += 1
-            else:
-                record = replace(record, label=label)
-                yield Found(read.partition, read.offset, read.timestamp, record)
+                continue
+            try:
+                record = layout.read(replace(record, label=label))
+            except RecordError:
+                left_out["that do not fit the stream"] += 1
+                continue
+            yield Found(read.partition, read.offset, read.timestamp, record)
 
 
 if __name__ == "__main__":

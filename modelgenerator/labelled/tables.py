@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -16,6 +17,7 @@ import duckdb
 from modelgenerator.envelope import highest_offsets
 from modelgenerator.publish.newest import Found
 from stream.models import instant
+from stream.records import Type
 from stream.service import Fatal
 
 ENDINGS = (".csv", ".parquet")
@@ -67,34 +69,53 @@ def columns(names: Sequence[str] | None, width: int) -> list[str]:
 
 
 def write_csv(path: Path, names: Sequence[str], records: Iterable[Found]) -> int:
-    """Write records as they come, with a line of names before them; return how many."""
+    """Write records as they come, with a line of names before them; return how many.
+
+    A missing feature is an empty cell; an empty text has quotes.
+    """
     count = 0
     with path.open("x", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
+        csv.writer(file, lineterminator="\n").writerow(names)
         for found in records:
             record = found.record
             place = (found.partition, found.offset, instant(found.timestamp), record.id)
-            writer.writerow([*place, *record.features, record.label])
+            cells = (*place, *record.features, record.label)
+            file.write(",".join(map(_cell, cells)) + "\n")
             count += 1
     return count
 
 
-def as_parquet(source: Path, path: Path, names: Sequence[str]) -> None:
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return _quoted(value, _NAME) if not value or _SPECIAL.search(value) else value
+    return "" if value is None else str(value)
+
+
+def as_parquet(
+    source: Path, path: Path, names: Sequence[str], types: Sequence[Type] | None = None
+) -> None:
     """Turn a CSV file of `write_csv` into Parquet, in bounded memory.
+
+    Parameters
+    ----------
+    types : sequence of str or None
+        Of the features, as in a schema: a category is a text, all else a number.
 
     Raises
     ------
     TableError
         When that is too little for so many columns.
     """
-    kinds = [*PLACE.values(), *["DOUBLE"] * (len(names) - len(PLACE) - 1), "TINYINT"]
+    types = types or ["number"] * (len(names) - len(PLACE) - 1)
+    features = ["VARCHAR" if kind == "category" else "DOUBLE" for kind in types]
+    kinds = [*PLACE.values(), *features, "TINYINT"]
     read = ", ".join(f"c{i}: '{kind}'" for i, kind in enumerate(kinds))
     named = ", ".join(f"c{i} AS {_quoted(name, _NAME)}" for i, name in enumerate(names))
     rows = max(_FEWEST_ROWS, _CELLS // len(names))
     query = (
         f"COPY (SELECT {named} FROM read_csv(?, columns={{{read}}}, header=true,"  # noqa: S608 - the names are quoted
-        f" auto_detect=false, quote='\"', escape='\"', max_line_size={_LONGEST_LINE}))"
+        f" auto_detect=false, allow_quoted_nulls=false, quote='\"', escape='\"',"
+        f" max_line_size={_LONGEST_LINE}))"
         f" TO {_quoted(str(path), _TEXT)} (FORMAT parquet, ROW_GROUP_SIZE {rows})"
     )
     try:
@@ -158,6 +179,7 @@ def _place(cells: Sequence[Any]) -> tuple[int, int]:
 
 _WRITTEN = "as python -m modelgenerator.labelled writes them"
 _NAME, _TEXT = '"', "'"
+_SPECIAL = re.compile(r'[",\r\n]|^\s|\s$')
 
 
 def _quoted(text: str, quote: str) -> str:

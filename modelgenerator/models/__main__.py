@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modelgenerator.models.table import silence, table
+from modelgenerator.models.table import described, silence, table
 from modelgenerator.models.topics import Topics
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.settings import Settings
@@ -112,6 +112,8 @@ def _show(options: argparse.Namespace, topics: Topics) -> None:
     fields = {name: value for name, value in row.as_json().items() if value is not None}
     for name in ("on_topic", "records", "counted", "correct", "accuracy"):
         fields.pop(name, None)
+    if types := described(row.envelope):
+        fields["types"] = types
     _print(fields)
     # Nothing of it has been unpickled so far.
     model = topics.load(options.version)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from modelgenerator.models.catalogue import Row
+from stream.models import Envelope
 from stream.quoting import one_line
 
 COLUMNS = (
@@ -76,7 +78,15 @@ def _cells(row: Row) -> dict[str, str]:
         }
         if envelope.restores:
             notes.insert(0, f"restores {envelope.restores}")
+        if types := described(envelope):
+            notes.append(types)
     return {**cells, "note": "; ".join(notes)}
+
+
+def described(envelope: Envelope | None) -> str:
+    """Say how many features are of each type; empty where all are numbers."""
+    counts = Counter(envelope.types or () if envelope else ())
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def _accuracy(value: float | None) -> str:
