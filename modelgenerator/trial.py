@@ -67,7 +67,8 @@ def tried(classifier: Any, envelope: Envelope, newest: Table) -> tuple[Envelope,
     ------
     ModelError
         When the model does not answer the same when it is asked again, or only one of its methods
-        answers; where some features are categories, also when there is no record that it predicts.
+        answers; where some features are categories, also when it raises on most records, or there
+        are none.
     """
     newest = [row for row in newest if len(row) == envelope.features]
     if hasattr(classifier, "predict_proba") and envelope.threshold is None:
@@ -90,6 +91,9 @@ def _with_rule(classifier: Any, envelope: Envelope, rows: Table) -> tuple[Envelo
     """Compare the labels by the envelope with those by the other rule."""
     served, known = Model(envelope, classifier), _is_known(classifier)
     answers = _answers(served, rows)
+    raised = [answer for answer in answers if isinstance(answer, str)]
+    if envelope.probes and 2 * len(raised) > len(answers):  # a column in the wrong place
+        raise ModelError(f"it raises on {len(raised)} of {len(answers)} records: {raised[0]}")
     if not known:
         _check_answers_again(served, rows, answers)
     if not hasattr(classifier, "predict_proba"):

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from modelgenerator.publish.backtest import difference, score
+from modelgenerator.publish.backtest import difference, marked, score
+from modelgenerator.publish.newest import Found
+from stream.records import Record
+from tests.unit.classifiers import model
+from tests.unit.customers import NAMES, SCHEMA, customers, fitted, records
 
 
 def marks(correct: int, n: int) -> list[bool]:
@@ -33,3 +37,29 @@ def test_the_paired_test_is_mcnemars_exact_one(only: int, other: int, p: str) ->
     assert difference("a", right + [False] * other, "b", other_right + [True] * other) == (
         f"only a has {only} right, only b {other}: McNemar's exact p = {p}"
     )
+
+
+def test_each_model_reads_the_records_by_its_own_layout() -> None:
+    frame, labels = customers()
+    sent = [
+        *records(frame, labels)[:3],
+        *records(frame, labels, by_name=True)[3:50],
+        Record(50, {"plan": 1, "age": 30}, "yes"),
+        Record(51, {"plan": "pro"}, "maybe"),
+        Record(52, [1.0, 2.0], 1),
+    ]
+    found = [Found(0, offset, 0, record) for offset, record in enumerate(sent)]
+    classifier, _ = fitted("one-hot", frame, labels)
+    of_customers = model(
+        classifier=classifier,
+        features=len(NAMES),
+        feature_names=NAMES,
+        types=SCHEMA.types,
+        positive="yes",
+        negative="no",
+        accepts_missing=True,
+    )
+    right = (classifier.predict(frame) == labels)[:50].tolist()
+    assert marked(of_customers, found) == [*right, None, None, None]
+    assert marked(model(), found) == [None] * 52 + [True]
+    assert marked(model(), []) == []

@@ -68,6 +68,30 @@ def test_a_table_holds_each_record_exactly(ending: str, tmp_path: Path) -> None:
     assert trained_to(path) == {"0": 46, "12": 15}
 
 
+TEXTS = ["pro", "", None, "007", "NA", "null", "1", ' "x", ', "'\n\r", "ü🎈", "#", "\\N"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_categories_are_read_as_the_texts_that_they_were(ending: str, tmp_path: Path) -> None:
+    records = [Found(0, i, 0, Record(i, [text, None], 1)) for i, text in enumerate(TEXTS)]
+    names = columns(["plan", "age"], 2)
+    path, source = tmp_path / f"all.{ending}", tmp_path / "records.csv"
+    write_csv(source if ending == "parquet" else path, names, records)
+    if ending == "parquet":
+        as_parquet(source, path, names, ["category", "number"])
+        plans = [plan for (plan,) in duckdb.read_parquet(str(path)).select("plan").fetchall()]
+        assert plans == TEXTS
+        assert [kind.id for kind in duckdb.read_parquet(str(path)).types[4:6]] == [
+            "varchar",
+            "double",
+        ]
+    else:
+        frame = pd.read_csv(path, keep_default_na=False, na_values="", dtype={"plan": str})
+        expected = [text or None for text in TEXTS]  # pandas takes an empty text for a missing one
+        assert frame["plan"].astype(object).where(frame["plan"].notna(), None).tolist() == expected
+        assert frame["age"].isna().all()
+
+
 def test_columns_are_called_as_in_the_schema_or_by_their_number() -> None:
     assert columns(None, 2) == ["partition", "offset", "timestamp", "id", "x0", "x1", "label"]
     assert columns(["a", "b"], 2)[4:-1] == ["a", "b"]
