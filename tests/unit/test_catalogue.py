@@ -226,6 +226,14 @@ def test_only_the_newest_model_can_be_pinned(catalogue: Catalogue) -> None:
     assert [row.pinned for row in catalogue.rows()] == [False, True]
     assert "waiting, pinned" in table(catalogue.rows())
     assert "restores 1" in table(catalogue.rows())
+
+
+def test_the_types_of_features_are_said_where_not_all_are_numbers(catalogue: Catalogue) -> None:
+    types = ["number", "category", "category", "number", "time"]
+    add(catalogue, *packed(1, types=types), *packed(2))
+    first, second = table(catalogue.rows()).splitlines()[1:]
+    assert first.endswith("2 number, 2 category, 1 time")
+    assert "number" not in second
     publish(catalogue, [3])
     assert [row.pinned for row in catalogue.rows()] == [False, False, False]
 
