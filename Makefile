@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(wildcard */requirements.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: plot-late-labels help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load check lock
+.PHONY: plot-late-labels help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -54,6 +54,9 @@ fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 
 bench-model-load: setup ## how predictions are delayed while a model of 50 MB is loaded, a minute
 	@$(VENV)/python -m benchmarks.model_load_latency
+
+bench-throughput: setup ## throughput here and in the commit BEFORE, three minutes
+	@$(VENV)/python -m benchmarks.throughput $(if $(BEFORE),"$(BEFORE)")
 
 check: setup ## formatting, lint, types, import rules, the examples of docstrings
 	$(VENV)/ruff format --check .

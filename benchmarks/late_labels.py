@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from local.kafka import LocalKafka
@@ -47,13 +48,22 @@ def write(topics: Topics, records: int, inside: bool) -> None:
     topics.producer.flush(60)
 
 
-def committed(topics: Topics) -> int:
-    """Return how many offsets of records and labels are committed."""
-    try:
-        found = topics.admin.list_group_offsets(topics.group)[topics.group]
-    except KafkaError:
-        return 0
-    return sum(offset.offset for offset in found.values())
+def speed(admin: KafkaAdminClient, group: str, goal: int) -> float:
+    """Return the offsets a second that a group commits, until they are so many."""
+
+    def committed() -> int:
+        try:
+            found = admin.list_group_offsets(group)[group]
+        except KafkaError:
+            return 0
+        return sum(offset.offset for offset in found.values())
+
+    while not (first := committed()):
+        time.sleep(0.01)
+    begun = time.monotonic()
+    while (last := committed()) < goal:
+        time.sleep(0.01)
+    return (last - first) / (time.monotonic() - begun)
 
 
 def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
@@ -73,12 +83,8 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
         services = Services(env, folder)
         services("predictor")
         try:
-            while not (first := committed(topics)):
-                time.sleep(0.01)
-            begun, goal = time.monotonic(), records * (1 if inside else 2)
-            while (last := committed(topics)) < goal:
-                time.sleep(0.01)
-            return records * (last - first) / goal / (time.monotonic() - begun)
+            goal = records * (1 if inside else 2)
+            return records / goal * speed(topics.admin, name, goal)
         finally:
             stop(services.processes)
 
@@ -94,10 +100,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, LocalKafka(Path(name) / "kafka") as broker:
         for _ in range(options.rounds):
             for inside, speeds in found.items():
-                speed = measure(broker.bootstrap_servers, Path(name), options.records, inside)
-                speeds.append(speed)
+                speeds.append(
+                    measure(broker.bootstrap_servers, Path(name), options.records, inside)
+                )
                 where = "inside" if inside else "on a topic of their own"
-                print(f"labels {where}: {speed:,.0f} records/s", flush=True)
+                print(f"labels {where}: {speeds[-1]:,.0f} records/s", flush=True)
     ratio = median(found[False]) / median(found[True])
     print(f"with labels on a topic of their own: {ratio:.2f} of the throughput")
 
