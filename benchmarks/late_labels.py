@@ -16,7 +16,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from local.kafka import LocalKafka
-from local.process import stop
+from local.process import Process, check_running
 from local.services import settings_in
 from stream.arguments import argument_parser
 from stream.records import Label, Record, encode_label, encode_record
@@ -48,10 +48,11 @@ def write(topics: Topics, records: int, inside: bool) -> None:
     topics.producer.flush(60)
 
 
-def speed(admin: KafkaAdminClient, group: str, goal: int) -> float:
-    """Return the offsets a second that a group commits, until they are so many."""
+def speed(admin: KafkaAdminClient, group: str, predictor: Process, goal: int) -> float:
+    """Return the offsets a second that a predictor commits, until they are so many."""
 
     def committed() -> int:
+        check_running([predictor])
         try:
             found = admin.list_group_offsets(group)[group]
         except KafkaError:
@@ -80,13 +81,12 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
     with Topics(env, PARTITIONS) as topics:
         topics.publish(1)
         write(topics, records, inside)
-        services = Services(env, folder)
-        services("predictor")
+        predictor = Services(env, folder)("predictor")
         try:
             goal = records * (1 if inside else 2)
-            return records / goal * speed(topics.admin, name, goal)
+            return records / goal * speed(topics.admin, name, predictor, goal)
         finally:
-            stop(services.processes)
+            predictor.stop()
 
 
 def main() -> None:

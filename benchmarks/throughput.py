@@ -93,7 +93,7 @@ def measure(tree: Path, topics: Topics, folder: Path, records: int) -> float:
     command = [sys.executable, "-m", "predictor.app"]
     process = Process("predictor", command, folder / f"{group}.out", env, tree)
     try:
-        return speed(topics.admin, group, records)
+        return speed(topics.admin, group, process, records)
     finally:
         process.stop()
 
