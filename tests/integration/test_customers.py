@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -153,3 +154,28 @@ def test_the_customers_are_learnt_before_and_after_the_drift(
     stop(services)
     topics.check()
     assert f"verified: {ROWS} predictions, 0 rejected" in verified(start, {})
+
+
+def test_a_schema_that_changes_between_two_models_changes_no_prediction(
+    topics: Topics, start: Services, tmp_path: Path
+) -> None:
+    schema = decode_schema(json.dumps(SCHEMA).encode())
+    table, records = tmp_path / "customers.csv", FORMATS["jsonl"]().splitlines()[:100]
+    table.write_bytes(FORMATS["csv"]())
+    topics.describe(schema)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        publish(notebook(table)[0], wait=0, settings=topics.settings)
+    topics.write_values(records)
+    start("predictor")
+    await_answered(topics, 100)
+    others = replace(
+        schema, types=None, feature_names=schema.feature_names[::-1], positive="no", negative="yes"
+    )
+    topics.describe(others)
+    topics.write_values(records)
+    await_answered(topics, 200)
+    answers = [(p["prediction"], p["probability"], p["label"]) for p in topics.predictions()]
+    assert answers[:100] == answers[100:]
+    assert "verified: 200 predictions, 0 rejected" in verified(start, {})
+    topics.check()

@@ -6,17 +6,30 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
+from examples.make_customers import FORMATS
 from stream.records import Schema
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, regression
 
 COLUMNS = ["age", "hours", "zone"]
+DOCS = ROOT / "docs"
+CUSTOMERS = Schema(
+    ["age", "plan", "active", "since"],
+    "churned",
+    "yes",
+    types=["number", "category", "number", "time"],
+    negative="no",
+)
+"""The schema of docs/your-own-data.md."""
 
 
 def example(document: str, number: int = 0) -> str:
     """Return the Python of a document; of the first example, if no other is asked for."""
-    found = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.S)
+    found = re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), re.S)
     return str(found[number])
 
 
@@ -73,27 +86,73 @@ def test_the_producer_of_late_labels_of_the_document_is_counted(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     source = example("your-own-data.md", 1)
-    assert len([line for line in source.splitlines() if line]) <= 20
+    assert len([line for line in source.splitlines() if line]) <= 21
+    topics.describe(CUSTOMERS)
     run(source, start, tmp_path)
-    matrix = np.random.default_rng(0).normal(size=(50, 3))
-    topics.publish(1, regression().fit(matrix, matrix[:, 0] > 0), features=3)
+    publish_for_customers(topics)
     start("predictor")
     outcomes = eventually(lambda: [p for p in topics.predictions() if p.get("outcome")][2:], 90)
     assert outcomes[-1]["n"] == 3
-    assert [p["label"] for p in topics.predictions()] == [None] * 3 + [1, 0, 1]
+    assert [p["label"] for p in topics.predictions()] == [None] * 3 + [0, 1, 1]
     assert all(p["delay"] >= 0.9 for p in topics.predictions()[3:])
     topics.check()
 
 
-def test_the_producer_of_the_document_is_predicted(
-    topics: Topics, start: Services, tmp_path: Path
+def publish_for_customers(topics: Topics) -> None:
+    """Publish a model of the schema that the document describes."""
+    rows = pd.DataFrame(
+        [[39.0, "pro", 1.0, 0.0], [np.nan, "free", 0.0, 1.0]], columns=CUSTOMERS.feature_names
+    )
+    plans = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]))
+    said = {"feature_names": CUSTOMERS.feature_names, "types": CUSTOMERS.types}
+    texts = {"positive": CUSTOMERS.positive, "negative": CUSTOMERS.negative}
+    topics.publish(
+        1,
+        make_pipeline(plans, regression()).fit(rows, [0, 1]),
+        **(said | texts),
+        features=4,
+        accepts_missing=True,
+        probes=[[39.0, "pro", 1.0, 0.0]],
+    )
+
+
+def test_what_the_document_says_is_rejected_is_rejected_in_these_words(
+    topics: Topics, start: Services
 ) -> None:
-    run(example("your-own-data.md"), start, tmp_path)
-    matrix = np.random.default_rng(0).normal(size=(50, 3))
-    model = regression().fit(matrix, matrix[:, 0] > 0)
-    topics.publish(1, model, features=3, feature_names=COLUMNS)
+    rows = re.findall(r"^\| `(\".*)` \| `(.*)` \|$", (DOCS / "your-own-data.md").read_text(), re.M)
+    assert len(rows) == 7
+    (shown,) = re.findall(r'^{"id": 17, .*}$', (DOCS / "your-own-data.md").read_text(), re.M)
+    records = []
+    for changed, _ in rows:
+        record, members = json.loads(shown), json.loads(f"{{{changed}}}")
+        (record if {"features", "label"} & {*members} else record["features"]).update(members)
+        records.append(json.dumps(record).encode())
+    topics.describe(CUSTOMERS)
+    publish_for_customers(topics)
+    topics.write_values([shown.encode(), *records])
     start("predictor")
-    eventually(lambda: topics.answered() == 3, 90)
-    assert [p["id"] for p in topics.predictions()] == [0, 2]
-    (rejected,) = topics.rejected()
-    assert "accepts none there" in rejected["reason"]
+    eventually(lambda: topics.answered() == 1 + len(rows), 90)
+    assert [p["label"] for p in topics.predictions()] == [1]
+    assert [r["reason"] for r in topics.rejected()] == [reason for _, reason in rows]
+    topics.check()
+
+
+def test_the_document_shows_how_the_table_of_customers_is_understood(
+    start: Services, tmp_path: Path
+) -> None:
+    (tmp_path / "customers.csv").write_bytes(FORMATS["csv"]())
+    document = (DOCS / "your-own-data.md").read_text()
+    line, shown = re.findall(
+        r"^    (.*) python -m datagenerator.look customers.csv\n\n```\n(.*?)\n```$",
+        document,
+        re.M | re.S,
+    )[0]
+    settings = dict(word.split("=") for word in line.split())
+    done = start.python(
+        "-m",
+        "datagenerator.look",
+        "customers.csv",
+        cwd=tmp_path,
+        env=settings | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.stdout.strip(), done.stderr) == (shown, "")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from tests.services import Services, eventually
+from statistics import mean
+
+from tests.services import ROOT, Services, eventually
 from tests.topics import Topics
 
 
@@ -14,3 +16,19 @@ def test_the_producer_of_the_readme_is_predicted(
         eventually(lambda: len(topics.predictions()) == 1_000)
         assert topics.rejected() == []
         assert [p["id"] for p in topics.predictions()] == list(range(1_000))
+
+
+def test_the_producer_with_named_features_is_in_the_document_and_its_customers_are_learnt(
+    topics: Topics, start: Services
+) -> None:
+    source = (ROOT / "examples" / "producer_by_name.py").read_text()
+    assert f"```python\n{source}```" in (ROOT / "docs" / "your-own-data.md").read_text()
+    assert start.python("examples/producer_by_name.py").returncode == 0
+    start("modelgenerator")
+    start("predictor")
+    eventually(lambda: len(topics.predictions()) == 1_000)
+    assert topics.rejected() == []
+    predictions = topics.predictions()[200:]
+    assert mean(p["prediction"] == p["label"] for p in predictions) > 0.9
+    assert 0.35 < mean(p["label"] for p in predictions) < 0.65
+    topics.check()
