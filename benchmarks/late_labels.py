@@ -7,6 +7,7 @@ label 1,000 records later, before a predictor starts. It is timed from its first
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -48,8 +49,13 @@ def write(topics: Topics, records: int, inside: bool) -> None:
     topics.producer.flush(60)
 
 
-def speed(admin: KafkaAdminClient, group: str, predictor: Process, goal: int) -> float:
-    """Return the offsets a second that a predictor commits, until they are so many."""
+def speed(
+    admin: KafkaAdminClient, group: str, predictor: Process, goal: int
+) -> tuple[float, float]:
+    """Return the offsets a second that a predictor commits until they are `goal`, and µs of each.
+
+    The µs are CPU time, which depends less on what else the machine does.
+    """
 
     def committed() -> int:
         check_running([predictor])
@@ -59,12 +65,17 @@ def speed(admin: KafkaAdminClient, group: str, predictor: Process, goal: int) ->
             return 0
         return sum(offset.offset for offset in found.values())
 
+    def cpu_seconds() -> float:
+        fields = Path(f"/proc/{predictor.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     while not (first := committed()):
         time.sleep(0.01)
-    begun = time.monotonic()
+    begun, cpu = time.monotonic(), cpu_seconds()
     while (last := committed()) < goal:
         time.sleep(0.01)
-    return (last - first) / (time.monotonic() - begun)
+    count = last - first
+    return count / (time.monotonic() - begun), 1e6 * (cpu_seconds() - cpu) / count
 
 
 def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
@@ -84,7 +95,7 @@ def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
         predictor = Services(env, folder)("predictor")
         try:
             goal = records * (1 if inside else 2)
-            return records / goal * speed(topics.admin, name, predictor, goal)
+            return records / goal * speed(topics.admin, name, predictor, goal)[0]
         finally:
             predictor.stop()
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -85,8 +85,8 @@ def write(topics: Topics, records: int, categories: bool) -> None:
     topics.publish(1, classifier, **said)
 
 
-def measure(tree: Path, topics: Topics, folder: Path, records: int) -> float:
-    """Return the records a second of one predictor of a tree, in a group of its own."""
+def measure(tree: Path, topics: Topics, folder: Path, records: int) -> tuple[float, float]:
+    """Return the records a second and µs a record of a predictor of a tree, in its own group."""
     group = f"bench{time.time_ns()}"
     env = topics.env | {"GROUP_ID": group, "PREDICTION_TOPIC": f"{group}.prediction"}
     env |= {"PATH": os.environ["PATH"], "LOG_FILE": str(folder / f"{group}.log")}
@@ -120,15 +120,26 @@ def main() -> None:
             "numbers, this tree": (ROOT, numbers),
             "categories, this tree": (ROOT, plans),
         }
-        found: dict[str, list[float]] = {run: [] for run in runs}
+        found: dict[str, list[tuple[float, float]]] = {run: [] for run in runs}
         for _ in range(options.rounds):
             for run, (tree, topics) in runs.items():
-                found[run].append(measure(tree, topics, Path(name), options.records))
-                print(f"{run}: {found[run][-1]:,.0f} records/s", flush=True)
-    old, new, mixed = (median(speeds) for speeds in found.values())
-    print(f"numbers: {new / old:.2f} times the throughput of {options.before}")
-    print(
-        f"{CATEGORIES} of {FEATURES} features categories: {mixed / new:.2f} times that of numbers"
+                speed, cpu = measure(tree, topics, Path(name), options.records)
+                found[run].append((speed, cpu))
+                print(f"{run}: {speed:,.0f} records/s, {cpu:.0f} µs of CPU each", flush=True)
+    old, new, mixed = (
+        [median(each) for each in zip(*pairs, strict=True)] for pairs in found.values()
+    )
+    print(f"{options.before}: {told(old, old)}")
+    print(f"this tree: {told(new, old)}")
+    print(f"this tree, {CATEGORIES} of {FEATURES} features categories: {told(mixed, old)}")
+
+
+def told(found: Sequence[float], before: Sequence[float]) -> str:
+    """Say medians, and how many times those of before they are."""
+    (speed, cpu), (speed_before, cpu_before) = found, before
+    return (
+        f"{speed:,.0f} records/s ({speed / speed_before:.2f}),"
+        f" {cpu:.0f} µs of CPU each ({cpu / cpu_before:.2f})"
     )
 
 
