@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import pairwise
@@ -50,6 +50,8 @@ class Layout:
     ----------
     numeric : bool
         Whether all features are numbers.
+    categories : list of int
+        Positions of the features that are categories.
 
     Examples
     --------
@@ -66,10 +68,11 @@ class Layout:
         positive: str | None = None,
         negative: str | None = None,
     ) -> None:
-        self._width = width
+        self.width = width
         self._names = None if names is None else [normal(name) for name in names]
         self.types = None if types is None or {*types} == {"number"} else [*types]
         self.numeric = self.types is None
+        self.categories = [i for i, kind in enumerate(self.types or ()) if kind == "category"]
         self._labels: dict[str, int] = {}
         if positive is not None and negative is not None:
             self._labels = {normal(negative): 0, normal(positive): 1}
@@ -77,7 +80,7 @@ class Layout:
     def __eq__(self, other: object) -> bool:
         """Tell whether rows of one layout are rows of the other."""
         return isinstance(other, Layout) and (
-            (self._width, self._names, self.types) == (other._width, other._names, other.types)
+            (self.width, self._names, self.types) == (other.width, other._names, other.types)
         )
 
     __hash__ = None  # type: ignore[assignment] # nobody needs one
@@ -90,7 +93,7 @@ class Layout:
         RecordError
             When it does not fit; the message names the feature, its value and its type.
         """
-        if type(record) is Numbers and self.numeric and self._width in (None, len(record.features)):
+        if type(record) is Numbers and self.numeric and self.width in (None, len(record.features)):
             return record
         return ModelInput(record.id, self._row(record.features), self.label(record.label))
 
@@ -121,20 +124,22 @@ class Layout:
             NaN where a feature is missing. In a data frame, numbers and times are float64, and
             categories are strings, in columns of objects.
         """
-        if self.types is None or "category" not in self.types:
+        if not self.categories:
             return np.array(rows, dtype=np.float64)
+        types = self.types or []
+        columns = zip(*rows, strict=True) if len(rows) else ((),) * len(types)
+        return self.frame(
+            np.array(_texts(column), object) if kind == "category" else np.array(column, np.float64)
+            for kind, column in zip(types, columns, strict=True)
+        )
+
+    def frame(self, columns: Iterable[npt.NDArray[Any]]) -> Matrix:
+        """Return a data frame of columns: categories as objects, the others as float64."""
         import pandas as pd  # it takes half a second, which streams of numbers need not wait for
 
-        columns = zip(*rows, strict=True) if rows else ((),) * len(self.types)
         assert self._names is not None  # types need names
-        return pd.DataFrame(
-            {
-                name: pd.Series(_texts(column), dtype=object)
-                if kind == "category"
-                else np.array(column, np.float64)
-                for name, kind, column in zip(self._names, self.types, columns, strict=True)
-            }
-        )
+        series = (pd.Series(column, dtype=column.dtype) for column in columns)
+        return pd.DataFrame(dict(zip(self._names, series, strict=True)))
 
     def place(self, index: int) -> str:
         """Say which feature is at a position: ``features[2] 'plan'``."""
@@ -142,9 +147,9 @@ class Layout:
 
     def _row(self, features: Sequence[Any] | Mapping[str, Any]) -> list[Cell]:
         values = self._in_order(features) if isinstance(features, Mapping) else features
-        if self._width not in (None, len(values)):
+        if self.width not in (None, len(values)):
             what = "numbers" if self.numeric else "features"
-            raise RecordError(f"features: expected {self._width} {what}, got {len(values)}")
+            raise RecordError(f"features: expected {self.width} {what}, got {len(values)}")
         if self.numeric and {*map(type, values)} <= _PLAIN:
             return [*values]
         types = self.types or ("number",) * len(values)
