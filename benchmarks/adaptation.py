@@ -15,7 +15,8 @@ import numpy as np
 
 from datagenerator.settings import Settings
 from datagenerator.sources import open_source
-from modelgenerator.trainer import Labelled, Trainer, recipes
+from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.window import Labelled
 from stream.arguments import argument_parser
 
 RECORDS = 25_000

@@ -24,6 +24,7 @@ from modelgenerator.trained import publish_trained, trained_already
 from modelgenerator.trainer import Trainer, recipes
 from stream import clients
 from stream.keys import SigningKey
+from stream.layout import Layout
 from stream.models import ModelError
 from stream.parallel import use_threads
 from stream.service import Stop, run
@@ -50,9 +51,9 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
 
     If it starts `afresh`, what the newest model was trained to says nothing of these records.
     """
-    width, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
+    layout, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
     trained_to = None if afresh else trained_to
-    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, width)
+    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, layout)
     with (
         Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,
@@ -62,7 +63,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
     ):
         while True:
             stop.check()
-            schemas.check(trainer.width)
+            schemas.follow(trainer, intake.read)
             suspend_failed(statuses, trainer)
             publications = trainer.observe(chain(labels.poll(), data.poll()))
             while found := stop.until_stopped(partial(next, publications, None)):
@@ -86,12 +87,12 @@ def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
         trainer.suspend(recipe)
 
 
-def look_up(settings: Settings, stop: Stop) -> tuple[int | None, dict[str, int] | None]:
-    """Return how many features the schema names, and what the newest model was trained to."""
+def look_up(settings: Settings, stop: Stop) -> tuple[Layout, dict[str, int] | None]:
+    """Return how records are laid out, and what the newest model was trained to."""
     with clients.closing(clients.consumer(settings)) as consumer:
         schema = look_up_schema(consumer, settings, stop)
-        width = len(schema.feature_names) if schema else None
-        return width, trained_already(consumer, settings, width, stop)
+        layout = schema.layout if schema else Layout()
+        return layout, trained_already(consumer, settings, layout, stop)
 
 
 if __name__ == "__main__":

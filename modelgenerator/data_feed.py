@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from modelgenerator.feed import Feed, StartOver, log
 from modelgenerator.intake import Intake
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Labelled
+from modelgenerator.window import Labelled
 from stream import clients
 from stream.batches import UndecodableBatch
 from stream.service import Stop

@@ -11,12 +11,15 @@ from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import Self
 
+from msgspec.structs import replace
+
 from modelgenerator.join import Join, Joined
-from modelgenerator.trainer import Labelled, Trainer
+from modelgenerator.trainer import Trainer
+from modelgenerator.window import Labelled
 from stream.quoting import one_line
 from stream.reasons import Reasons
-from stream.records import RecordError, decode_label, decode_record, parse
-from stream.service import Stopped
+from stream.records import Label, RecordError, decode_label, decode_record, parse
+from stream.service import Stopped, Warnings
 
 log = logging.getLogger("modelgenerator")
 
@@ -40,13 +43,18 @@ class Intake:
     Parameters
     ----------
     trainer : Trainer
-        Says what the first model still needs.
+        Says by which layout records are read, and what the first model still needs.
     join : Join
         Keeps the records without a label.
     has_model : bool
         Whether a model was published for the stream. It may be set later.
     clock, now : callable
         Monotonic seconds, and seconds since 1970.
+
+    Attributes
+    ----------
+    read : int
+        How many records were read, valid or not.
 
     Examples
     --------
@@ -69,9 +77,11 @@ class Intake:
         self._trainer = trainer
         self.join = join
         self._now = now
-        self._read = 0
+        self.read = 0
         self._labels: Counter[int | None] = Counter()
         self._invalid = Reasons()
+        self._misfits = 0
+        self._warnings = Warnings(log)
         self._samples = 0
         self._unknown: Counter[str] = Counter()
         self._clock = clock
@@ -91,13 +101,19 @@ class Intake:
         """Count a record, and return it to be trained on if it is valid and has a label."""
         self.join.read(partition, offset)
         try:
-            record = decode_record(value)
+            given = decode_record(value)
         except RecordError as error:
             self.reject(partition, offset, str(error))
             if str(error).endswith(": missing"):
                 self._add_unknown_fields(value)
             return None
-        self._read += 1
+        try:
+            record = self._trainer.layout.read(given)
+        except RecordError as error:
+            self.reject(partition, offset, str(error))
+            self._warn(f"partition={partition} offset={offset}: {error}")
+            return None
+        self.read += 1
         self._labels[record.label] += 1
         if record.label is None:
             self._add_unknown_fields(value)
@@ -109,17 +125,27 @@ class Intake:
     def match(self, partition: int, offset: int, value: bytes | None) -> Joined | None:
         """Take a record of the label topic, and return the record whose label it is."""
         try:
-            return self.join.match(partition, decode_label(value))
+            return self.join.match(partition, self.decode_label(value))
         except RecordError as error:
             self._invalid.add(f"label topic: {error}", f"partition {partition} offset {offset}")
             return None
+
+    def decode_label(self, value: bytes | None) -> Label:
+        """Read a record of the label topic, whose label becomes 0 or 1.
+
+        Raises
+        ------
+        RecordError
+        """
+        label = decode_label(value)
+        return replace(label, label=self._trainer.layout.label(label.label))
 
     def labelled(self, joined: Joined, value: bytes | None) -> Labelled | None:
         """Return a record that has got its label, to be trained on if it is that record."""
         if joined.revises:
             return Labelled(*joined.place, [], joined.label, revises=True)
         try:
-            record = decode_record(value)
+            record = self._trainer.layout.read(decode_record(value))
         except RecordError:
             return None
         if record.label is not None or joined.id not in (None, record.id):
@@ -129,7 +155,7 @@ class Intake:
 
     def reject(self, partition: int, offset: int, reason: str) -> None:
         """Count an invalid record."""
-        self._read += 1
+        self.read += 1
         self._invalid.add(reason, f"partition {partition} offset {offset}")
 
     def say_why_no_model(self) -> None:
@@ -144,7 +170,7 @@ class Intake:
             kinds.append(f"{self._labels[None]:,} without a label")
         if self._invalid.total:
             kinds.append(f"invalid {self._invalid}")
-        text = f"{self._read:,} records read: {', '.join(kinds)}"
+        text = f"{self.read:,} records read: {', '.join(kinds)}"
         names = sorted(self._unknown, key=lambda name: (-_likeness(name), name))
         return f"{text}; unknown fields: {', '.join(names[:3])}" if names else text
 
@@ -156,6 +182,12 @@ class Intake:
             return ""
         seconds = max(0.0, self._now() - oldest / 1_000)
         return f"{self.join.waiting:,} records wait for a label, the oldest for {seconds:,.0f} s; "
+
+    def _warn(self, misfit: str) -> None:
+        self._misfits += 1
+        self._warnings.warn(
+            "misfit", f"{misfit}; such records are not trained on, {self._misfits:,} so far"
+        )
 
     def _add_unknown_fields(self, value: bytes | None) -> None:
         """Remember the fields of a record that lacks one: a name may be misspelt."""

@@ -131,8 +131,11 @@ class Join:
                 del self._labelled_ids[place[0], old]
 
     def match(self, partition: int, label: Label) -> Joined | None:
-        """Join a label with its record; ``None`` if it has none, or not yet, or a label before."""
-        named = (partition, label.id)
+        """Join a label with its record; ``None`` if it has none, or not yet, or a label before.
+
+        It is 0 or 1: `Layout.label` reads texts.
+        """
+        named, zero_or_one = (partition, label.id), int(label.label)
         if label.source:
             where, offset = label.source
             if where != partition or not self._fits(label.source, label.id):
@@ -149,14 +152,14 @@ class Join:
             return None
         place = partition, offset
         if place in self._labelled:
-            return Joined(*place, label.id, label.label, None, True) if label.revises else None
+            return Joined(*place, label.id, zero_or_one, None, True) if label.revises else None
         id, value = self._take_value(place)
         id = label.id if id is None else id
         waits = id is not None and self._newest.get((partition, id)) == offset
         if waits:
             self._take_newest((partition, id))
         self.remember(*place, id)
-        return Joined(*place, label.id, label.label, value, label.revises and not waits)
+        return Joined(*place, label.id, zero_or_one, value, label.revises and not waits)
 
     def _fits(self, place: Place, id: Id | None) -> bool:
         return id is None or place not in self._values or self._values[place][0] == id

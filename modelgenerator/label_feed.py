@@ -15,9 +15,9 @@ from modelgenerator.intake import Intake
 from modelgenerator.join import Joined, Place
 from modelgenerator.outcomes import newest_outcomes
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Labelled
+from modelgenerator.window import Labelled
 from stream import clients, reading
-from stream.records import RecordError, decode_label
+from stream.records import RecordError
 from stream.service import Stop
 
 
@@ -71,7 +71,7 @@ class LabelFeed(Feed):
         labels = dict(self._read_again(self._topic, {place for place, *_ in named}))
         for (partition, offset), outcome, there in named:
             with suppress(RecordError):
-                label = decode_label(labels.get((partition, offset)))
+                label = self._intake.decode_label(labels.get((partition, offset)))
                 if (
                     label.label == outcome.label
                     and label.id in (None, outcome.id)

@@ -15,6 +15,7 @@ from modelgenerator.join import WAITING, Join
 from modelgenerator.publish.newest import Found
 from modelgenerator.settings import Settings
 from stream import clients, reading
+from stream.layout import Layout
 from stream.records import RecordError, decode_label, decode_record
 from stream.service import Stop
 
@@ -25,7 +26,7 @@ class LateLabels:
     """The labels that came later for a range of records of one partition; a byte a record.
 
     Records and labels are read in the order of their timestamps, so that a label by an id that
-    repeats is of the record that was the newest then.
+    repeats is of the record that was the newest then. Texts are read by the newest schema.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ class LateLabels:
         join, data = Join(WAITING), TopicPartition(settings.data_topic, partition)
         with clients.closing(clients.consumer(settings, max_poll_records=5_000)) as other:
             records = reading.read_range(consumer, data, first, end, stop)
+            schema = reading.newest_schema(other, settings, stop)
+            self._layout = schema.layout if schema else Layout()
             oldest = next(records, None)
             if oldest is None:
                 return
@@ -75,14 +78,16 @@ class LateLabels:
     def _take(self, join: Join, record: Any, of_data: bool) -> None:
         if of_data:
             join.read(record.partition, record.offset)
-            found = decode_record(record.value)
+            found = self._layout.read(decode_record(record.value))
             place = record.partition, record.offset
             if found.label is not None:
                 join.remember(*place, found.id)
                 return
             joined = join.add(*place, found.id, b"", record.timestamp)
         else:
-            joined = join.match(record.partition, decode_label(record.value))
+            label = decode_label(record.value)
+            label = replace(label, label=self._layout.label(label.label))
+            joined = join.match(record.partition, label)
         at = joined.offset - self._first if joined else -1
         in_range = 0 <= at < len(self._labels)
         if joined and in_range and (joined.revises or self._labels[at] == _NONE):

@@ -1,4 +1,4 @@
-"""Notices that the stream has got another number of features."""
+"""The newest schema: other names count at once, other types or another width start over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.feed import Feed, StartOver, log
 from modelgenerator.settings import Settings
+from modelgenerator.trainer import Trainer
+from stream.layout import Layout
+from stream.quoting import shown
 from stream.reading import last_readable, newest_schema
 from stream.records import Schema, decode_schema
 from stream.service import Stop
@@ -19,11 +22,25 @@ class SchemaFeed(Feed):
         super().__init__(settings, settings.schema_topic, stop)
         self._newest: Schema | None = None
 
-    def check(self, width: int | None) -> None:
-        """Raise `StartOver` if the newest schema names another number of features than `width`."""
+    def follow(self, trainer: Trainer, read: int) -> None:
+        """Let the trainer take the next records by the newest schema, if there is one.
+
+        Parameters
+        ----------
+        read : int
+            How many records were read by the layout before.
+
+        Raises
+        ------
+        StartOver
+            When the schema has another number of features than these, or other types.
+        """
         for records in self.fetch().values():
             self._newest = last_readable(decode_schema, records) or self._newest
-        check_width(self._settings, self._newest, width)
+        if self._newest:
+            if read:
+                check_layout(self._settings, self._newest, trainer.layout)
+            trainer.follow(self._newest.layout)
 
     def _look(self, client: KafkaConsumer) -> None:
         if client.assignment():
@@ -34,10 +51,19 @@ class SchemaFeed(Feed):
         client.seek(place, self._positions[place])
 
 
-def check_width(settings: Settings, schema: Schema | None, width: int | None) -> None:
-    """Raise `StartOver` if a schema names another number of features than `width`."""
-    if schema and width not in (None, named := len(schema.feature_names)):
-        raise StartOver(f"{settings.schema_topic} names {named} features, the models have {width}")
+def check_layout(settings: Settings, schema: Schema | None, layout: Layout) -> None:
+    """Raise `StartOver` if a schema has another number of features, or other types."""
+    if schema is None:
+        return
+    topic, named = settings.schema_topic, len(schema.feature_names)
+    if layout.width not in (None, named):
+        raise StartOver(f"{topic} names {named} features, the models have {layout.width}")
+    numbers = ["number"] * named
+    pairs = zip(layout.types or numbers, schema.types or numbers, strict=True)
+    for index, (before, now) in enumerate(pairs):
+        if now != before:
+            name = shown(schema.feature_names[index])
+            raise StartOver(f"{topic}: feature {index} {name} is now a {now}, not a {before}")
 
 
 def look_up_schema(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Schema | None:

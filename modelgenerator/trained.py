@@ -11,13 +11,14 @@ from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publisher import NotPublished, Publisher
-from modelgenerator.schema_feed import check_width, look_up_schema
+from modelgenerator.schema_feed import check_layout, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
 from modelgenerator.trial import tried
 from modelgenerator.verdicts import served_model
 from stream import clients
 from stream.keys import SigningKey
+from stream.layout import Layout
 from stream.model_topic import ModelTopic
 from stream.models import ModelError
 from stream.service import Stop, Warnings
@@ -27,19 +28,21 @@ _warnings = Warnings(log)  # one for all publications: a line a minute, however 
 
 
 def trained_already(
-    consumer: KafkaConsumer, settings: Settings, width: int | None, stop: Stop
+    consumer: KafkaConsumer, settings: Settings, layout: Layout, stop: Stop
 ) -> dict[str, int] | None:
     """Return what the model being served was trained to, by partition.
 
     ``None`` if any new model is better than it: it was trained on another data topic, it takes
-    another number of features than `width`, it was made with another scikit-learn, or there is
-    none.
+    features of another number or of other types than `layout`, it was made with another
+    scikit-learn, or there is none.
     """
     models = ModelTopic(settings, consumer, stop, settings.trusted_keys)
     newest = served_model(models, consumer, settings, stop)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
         return None
-    if width not in (None, newest.envelope.features):
+    if layout.width not in (None, newest.envelope.features):
+        return None
+    if layout.types != newest.envelope.layout.types:
         return None
     topic, trained_to = settings.data_topic, newest.envelope.trained_to
     partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
@@ -57,15 +60,15 @@ def publish_trained(
     Returns
     -------
     int or None
-        The version; ``None`` while a model is pinned or the brokers do not take the model, with a
-        warning once a minute.
+        The version; ``None`` while a model is pinned, the brokers do not take the model, or it has
+        categories and their names have changed, with a warning once a minute.
 
     Raises
     ------
     ModelError
         When predictors would refuse the model; a warning once a minute says why.
     StartOver
-        When the schema names another number of features than the model takes.
+        When the schema has another number of features than the model takes, or other types.
     Stopped
     """
     started = time.monotonic()
@@ -73,7 +76,11 @@ def publish_trained(
     with clients.closing(clients.connected(clients.consumer, settings, stop, log)) as consumer:
         look = partial(look_up_schema, consumer, settings, stop)
         schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
-        check_width(settings, schema, found.model.n_features_in_)
+        check_layout(settings, schema, found.layout)
+        if schema and found.layout.categories and found.layout != schema.layout:
+            topic = settings.schema_topic
+            _warnings.warn("renamed", f"{topic}: features have new names, as the next model will")
+            return None
         described = describe(
             found.model,
             recipe=found.recipe,

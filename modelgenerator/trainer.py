@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from modelgenerator.envelope import highest_offsets
 from modelgenerator.trial import record_limit
-from stream.service import Warnings
+from modelgenerator.window import Labelled, Place, Window
+from stream.layout import Layout
+from stream.records import Cell
 
 log = logging.getLogger("modelgenerator")
 
@@ -44,32 +44,41 @@ LEAST_SCORED = 500
 MARGIN = 0.01
 """How much more accurate than the champion a challenger has to be."""
 
-CELLS = 2**24
-"""Features of all records of the window together, at most; each takes 8 bytes, and a fit makes a
-few copies."""
+CATEGORIES = 254
+"""Commonest texts of a category that a model knows; gradient boosting takes no more."""
+
+ONE_HOT = 4_096
+"""Columns that all categories together become in the linear recipe, at most, and one each."""
 
 BINS = 2**22
 """Features times bins of a histogram of gradient boosting, at most; each takes 24 bytes, and
 several histograms are held."""
 
 
-class Labelled(NamedTuple):
-    """A labelled record and its place on the data topic; a missing feature is ``None``.
+@dataclass(frozen=True)
+class Columns:
+    """What a recipe has to know of the records.
 
-    If it `revises`, it corrects the label of a record that was labelled before, and says nothing of
-    the features.
+    Attributes
+    ----------
+    width : int
+        Number of features.
+    commonest : dict of int to (list of str)
+        Position of each category to its texts in the window, the commonest first; those behind
+        `CATEGORIES` are left out.
     """
 
-    partition: int
-    offset: int
-    features: Sequence[float | None] | NDArray[np.float64]
-    label: int
-    revises: bool = False
+    width: int
+    commonest: dict[int, list[str]] = field(default_factory=dict)
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Partition and offset."""
-        return self.partition, self.offset
+    def numbers(self) -> list[int]:
+        """Positions of the features that are no categories."""
+        return [index for index in range(self.width) if index not in self.commonest]
+
+    def encoded(self, most: int) -> list[list[str]]:
+        """Return the commonest texts of each category, at least one: an encoder needs one."""
+        return [texts[: max(1, most)] or [""] for texts in self.commonest.values()]
 
 
 @dataclass(frozen=True)
@@ -77,27 +86,49 @@ class Recipe:
     """A way to make a model: `make` returns an unfitted classifier, the same one each time."""
 
     name: str
-    make: Callable[[], Any]
+    make: Callable[[Columns], Any]
 
 
 def recipes(window: int) -> list[Recipe]:
     """Return the recipes that compete, the first champion first; `window` ends their names."""
-    return [
-        Recipe(
-            f"linear_{window}",
-            lambda: make_pipeline(
-                SimpleImputer(keep_empty_features=True),
-                StandardScaler(),
-                LogisticRegression(max_iter=200),
-            ),
+    return [Recipe(f"linear_{window}", _linear), Recipe(f"hgb_{window}", _gradient_boosting)]
+
+
+def _linear(columns: Columns) -> Any:
+    """Return a logistic regression; a category is one-hot, unseen and missing ones are zeros."""
+    scaled = [SimpleImputer(keep_empty_features=True), StandardScaler()]
+    regression = LogisticRegression(max_iter=200)
+    if not columns.commonest:
+        return make_pipeline(*scaled, regression)
+    categories = columns.encoded(min(CATEGORIES, ONE_HOT // len(columns.commonest)))
+    return make_pipeline(
+        make_column_transformer(
+            (OneHotEncoder(categories=categories, handle_unknown="ignore"), [*columns.commonest]),
+            (make_pipeline(*scaled), columns.numbers),
         ),
-        Recipe(
-            f"hgb_{window}",
-            lambda: HistGradientBoostingClassifier(
-                max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=0
-            ),
-        ),
-    ]
+        regression,
+    )
+
+
+def _gradient_boosting(columns: Columns) -> Any:
+    """Return gradient boosting; rare, unseen and missing categories are all missing."""
+    bins = min(255, max(2, BINS // columns.width))
+    boosting = HistGradientBoostingClassifier(
+        max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=0, max_bins=bins
+    )
+    if not columns.commonest:
+        return boosting
+    encoder = OrdinalEncoder(
+        categories=columns.encoded(min(CATEGORIES, bins - 1)),
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+    )
+    boosting.categorical_features = [*range(len(columns.commonest))]  # they come first
+    return make_pipeline(
+        make_column_transformer((encoder, [*columns.commonest]), ("passthrough", columns.numbers)),
+        boosting,
+    )
 
 
 class Accuracy:
@@ -160,8 +191,10 @@ class Publication:
         Partition to the highest offset it was trained on.
     accuracies : dict of str to (float or None)
         Prequential accuracy of each recipe.
-    newest : list of features
+    newest : list of rows
         Of the newest records that it was trained on, the newest first, to try it on.
+    layout : Layout
+        By which its records were read.
     """
 
     recipe: str
@@ -170,7 +203,8 @@ class Publication:
     trained_on: int
     trained_to: dict[str, int]
     accuracies: dict[str, float | None]
-    newest: list[list[float | None]]
+    newest: list[list[Cell]]
+    layout: Layout
 
     def adds_to(self, trained_to: Mapping[str, int] | None) -> bool:
         """Return whether the model was trained on records beyond these offsets.
@@ -196,13 +230,14 @@ class Trainer:
         Labelled records on which a model is trained, at most.
     retrain_every : int
         Labelled records between two models, at most.
-    width : int or None
-        Number of features of a record; ``None``: the commonest of the first 200 records.
+    layout : Layout
+        By which the records were read. If it names no width, that is the commonest one of the first
+        200 records.
 
     Attributes
     ----------
-    width : int or None
-        Number of features that is trained on; ``None`` until it is settled.
+    layout : Layout
+        By which the next records are to be read.
 
     Examples
     --------
@@ -217,42 +252,53 @@ class Trainer:
         recipes: Sequence[Recipe],
         window: int,
         retrain_every: int,
-        width: int | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._recipes = recipes
-        self._window = OrderedDict[tuple[int, int], Labelled]()  # a dict is slow at its front
+        self.layout = layout or Layout()
         self._size = window
+        self._window = Window(window, self.layout)
         self._retrain_every = retrain_every
-        self.width = width
         self._champion = recipes[0].name
         self._models: dict[str, Any] = {}
+        self._fitted = self.layout
         self._accuracies = {recipe.name: Accuracy() for recipe in recipes}
-        self._untested: dict[tuple[int, int], Labelled] = {}
+        self._untested: list[Place] = []
         self._suspended_until: dict[str, int] = {}
-        self._ones = self._cells = self._observed = 0
+        self._observed = 0
         self._next_model = FIRST_MODEL
-        self._skipped = 0
-        self._warnings = Warnings(log)
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
         """Take the next labelled records, and yield each model as soon as it is to be published.
 
         A second label of a record that is trained on is ignored, unless it revises the first.
-        Records with another number of features are skipped, with a warning a minute.
         """
         for record in records:
-            if record.revises or record.place in self._window:
-                self._revise(record)
-                continue
-            if self.width not in (None, len(record.features)):
-                self._skip(record)
-                continue
-            # As a list of Python's floats, they would take four times the memory.
-            record = record._replace(features=np.array(record.features, dtype=np.float64))
-            self._untested[record.place] = record
-            self._add(record)
-            if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
-                yield found
+            if record.revises:
+                self._window.revise(record)
+            elif record.place not in self._window:
+                self._untested.append(record.place)
+                self._window.add(record)
+                self._observed += 1
+                if (len(self._untested) >= LEAST_STEP or self._due) and (found := self._step()):
+                    yield found
+
+    def follow(self, layout: Layout) -> None:
+        """Take the next records by another layout, of the same types if there were records before.
+
+        Records with another number of features, which came before it was known, are left out.
+        """
+        if not self._observed:
+            self._window = Window(self._size, layout)
+        elif self.layout.width is None and layout.width:
+            if others := self._window.keep(layout.width):
+                log.warning(
+                    "%d of the first %d labelled records have another number of features than %d;"
+                    " they are not trained on",
+                    *(others, self._observed, layout.width),
+                )
+            self._observed = len(self._window)
+        self.layout = layout
 
     def suspend(self, recipe: str) -> None:
         """Suspend a recipe whose model was refused or barred.
@@ -267,14 +313,12 @@ class Trainer:
     def needs(self) -> str:
         """What the first model still needs, in words."""
         more = max(0, FIRST_MODEL - self._observed)
-        absent = {0: len(self._window) > self._ones, 1: self._ones > 0}
+        ones = self._window.ones
+        absent = {0: len(self._window) > ones, 1: ones > 0}
         needed = [f"{more} more"] if more else []
         needed += [f"one labelled {label}" for label, present in absent.items() if not present]
         text = f"the first model needs {FIRST_MODEL} labelled records of both labels"
-        text += f": {', '.join(needed)}" if needed else ", which are there"
-        if self._skipped:
-            text += f"; {self._skipped:,} were skipped, which do not have {self.width} features"
-        return text
+        return text + (f": {', '.join(needed)}" if needed else ", which are there")
 
     @property
     def _due(self) -> bool:
@@ -282,37 +326,13 @@ class Trainer:
 
     @property
     def _trainable(self) -> bool:
-        return 0 < self._ones < len(self._window)
-
-    def _add(self, record: Labelled) -> None:
-        self._window[record.place] = record
-        self._ones += record.label
-        self._cells += len(record.features)
-        self._observed += 1
-        while len(self._window) > self._size or self._cells > CELLS:
-            if self._cells > CELLS:
-                self._warnings.warn(
-                    "cells",
-                    f"the window holds {len(self._window) - 1} records instead of"
-                    f" WINDOW={self._size}: they have {len(record.features)} features each, and"
-                    f" {CELLS} numbers are kept",
-                )
-            oldest = self._window.pop(next(iter(self._window)))
-            self._ones -= oldest.label
-            self._cells -= len(oldest.features)
-
-    def _revise(self, record: Labelled) -> None:
-        before = self._window.get(record.place)
-        if before and record.revises:
-            self._ones += record.label - before.label
-            revised = self._window[record.place] = before._replace(label=record.label)
-            if record.place in self._untested:
-                self._untested[record.place] = revised
+        return 0 < self._window.ones < len(self._window)
 
     def _step(self) -> Publication | None:
         """Test, then train if a model is due or the champion changed."""
-        if self.width is None and self._due:
-            self._choose_width()
+        if self.layout.width is None and self._due:
+            # The commonest, so that one odd first record does not decide.
+            self.follow(Layout(self._window.commonest_width))
         with warnings.catch_warnings(), threadpool_limits(1):
             # A fit that did not converge is judged by its accuracy, like any other. One thread:
             # several are slower on so few records, and take cores from the predictor.
@@ -333,7 +353,6 @@ class Trainer:
         self._next_model = self._observed + max(
             LEAST_STEP, min(self._retrain_every, self._observed // 2)
         )
-        newest = (record.features for record in reversed(self._window.values()))
         return Publication(
             recipe=champion,
             model=self._models[champion],
@@ -341,10 +360,8 @@ class Trainer:
             trained_on=len(self._window),
             trained_to=highest_offsets(self._window),
             accuracies={name: accuracy.value for name, accuracy in self._accuracies.items()},
-            newest=[
-                [None if math.isnan(value) else value for value in np.asarray(found).tolist()]
-                for found in islice(newest, record_limit(self._cells // len(self._window)))
-            ],
+            newest=self._window.newest(record_limit(self.layout.width or 1)),
+            layout=self._fitted,
         )
 
     def _next_champion(self, available: Mapping[str, Accuracy]) -> str:
@@ -356,51 +373,18 @@ class Trainer:
         return clearly_better(champion, available)
 
     def _test(self) -> None:
-        untested, self._untested = self._untested, {}
+        untested, self._untested = self._untested, []
         if self._models:
-            features, labels = _matrix(untested.values())
+            features, labels = self._window.matrix(self._fitted, untested)
             for name, model in self._models.items():
                 self._accuracies[name].add((model.predict(features) == labels).tolist())
 
     def _train(self) -> None:
-        features, labels = _matrix(self._window.values())
-        # A column without values cannot be split into bins; a constant says as little.
-        features[:, np.isnan(features).all(axis=0)] = 0.0
+        self._fitted = self.layout
+        features, labels = self._window.matrix(self._fitted, to_fit=True)
+        vocabularies = self._window.encoder.vocabularies
+        commonest = {index: each.commonest(CATEGORIES) for index, each in vocabularies.items()}
+        columns = Columns(features.shape[1], commonest)
         self._models = {
-            recipe.name: _bounded(recipe.make(), features.shape[1]).fit(features, labels)
-            for recipe in self._recipes
+            recipe.name: recipe.make(columns).fit(features, labels) for recipe in self._recipes
         }
-
-    def _choose_width(self) -> None:
-        """Take the commonest number of features, so that one odd first record does not decide."""
-        records = list(self._window.values())
-        self.width = Counter(len(record.features) for record in records).most_common(1)[0][0]
-        self._window.clear()
-        self._ones = self._cells = self._observed = 0
-        for record in records:
-            if len(record.features) == self.width:
-                self._add(record)
-            else:
-                self._skip(record)
-
-    def _skip(self, record: Labelled) -> None:
-        self._skipped += 1
-        place = f"partition={record.partition} offset={record.offset}"
-        self._warnings.warn(
-            "width",
-            f"{place}: expected {self.width} features, got {len(record.features)}; such records"
-            f" are not trained on, {self._skipped} so far",
-        )
-
-
-def _bounded(classifier: Any, width: int) -> Any:
-    """Give gradient boosting fewer bins where so many features would take too much memory."""
-    if isinstance(classifier, HistGradientBoostingClassifier):
-        classifier.max_bins = min(classifier.max_bins, max(2, BINS // width))
-    return classifier
-
-
-def _matrix(records: Collection[Labelled]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the features (n, width), NaN for a missing one, and the labels (n,)."""
-    features = np.array([record.features for record in records], dtype=np.float64)
-    return features, np.array([record.label for record in records], dtype=np.int64)

@@ -9,8 +9,12 @@ import pytest
 
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
-from modelgenerator.trainer import Labelled, Trainer, recipes
+from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.window import Labelled
+from stream.layout import Layout
 from stream.reasons import KINDS, Reasons
+
+TYPED = Layout(3, ["age", "plan", "since"], ["number", "category", "time"], "yes", "no")
 
 
 class Clock:
@@ -21,8 +25,12 @@ class Clock:
         return self.now
 
 
-def new(clock: Callable[[], float] = lambda: 0.0, has_model: bool = False) -> Intake:
-    return Intake(Trainer(recipes(2000), 2000, 1000), Join(2000), has_model, clock)
+def new(
+    clock: Callable[[], float] = lambda: 0.0,
+    has_model: bool = False,
+    layout: Layout | None = None,
+) -> Intake:
+    return Intake(Trainer(recipes(2000), 2000, 1000, layout), Join(2000), has_model, clock)
 
 
 def value(**fields: Any) -> bytes:
@@ -39,7 +47,8 @@ def test_labels_as_strings_are_one_kind_of_invalid_records_with_an_example_place
         assert intake.sort(0, offset + 7, value(label=str(offset % 2))) is None
     assert str(intake) == (
         "1,500 records read: 0 labelled 0, 0 labelled 1, invalid 1,500, most often"
-        " label: expected 0 or 1, got '0' (1,500 of them, first at partition 0 offset 7)"
+        " label: expected 0 or 1, true or false; a text needs positive and negative in the schema,"
+        " got '0' (1,500 of them, first at partition 0 offset 7)"
     )
 
 
@@ -158,8 +167,8 @@ def test_a_label_that_is_invalid_is_counted_with_its_reason() -> None:
     intake = new()
     assert intake.match(1, 7, b'{"id":7,"label":"yes"}') is None
     assert str(intake).endswith(
-        "invalid 1, most often label topic: label: expected 0 or 1, got 'yes'"
-        " (1 of them, first at partition 1 offset 7)"
+        "invalid 1, most often label topic: label: expected 0 or 1, true or false; a text needs"
+        " positive and negative in the schema, got 'yes' (1 of them, first at partition 1 offset 7)"
     )
 
 
@@ -180,3 +189,60 @@ def test_the_line_names_the_records_that_wait_for_a_label(caplog: pytest.LogCapt
         " 1,200 records wait for a label, the oldest for 40 s; the first model needs 200 labelled"
         " records of both labels: 200 more, one labelled 0, one labelled 1"
     ]
+
+
+def typed(**fields: Any) -> bytes:
+    features = {"age": 39, "plan": "pro", "since": "1970-01-02"}
+    return json.dumps({"id": 7, "features": features, **fields}).encode()
+
+
+@pytest.mark.parametrize("label", ["yes", True, 1])
+def test_a_record_is_laid_out_by_the_schema(label: Any) -> None:
+    expected = Labelled(0, 5, [39.0, "pro", 86_400.0], 1)
+    assert new(layout=TYPED).sort(0, 5, typed(label=label)) == expected
+
+
+def test_a_text_on_the_label_topic_is_read_by_the_schema() -> None:
+    intake = new(layout=TYPED)
+    intake.sort(0, 5, typed())
+    joined = intake.match(0, 0, b'{"id":7,"label":"yes"}')
+    assert joined
+    assert intake.labelled(joined, joined.value) == Labelled(0, 5, [39.0, "pro", 86_400.0], 1)
+    assert intake.match(0, 1, b'{"id":7,"label":"maybe"}') is None
+    assert str(intake) == (
+        "1 records read: 0 labelled 0, 1 labelled 1, invalid 1, most often label topic: label:"
+        " expected 0 or 1, true or false, 'no' or 'yes', got 'maybe'"
+        " (1 of them, first at partition 0 offset 1)"
+    )
+
+
+def test_texts_without_a_schema_are_invalid_records_with_an_example_place() -> None:
+    intake = new()
+    for offset in range(1_500):
+        assert intake.sort(0, offset + 7, value(features=["pro"], label=1)) is None
+    assert str(intake).endswith(
+        "invalid 1,500, most often features[0]: expected a number, got 'pro'"
+        " (1,500 of them, first at partition 0 offset 7)"
+    )
+
+
+def test_records_that_do_not_fit_the_layout_get_one_warning_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = new(has_model=True, layout=Layout(3))
+    for offset in range(50):
+        assert intake.sort(0, offset, value(label=1)) is None
+    assert caplog.messages == [
+        "partition=0 offset=0: features: expected 3 numbers, got 1; such records are not trained"
+        " on, 1 so far"
+    ]
+
+
+def test_a_record_that_waited_for_its_label_is_read_by_the_layout_of_the_day() -> None:
+    trainer = Trainer(recipes(2000), 2000, 1000, TYPED)
+    intake = Intake(trainer, Join(2000), has_model=True)
+    intake.sort(0, 5, typed())
+    joined = intake.match(0, 0, b'{"id":7,"label":"no"}')
+    assert joined
+    trainer.follow(Layout(3, ["age", "tariff", "since"], TYPED.types, "yes", "no"))
+    assert intake.labelled(joined, joined.value) is None

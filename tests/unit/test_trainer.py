@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +10,13 @@ import pytest
 
 from modelgenerator.trainer import (
     Accuracy,
-    Labelled,
     Publication,
     Recipe,
     Trainer,
     clearly_better,
     recipes,
 )
+from modelgenerator.window import Labelled
 
 Rule = Callable[[list[float]], bool]
 
@@ -38,8 +37,8 @@ def stream(rule: Rule, partitions: int = 1, start: int = 0, width: int = 3) -> I
         yield Labelled(id % partitions, id // partitions, [*features], int(rule(features)))
 
 
-def trainer(window: int = 2000, retrain_every: int = 1000, width: int | None = None) -> Trainer:
-    return Trainer(recipes(window), window, retrain_every, width)
+def trainer(window: int = 2000, retrain_every: int = 1000) -> Trainer:
+    return Trainer(recipes(window), window, retrain_every)
 
 
 def observe(trainer: Trainer, records: Iterable[Labelled], count: int) -> list[Publication]:
@@ -129,7 +128,7 @@ def test_a_record_that_scored_a_model_is_above_what_that_model_was_trained_to() 
             assert features[:, 0].min() > self.trained_to
             return np.ones(len(features))
 
-    one = Trainer([Recipe("spy", Spy)], 400, 300)
+    one = Trainer([Recipe("spy", lambda _: Spy())], 400, 300)
     records = [Labelled(0, i, [float(i)], i % 2) for i in range(1_500)]
     assert len(list(one.observe(records))) > 3
     # Each once, none left out, but for those that wait for the next look.
@@ -247,22 +246,7 @@ def test_wildly_scaled_columns_do_not_warn() -> None:
         assert len(list(trainer().observe(records))) == 2
 
 
-def test_records_of_another_width_are_skipped_with_one_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    one, records = trainer(width=3), stream(linear)
-    stray = [Labelled(0, 10_000 + i, [1.0] * 4, 1) for i in range(50)]
-    with caplog.at_level(logging.WARNING):
-        assert list(one.observe(stray)) == []
-        (first,) = observe(one, records, 200)
-        assert list(one.observe(stray)) == []
-        (second,) = observe(one, records, 100)
-    assert (first.trained_to, second.trained_to) == ({"0": 199}, {"0": 299})
-    (record,) = caplog.records
-    assert record.getMessage().startswith("partition=0 offset=10000: expected 3 features, got 4")
-
-
-def test_a_stray_first_record_does_not_decide_the_width() -> None:
+def test_a_stray_first_record_does_not_decide_the_width(caplog: pytest.LogCaptureFixture) -> None:
     records = stream(linear)
     one = trainer()
     assert list(one.observe([Labelled(1, 0, [1.0] * 9, 1)])) == []
@@ -270,6 +254,11 @@ def test_a_stray_first_record_does_not_decide_the_width() -> None:
     (found,) = observe(one, records, 1)
     assert (found.trained_on, found.trained_to) == (200, {"0": 199})
     assert found.model.n_features_in_ == 3
+    assert one.layout.width == 3
+    assert caplog.messages == [
+        "1 of the first 200 labelled records have another number of features than 3; they are not"
+        " trained on"
+    ]
 
 
 def test_a_suspended_recipe_is_replaced_at_the_next_comparison_and_comes_back_as_challenger() -> (
@@ -313,12 +302,6 @@ def test_records_of_one_label_alone_need_one_of_the_other() -> None:
     one = trainer()
     observe(one, stream(lambda _: True), 1_500)
     assert one.needs.endswith("of both labels: one labelled 0")
-
-
-def test_records_of_another_width_are_said_to_be_skipped() -> None:
-    one = trainer(width=2)
-    observe(one, stream(linear), 1_500)
-    assert one.needs.endswith("; 1,500 were skipped, which do not have 2 features")
 
 
 def test_a_second_label_of_a_record_in_the_window_changes_nothing() -> None:
