@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from datagenerator.measured import Column, place
-from datagenerator.readings import COMMA, DAY_FIRST, GROUPED, MONTH_FIRST, PLAIN, READINGS
+from datagenerator.readings import BOOLEAN, COMMA, DAY_FIRST, GROUPED, MONTH_FIRST, PLAIN, READINGS
 from datagenerator.settings import Settings, in_setting
 from datagenerator.table import Table
 from stream.quoting import shown
@@ -61,7 +61,8 @@ def _choose(table: Table, column: Column, mark: str | None, given: str | None) -
     count, reading = column.read[best], READINGS[best]
     if not given and not column.left_out and column.large and column.integers == column.values:
         return  # a float has no such digits: they are a name
-    if count < column.values and not given and not column.left_out and 2 * count <= column.values:
+    most = count == column.values if best == BOOLEAN else 2 * count > column.values
+    if not most and not given and not column.left_out:
         return
     column.reading = best
     if count < column.values:
@@ -70,11 +71,12 @@ def _choose(table: Table, column: Column, mark: str | None, given: str | None) -
         cell = next(table.select([column.text], f"WHERE {wrong} LIMIT 1"))[0]
         is_number = reading.kind == "number" and not column.left_out
         what = f"a number within ±{FEATURE_LIMIT:g}" if is_number else "a time"
+        name = in_setting(column.name)
         yield (
             f"{table.find(wrong)}, column {shown(column.name)}: {shown(cell)} is not {what}, as"
             f" {count} of {column.values} cells are; if it stands for a missing value, add it to"
-            " NULLS; if the line is a total or a note, delete it; else"
-            f" DROP={in_setting(column.name)}"
+            " NULLS; if the line is a total or a note, delete it"
+            + (f"; else TYPES={name}:category or DROP={name}" if not column.left_out else "")
         )
     elif reading.kind == "time" and column.read[DAY_FIRST] == column.read[MONTH_FIRST] == count:
         yield (

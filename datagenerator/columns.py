@@ -12,7 +12,7 @@ from datagenerator.readings import KINDS
 from datagenerator.settings import Settings, in_setting, names
 from datagenerator.table import Table
 from stream.quoting import shown
-from stream.records import ID_LIMIT_BYTES
+from stream.records import CATEGORY_BYTES, ID_LIMIT_BYTES, normal
 
 FEWEST_ROWS = 20
 """In fewer rows, all values may differ, or a column may equal the label, by chance."""
@@ -30,8 +30,8 @@ class Understood(NamedTuple):
         All of them, in the order of the file.
     label, id, time, label_time : Column or None
         Those that ``LABEL``, ``ID``, ``TIME`` and ``LABEL_TIME`` name.
-    positive : str
-        Which text of the label means 1; empty if that is not clear.
+    positive, negative : str
+        Which text of the label means 1 and which means 0; empty if that is not clear.
     problems : list of str
         Why the table cannot be sent, and what to do; none if it can.
     wrong_settings : list of str
@@ -44,6 +44,7 @@ class Understood(NamedTuple):
     time: Column | None
     label_time: Column | None
     positive: str
+    negative: str
     problems: list[str]
     wrong_settings: list[str]
 
@@ -72,13 +73,14 @@ def understand(table: Table, settings: Settings) -> Understood:
             )
 
     def named(setting: str, name: str | None) -> Column | None:
-        if name is not None and name not in by_name:
+        column = by_name.get(normal(name or ""))
+        if name is not None and not column:
             hint = "; SEPARATOR says what stands between them" if len(columns) == 1 else ""
             wrong.append(
                 f"{setting}={name}: {table.place} has no such column; it has {_listed(table.names)}"
                 f"{hint}"
             )
-        return by_name.get(name or "")
+        return column
 
     label = named("LABEL", settings.label)
     id, time = named("ID", settings.id), named("TIME", settings.time)
@@ -89,10 +91,10 @@ def understand(table: Table, settings: Settings) -> Understood:
     ]:
         if taken:
             taken.left_out = why
-    kinds = dict(_kinds(settings.types, wrong))
-    given = {name: kind for name, kind in kinds.items() if named("TYPES", name)}
+    typed = [(named("TYPES", name), kind) for name, kind in _kinds(settings.types, wrong)]
+    given = {column.name: kind for column, kind in typed if column}
     problems += choose_readings(table, columns, settings, given)
-    positive = ""
+    positive = negative = ""
     if label:
         label.reading = "category"
         texts, problem = labels(table, label)
@@ -100,19 +102,16 @@ def understand(table: Table, settings: Settings) -> Understood:
         if not problem:
             positive, problem = positive_text(table, label, settings.positive, texts)
             wrong += problem
+            negative = next(text for text in texts if text != positive) if positive else ""
     _leave_out(table, columns, label, given)
     if id:
         problems += _wrong_ids(table, id)
     if time:
         problems += _wrong_times(table, time, label_time)
-    found = Understood(columns, label, id, time, label_time, positive, problems, wrong)
-    if texts := [column.name for column in found.features if column.kind == "category"]:
-        problems.append(
-            f"{table.place}: {_listed(texts)}: text, and features are numbers; leave it out with"
-            f" DROP={in_setting(*texts)}"
-        )
-    elif not found.features:
+    found = Understood(columns, label, id, time, label_time, positive, negative, problems, wrong)
+    if not found.features:
         problems.append(f"{table.place}: no column is left; TYPES=column:number keeps one")
+    problems += _too_long(table, [each for each in found.features if each.kind == "category"])
     return found
 
 
@@ -167,6 +166,19 @@ def _repeats(table: Table, column: Column, label: Column) -> bool:
     present = " AND ".join(f"{text} IS NOT NULL" for text in both)
     pairs = set(table.select([f"DISTINCT {both[0]}", both[1]], f"WHERE {present} LIMIT 5"))
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) == 2
+
+
+def _too_long(table: Table, categories: Sequence[Column]) -> Iterator[str]:
+    longest = [f"coalesce(max(strlen({column.value})), 0)" for column in categories]
+    for column, size in zip(categories, next(table.select(longest or ["0"])), strict=False):
+        if size > CATEGORY_BYTES:
+            this = f"strlen({column.value}) = {size}"
+            ((text,),) = table.select([column.text], f"WHERE {this} LIMIT 1")
+            yield (
+                f"{table.find(this)}, column {shown(column.name)}: {shown(text)} has {size} bytes,"
+                f" and a category has at most {CATEGORY_BYTES}; leave the column out with"
+                f" DROP={in_setting(column.name)}"
+            )
 
 
 def _wrong_ids(table: Table, id: Column) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 from datagenerator.columns import Understood, understand
 from datagenerator.dialect import SourceError
@@ -12,7 +13,7 @@ from datagenerator.rows import Row
 from datagenerator.settings import Settings
 from datagenerator.table import Table, literal
 from stream.quoting import shown
-from stream.records import Schema
+from stream.records import Schema, normal
 from stream.settings import SettingsError
 
 LOGGED_COLUMNS = 40
@@ -20,6 +21,8 @@ LOGGED_COLUMNS = 40
 
 _LEFT_OUT = "left out: "
 _BY_SETTING = ("LABEL", "ID", "TIME", "LABEL_TIME", "DROP")
+_SENT_AS = {"number": ("number", "time"), "category": ("category",), "time": ("time",)}
+"""The kinds of columns whose values can be sent as a type; times are sent as seconds, too."""
 
 
 class File:
@@ -56,37 +59,55 @@ class File:
             column.name: f"{_LEFT_OUT}{column.left_out}" if column.left_out else column.reading
             for column in self._found.columns
         }
-        label = self._found.label.name if self._found.label else ""
-        names = [column.name for column in self._found.features]
-        return Schema(names, label, self._found.positive, columns)
+        found, features = self._found, self._found.features
+        types = [column.type for column in features]
+        return Schema(
+            [column.name for column in features],
+            found.label.name if found.label else "",
+            found.positive,
+            columns,
+            types if {*types} != {"number"} else None,
+            found.negative or None,
+        )
 
     def as_recorded(self, schema: Schema) -> None:
-        """Send the features that the schema on the topic has, read as it says.
+        """Send the features that the schema on the topic has, read and sent as it says.
 
-        Nothing changes where the file lacks one of them, or a setting leaves it out.
+        Nothing changes where the file lacks one of them, or a setting leaves it out, or its values
+        are not of the type.
         """
-        choice = [column for column in self._found.columns if column.left_out not in _BY_SETTING]
-        if not {*schema.feature_names} <= {column.name for column in choice}:
+        types = dict(zip(schema.feature_names, schema.types or repeat("number"), strict=False))
+        recorded = {normal(name): use for name, use in schema.file_columns.items()}
+        readings = {}
+        for column in self._found.columns:
+            if column.left_out not in _BY_SETTING:
+                use = recorded.get(column.name, column.reading)
+                is_category = types.get(column.name) == "category"
+                readings[column.name] = (
+                    "category" if is_category else use if use in READINGS else column.reading
+                )
+        kinds = {name: READINGS[reading].kind for name, reading in readings.items()}
+        if any(kinds.get(name) not in _SENT_AS[type] for name, type in types.items()):
             return
-        for column in choice:
-            use = schema.file_columns.get(column.name, column.reading)
-            column.reading = use if use in READINGS else column.reading
-            if column.name in schema.feature_names:
+        for column in self._found.columns:
+            if column.name in types:
                 column.left_out = ""
-            else:
-                column.left_out = column.left_out or "not in the schema on the topic"
+            elif not column.left_out:
+                column.left_out = "not in the schema on the topic"
+            column.reading = readings.get(column.name, column.reading)
+            column.in_seconds = column.kind == "time" and types.get(column.name) == "number"
         self.schema = self._described()
 
     def rows(self, first: int) -> Iterator[Row]:
         """Yield the rows from number `first` on."""
         label, time = self._found.label, self._found.time
-        features = [column.value for column in self._found.features]
+        features = [column.sent for column in self._found.features]
         one, comes = literal(self._found.positive), "true"
         if self._found.label_time:
             comes = f"{self._found.label_time.text} IS NOT NULL"
         wanted = [
             *features,
-            f"CASE WHEN {comes} THEN CAST({label.text} = {one} AS INTEGER) END"
+            f"CASE WHEN {comes} THEN CAST({label.value} = {one} AS INTEGER) END"
             if label
             else "NULL",
             self._id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datagenerator.measured import Column, place
 from datagenerator.table import Table
 from stream.quoting import shown
+from stream.records import normal
 
 MANY_LABELS = 1_000
 
@@ -17,7 +18,7 @@ def labels(table: Table, label: Column) -> tuple[list[str], list[str]]:
     if label.distinct > MANY_LABELS:
         values = f"about {label.distinct} values, as {shown(label.example)}"
         return [], [f"{where}: {values}; a label has two"]
-    text = label.text
+    text = label.value
     counts = f"WHERE {text} IS NOT NULL GROUP BY {text} ORDER BY count(*) DESC, {text}"
     found = list(table.select([text, "count(*)"], counts))
     if len(found) == 2:
@@ -32,8 +33,8 @@ def positive_text(
     table: Table, label: Column, positive: str | None, texts: list[str]
 ) -> tuple[str, list[str]]:
     """Return the text of the label that means 1, empty if that is not clear, and what is wrong."""
-    if positive in texts:
-        return str(positive), []
+    if positive is not None and normal(positive) in texts:
+        return normal(positive), []
     one, other = sorted(texts, key=str.lower, reverse=True)
     if positive is not None:
         return "", [

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datagenerator.readings import GROUPED, PLAIN, READINGS
+from datagenerator.readings import GROUPED, PLAIN, READINGS, in_iso
 from datagenerator.table import Table
 from stream.quoting import shown
-from stream.records import FEATURE_LIMIT
+from stream.records import FEATURE_LIMIT, Type
 
 _EXACT_INTEGERS = 2**53
 _COLUMNS_AT_ONCE = 200
@@ -43,6 +43,8 @@ class Column:
         How its cells are read, a key of `READINGS`.
     left_out : str
         Why it is no feature; empty if it is one.
+    in_seconds : bool
+        Whether its times are sent as numbers, as the version before did.
     """
 
     name: str
@@ -57,16 +59,27 @@ class Column:
     commas: int
     reading: str = "category"
     left_out: str = ""
+    in_seconds: bool = False
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Type:
         """``number``, ``category`` or ``time``."""
         return READINGS[self.reading].kind
+
+    @property
+    def type(self) -> Type:
+        """The type of the feature that is sent."""
+        return "number" if self.in_seconds else self.kind
 
     @property
     def value(self) -> str:
         """The column's values in SQL; the numbers and times as seconds are floats."""
         return READINGS[self.reading].of(self.text)
+
+    @property
+    def sent(self) -> str:
+        """The column's values in SQL as they are sent: times are texts."""
+        return in_iso(self.value) if self.type == "time" else self.value
 
 
 def measured(table: Table) -> list[Column]:

@@ -8,6 +8,9 @@ from datagenerator.columns import Understood
 from datagenerator.table import Table
 from stream.quoting import shown
 
+MANY_CATEGORIES = 254
+"""Of a column with more, gradient boosting knows the commonest."""
+
 
 def described(table: Table, found: Understood, limit: int | None = None) -> Iterator[str]:
     """Yield the lines of a table of what was understood, in the order of the file.
@@ -29,11 +32,14 @@ def described(table: Table, found: Understood, limit: int | None = None) -> Iter
             use += f", 1 is {shown(found.positive)}"
         elif use not in ("", "LABEL", "ID", "TIME", "LABEL_TIME"):
             use = f"left out: {use}"
+        elif not use and column.kind == "category" and column.distinct > MANY_CATEGORIES:
+            use = "many categories; models tell the commonest apart"
         example = shown(column.example) if column.values else ""
         distinct = f"{about}{min(column.distinct, column.values)}"
-        rows.append(
-            (shown(column.name), column.reading, f"{missing:.1f} %", distinct, example, use)
-        )
+        kind = column.reading
+        if not kind.startswith(column.kind):
+            kind = f"{column.kind} {kind}"
+        rows.append((shown(column.name), kind, f"{missing:.1f} %", distinct, example, use))
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     yield f"{table.place}: {table.size} rows, {len(found.features)} features"
     for row in rows:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from stream.quoting import shown
-from stream.records import Schema
+from stream.records import Schema, Type, normal
 
 
 class Tail(NamedTuple):
@@ -144,10 +144,14 @@ def mismatch(
         One for each partition, in order.
     """
     start_over = "to start over, delete the topics or choose another DATA_TOPIC"
-    if found == schema:
-        return None
     if found is not None:
-        return f"{schema_topic} has {_say(found)}; the source has {_say(schema)}; {start_over}"
+        # The version before wrote no `negative`.
+        if _meant(found) == _meant(schema) and found.negative in (None, schema.negative):
+            return None
+        return (
+            f"{schema_topic} has {_say(found, schema)}; the source has {_say(schema, found)};"
+            f" {start_over}"
+        )
     for partition, tail in enumerate(tails):
         if tail.width not in (None, len(schema.feature_names)):
             return (
@@ -157,9 +161,26 @@ def mismatch(
     return None
 
 
-def _say(schema: Schema) -> str:
-    names = ", ".join(map(shown, schema.feature_names[:3]))
+def _meant(schema: Schema) -> tuple[list[str], list[Type], str, str]:
+    """Return what records have in common, whichever version wrote the schema."""
+    types = schema.types or ["number"] * len(schema.feature_names)
+    return schema.feature_names, types, normal(schema.label), normal(schema.positive)
+
+
+def _say(schema: Schema, other: Schema) -> str:
+    """Return a schema in words, with the first features that the other does not have."""
+    typed, others = _typed(schema), {*_typed(other)}
+    named = [feature for feature in typed if feature not in others] or typed
+    negative = f", negative {shown(schema.negative)}" if schema.negative is not None else ""
     return (
-        f"{len(schema.feature_names)} features ({names}{', …' * (len(schema.feature_names) > 3)}),"
-        f" label {shown(schema.label)}, positive {shown(schema.positive)}"
+        f"{len(typed)} features ({', '.join(named[:3])}{', …' * (len(typed) > 3)}), label"
+        f" {shown(schema.label)}, positive {shown(schema.positive)}{negative}"
     )
+
+
+def _typed(schema: Schema) -> list[str]:
+    names, types, *_ = _meant(schema)
+    return [
+        shown(name) + f" {type}" * (type != "number")
+        for name, type in zip(names, types, strict=True)
+    ]

@@ -20,6 +20,7 @@ import duckdb
 from datagenerator import dialect
 from datagenerator.dialect import SourceError
 from stream.quoting import shown
+from stream.records import normal
 
 _TEXT = (".csv", ".tsv", ".tab", ".txt", ".data")
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -53,7 +54,7 @@ class Table:
     Attributes
     ----------
     names : list of str
-        Of the columns, in the order of the file.
+        Of the columns, in the order of the file and in one form of Unicode.
     unnamed : frozenset of str
         Those of `names` that the file itself does not have.
     size : int
@@ -156,8 +157,9 @@ class Table:
             source += "" if parquet else ", sample_size=-1, maximum_depth=1"
             last = ", union_by_name=true)"
             answer = self._run(f"SELECT * FROM {source}{last} LIMIT 0")  # noqa: S608 - quoted
-            self.names = [column[0] for column in answer.description]
-            quoted = ['"' + name.replace('"', '""') + '"' for name in self.names]
+            names = [column[0] for column in answer.description]
+            self.names = [normal(name) for name in names]
+            quoted = ['"' + name.replace('"', '""') + '"' for name in names]
             as_text = "CAST({} AS VARCHAR)" if parquet else "({} ->> '$')"
             return source, [as_text.format(name) for name in quoted], last
         found = [dialect.find(path, separator, encoding) for path in self._paths]
@@ -168,7 +170,7 @@ class Table:
                     " and encoding have to be the same in all files"
                 )
         self.dialect = at = found[0]
-        self.names, self.unnamed = at.names, at.unnamed
+        self.names, self.unnamed = [normal(name) for name in at.names], at.unnamed
         columns = ", ".join(f"c{number}: 'VARCHAR'" for number in range(len(at.names)))
         source = (
             f"read_csv([{files}], auto_detect=false, header=false, skip={at.skip},"

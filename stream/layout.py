@@ -15,10 +15,7 @@ import numpy.typing as npt
 
 from stream.decoding import RecordError
 from stream.quoting import shown
-from stream.records import Cell, ModelInput, Numbers, Record, Schema, Type, normal
-
-CATEGORY_BYTES = 256
-"""Longest category, in UTF-8, as it is sent."""
+from stream.records import CATEGORY_BYTES, Cell, ModelInput, Numbers, Record, Schema, Type, normal
 
 LOOKED_AT = 1_000
 """Names of the stream among which the nearest to an unknown one is looked for."""

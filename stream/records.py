@@ -10,7 +10,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -30,6 +30,9 @@ NORMAL_CHARACTERS = 256
 """Longest text that is brought into the one Unicode form."""
 
 ID_LIMIT_BYTES = 256
+CATEGORY_BYTES = 256
+"""Longest category, in UTF-8, as it is sent."""
+
 REJECTED_VALUE_BYTES = 1_000
 
 LARGEST_VERSION = 2**53
@@ -329,7 +332,7 @@ def decode_schema(value: bytes | None) -> Schema:
         raise RecordError(f"feature_names: {twice} is there twice; types need one each")
     if schema.negative is not None and normal(schema.negative) == normal(schema.positive):
         raise RecordError(f"negative: {shown(schema.negative)}, as positive is")
-    return schema
+    return replace(schema, feature_names=[normal(name) for name in schema.feature_names])
 
 
 def decode_record(value: bytes | None) -> Record:
