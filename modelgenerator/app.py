@@ -22,7 +22,7 @@ from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trained import publish_trained, trained_already
 from modelgenerator.trainer import Trainer, recipes
-from stream import clients
+from stream import clients, layout
 from stream.keys import SigningKey
 from stream.layout import Layout
 from stream.models import ModelError
@@ -51,9 +51,9 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
 
     If it starts `afresh`, what the newest model was trained to says nothing of these records.
     """
-    layout, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
+    stream, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
     trained_to = None if afresh else trained_to
-    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, layout)
+    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, stream)
     with (
         Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,
@@ -90,9 +90,8 @@ def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
 def look_up(settings: Settings, stop: Stop) -> tuple[Layout, dict[str, int] | None]:
     """Return how records are laid out, and what the newest model was trained to."""
     with clients.closing(clients.consumer(settings)) as consumer:
-        schema = look_up_schema(consumer, settings, stop)
-        layout = schema.layout if schema else Layout()
-        return layout, trained_already(consumer, settings, layout, stop)
+        found = layout.of(look_up_schema(consumer, settings, stop))
+        return found, trained_already(consumer, settings, found, stop)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from modelgenerator.join import WAITING, Join
 from modelgenerator.publish.newest import Found
 from modelgenerator.settings import Settings
-from stream import clients, reading
-from stream.layout import Layout
+from stream import clients, layout, reading
 from stream.records import RecordError, decode_label, decode_record
 from stream.service import Stop
 
@@ -57,8 +56,7 @@ class LateLabels:
         join, data = Join(WAITING), TopicPartition(settings.data_topic, partition)
         with clients.closing(clients.consumer(settings, max_poll_records=5_000)) as other:
             records = reading.read_range(consumer, data, first, end, stop)
-            schema = reading.newest_schema(other, settings, stop)
-            self._layout = schema.layout if schema else Layout()
+            self._layout = layout.of(reading.newest_schema(other, settings, stop))
             oldest = next(records, None)
             if oldest is None:
                 return

@@ -7,6 +7,7 @@ from kafka import KafkaConsumer, TopicPartition
 from modelgenerator.feed import Feed, StartOver, log
 from modelgenerator.settings import Settings
 from modelgenerator.trainer import Trainer
+from stream import layout
 from stream.layout import Layout
 from stream.quoting import shown
 from stream.reading import last_readable, newest_schema
@@ -21,6 +22,7 @@ class SchemaFeed(Feed):
     def __init__(self, settings: Settings, stop: Stop) -> None:
         super().__init__(settings, settings.schema_topic, stop)
         self._newest: Schema | None = None
+        self._followed: Schema | None = None
 
     def follow(self, trainer: Trainer, read: int) -> None:
         """Let the trainer take the next records by the newest schema, if there is one.
@@ -37,10 +39,11 @@ class SchemaFeed(Feed):
         """
         for records in self.fetch().values():
             self._newest = last_readable(decode_schema, records) or self._newest
-        if self._newest:
+        if self._newest is not self._followed:
             if read:
                 check_layout(self._settings, self._newest, trainer.layout)
-            trainer.follow(self._newest.layout)
+            trainer.follow(layout.of(self._newest))
+            self._followed = self._newest
 
     def _look(self, client: KafkaConsumer) -> None:
         if client.assignment():
@@ -51,19 +54,19 @@ class SchemaFeed(Feed):
         client.seek(place, self._positions[place])
 
 
-def check_layout(settings: Settings, schema: Schema | None, layout: Layout) -> None:
+def check_layout(settings: Settings, schema: Schema | None, before: Layout) -> None:
     """Raise `StartOver` if a schema has another number of features, or other types."""
     if schema is None:
         return
     topic, named = settings.schema_topic, len(schema.feature_names)
-    if layout.width not in (None, named):
-        raise StartOver(f"{topic} names {named} features, the models have {layout.width}")
+    if before.width not in (None, named):
+        raise StartOver(f"{topic} names {named} features, the models have {before.width}")
     numbers = ["number"] * named
-    pairs = zip(layout.types or numbers, schema.types or numbers, strict=True)
-    for index, (before, now) in enumerate(pairs):
-        if now != before:
+    pairs = zip(before.types or numbers, schema.types or numbers, strict=True)
+    for index, (was, now) in enumerate(pairs):
+        if now != was:
             name = shown(schema.feature_names[index])
-            raise StartOver(f"{topic}: feature {index} {name} is now a {now}, not a {before}")
+            raise StartOver(f"{topic}: feature {index} {name} is now a {now}, not a {was}")
 
 
 def look_up_schema(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Schema | None:

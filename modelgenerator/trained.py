@@ -16,7 +16,7 @@ from modelgenerator.settings import Settings
 from modelgenerator.trainer import Publication
 from modelgenerator.trial import tried
 from modelgenerator.verdicts import served_model
-from stream import clients
+from stream import clients, layout
 from stream.keys import SigningKey
 from stream.layout import Layout
 from stream.model_topic import ModelTopic
@@ -28,21 +28,21 @@ _warnings = Warnings(log)  # one for all publications: a line a minute, however 
 
 
 def trained_already(
-    consumer: KafkaConsumer, settings: Settings, layout: Layout, stop: Stop
+    consumer: KafkaConsumer, settings: Settings, types: Layout, stop: Stop
 ) -> dict[str, int] | None:
     """Return what the model being served was trained to, by partition.
 
     ``None`` if any new model is better than it: it was trained on another data topic, it takes
-    features of another number or of other types than `layout`, it was made with another
+    features of another number or of other types than `types`, it was made with another
     scikit-learn, or there is none.
     """
     models = ModelTopic(settings, consumer, stop, settings.trusted_keys)
     newest = served_model(models, consumer, settings, stop)
     if newest is None or newest.envelope.sklearn != sklearn.__version__:
         return None
-    if layout.width not in (None, newest.envelope.features):
+    if types.width not in (None, newest.envelope.features):
         return None
-    if layout.types != newest.envelope.layout.types:
+    if types.types != newest.envelope.layout.types:
         return None
     topic, trained_to = settings.data_topic, newest.envelope.trained_to
     partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
@@ -60,8 +60,8 @@ def publish_trained(
     Returns
     -------
     int or None
-        The version; ``None`` while a model is pinned, the brokers do not take the model, or it has
-        categories and their names have changed, with a warning once a minute.
+        The version; ``None`` while a model is pinned, the brokers do not take the model, or the
+        schema names its features otherwise, with a warning once a minute.
 
     Raises
     ------
@@ -77,9 +77,9 @@ def publish_trained(
         look = partial(look_up_schema, consumer, settings, stop)
         schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
         check_layout(settings, schema, found.layout)
-        if schema and found.layout.categories and found.layout != schema.layout:
-            topic = settings.schema_topic
-            _warnings.warn("renamed", f"{topic}: features have new names, as the next model will")
+        if found.layout.types and found.layout != layout.of(schema):
+            why = "the features have other names than the model's; it is not published"
+            _warnings.warn("renamed", f"{settings.schema_topic}: {why}")
             return None
         described = describe(
             found.model,
