@@ -22,8 +22,8 @@ from predictor.tally import Tally
 from stream.classifier import check
 from stream.models import Envelope, ModelError, Part, unpack
 from stream.records import (
+    Numbers,
     Prediction,
-    Record,
     RecordError,
     decode_prediction,
     decode_record,
@@ -173,7 +173,7 @@ def test_a_record_with_bytes_overwritten_is_read_or_refused(
 
 def test_of_a_field_that_is_given_twice_the_last_counts() -> None:
     record = decode_record(b'{"id":1,"id":2,"features":[9],"features":[1],"label":0,"label":1}')
-    assert record == Record(2, [1], 1)
+    assert record == Numbers(2, [1], 1)
 
 
 @pytest.mark.parametrize("name", READERS)

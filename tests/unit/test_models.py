@@ -197,6 +197,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
 
 
 ADDED = {"threshold", "pinned", "after", "probe", "stream", "rule", "accepts_missing_in"}
+ADDED |= {"types", "positive", "negative", "probes"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
@@ -275,6 +276,10 @@ OTHERS: dict[str, Any] = {
     "stream": "another",
     "rule": "predict",
     "accepts_missing_in": [1],
+    "types": ["number", "category"],
+    "positive": "yes",
+    "negative": "no",
+    "probes": [[0.5, "pro"]],
     "part": 2,
     "parts": 2,
     "pickle": base64.b64encode(b"other").decode(),

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from predictor import predictor
 from predictor.tally import Tally
-from predictor.verify import recompute
 from predictor.verify.log_file import Line, LogFile
 from predictor.verify.partition import Committed, Output, Partition, Records, Row
 from predictor.verify.recreated import answers_since, recreated_at
 from predictor.verify.report import Findings, Violation, report, summary
 from predictor.verify.walk import check_partition
-from stream.classifier import Matrix, Model
+from stream.classifier import Model
+from stream.layout import Rows
 from stream.models import Envelope
 from stream.records import RecordError
 from tests.histories import (
@@ -140,12 +141,12 @@ def test_records_with_many_features_are_predicted_again_in_batches_that_fit_into
 ) -> None:
     made, sizes, predict = correct_history(), [], Model.predict
 
-    def counted(model: Model, matrix: Matrix) -> tuple[list[int], list[float | None]]:
-        sizes.append(matrix.size)
-        return predict(model, matrix)
+    def counted(model: Model, rows: Rows) -> tuple[list[int], list[float | None]]:
+        sizes.append(sum(map(len, rows)))
+        return predict(model, rows)
 
     monkeypatch.setattr(Model, "predict", counted)
-    monkeypatch.setattr(recompute, "MAX_CELLS", 10)
+    monkeypatch.setattr(predictor, "MAX_CELLS", 10)
     assert verified(made).checked["I6"] == RECORDS - 1
     assert max(sizes) == 12  # two features each
 
@@ -221,7 +222,7 @@ def test_a_predicted_record_that_had_to_be_rejected_violates_I6() -> None:  # no
 def test_a_record_with_more_features_than_its_model_violates_I6() -> None:  # noqa: N802 - as above
     made = correct_history()
     made.models[1]["features"] = 1
-    with pytest.raises(Violation, match=r"I6 prediction partition 0 offset 0: .*1 features, found"):
+    with pytest.raises(Violation, match=r"I6 prediction partition 0 offset 0: .*expected 1 num"):
         verified(made)
 
 

@@ -16,8 +16,8 @@ from stream.keys import TrustedKeys
 from stream.model_topic import ModelIndex, put_together
 from stream.models import SIGNATURE, Envelope, unpack, verify
 from stream.records import (
+    Numbers,
     Prediction,
-    Record,
     Rejected,
     Schema,
     Status,
@@ -70,7 +70,7 @@ def trusted(tmp_path: Path) -> TrustedKeys:
         (
             "data",
             decode_record,
-            [Record(17, [0.12, -3.5, 2, None], 1), Record("größe/7", [-3.4e38], None)],
+            [Numbers(17, [0.12, -3.5, 2, None], 1), Numbers("größe/7", [-3.4e38], None)],
         ),
         ("schema", decode_schema, [Schema(["age", "hours"], "income", ">50K")]),
         (
