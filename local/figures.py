@@ -13,6 +13,9 @@ RATE_SECONDS = 5.0
 FIRST_MODEL = 200
 """Labelled records that the modelgenerator trains the first model on."""
 
+_TEXT = -1
+"""Stands for a label that is a text: which one it means, only a model can say."""
+
 LISTED = 20
 """How many swaps or drifts a report names at most, the latest ones."""
 
@@ -39,12 +42,12 @@ class Figures:
     def written(self, value: bytes | None) -> None:
         """Add a record of the data topic, while there is no model."""
         with suppress(RecordError):  # it is rejected
-            self._labels[decode_record(value).label] += 1
+            self._labels[_known(decode_record(value).label)] += 1
 
     def labelled(self, value: bytes | None) -> None:
         """Add a record of the label topic, while there is no model."""
         with suppress(RecordError):
-            self._labels[decode_label(value).label] += 1
+            self._labels[_known(decode_label(value).label)] += 1
             self._labels[None] -= 1
 
     def predicted(self, prediction: Prediction) -> None:
@@ -170,9 +173,10 @@ class Figures:
 
     def _needed(self) -> str:
         """Say what the first model still needs."""
-        labelled = self._labels[0] + self._labels[1]
+        labelled = self._labels[0] + self._labels[1] + self._labels[_TEXT]
         text = f"{min(labelled, FIRST_MODEL)} of {FIRST_MODEL} labelled records so far"
-        if labelled and (absent := [str(label) for label in (0, 1) if not self._labels[label]]):
+        absent = [str(label) for label in (0, 1) if not self._labels[label]]
+        if labelled and absent and not self._labels[_TEXT]:
             text += f", none labelled {absent[0]}"
         if self._labels[None] > 0:
             text += f", {self._labels[None]:,} without a label"
@@ -211,6 +215,10 @@ class Figures:
     def _done(self, source: tuple[int, int]) -> None:
         partition, offset = source
         self._next[partition] = max(self._next.get(partition, 0), offset + 1)
+
+
+def _known(label: int | str | None) -> int | None:
+    return _TEXT if isinstance(label, str) else label
 
 
 def _share(value: float | None) -> str:

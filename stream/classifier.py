@@ -20,6 +20,7 @@ import numpy.typing as npt
 from stream.deadlines import DeadlineExceeded
 from stream.layout import Layout, Matrix, Rows
 from stream.models import Envelope, ModelError
+from stream.quoting import shown
 from stream.records import Cell, Schema, normal
 from stream.service import Stop
 from stream.settings import ModelLimits
@@ -190,13 +191,7 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
         raise ModelError(f"features: {envelope.features}, but a probe of {len(envelope.probe)}")
     if names is not None and len(names) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but {len(names)} feature_names")
-    types = envelope.types
-    if types is not None and (
-        names is None or len({*names}) < len(types) or len(types) != envelope.features
-    ):
-        raise ModelError(f"types: {len(types)}, which need as many feature_names, each another one")
-    if any(len(row) != envelope.features for row in envelope.probes or ()):
-        raise ModelError(f"features: {envelope.features}, but a probe of another number")
+    _check_layout(envelope)
     expected = len(schema.feature_names) if schema else features
     if expected is not None and envelope.features != expected:
         raise ModelError(f"features: the stream has {expected}, the model {envelope.features}")
@@ -206,12 +201,34 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
         _check_types(envelope, schema)
 
 
+def _check_layout(envelope: Envelope) -> None:
+    types, names = envelope.types, {*map(normal, envelope.feature_names or ())}
+    if types is not None and not len(types) == len(names) == envelope.features:
+        raise ModelError(
+            f"types: {len(types)} for {envelope.features} features, which need as many"
+            " feature_names, each another one"
+        )
+    texts = envelope.positive, envelope.negative
+    if None not in texts and normal(texts[0] or "") == normal(texts[1] or ""):
+        raise ModelError(f"negative: {shown(texts[1])}, as positive is")
+    categories = [kind == "category" for kind in types or ["number"] * envelope.features]
+    for row in envelope.probes or ():
+        if len(row) != envelope.features:
+            raise ModelError(f"features: {envelope.features}, but a probe of {len(row)}")
+        for index, cell in enumerate(row):
+            if cell is not None and isinstance(cell, str) != categories[index]:
+                raise ModelError(
+                    f"probes: {shown(cell)} for {envelope.layout.place(index)}, which is a"
+                    f" {'category' if categories[index] else 'number or a time'}"
+                )
+
+
 def _check_names(names: Sequence[str], schema: Schema) -> None:
     for index, (of_model, of_stream) in enumerate(zip(names, schema.feature_names, strict=True)):
         if normal(of_model) != normal(of_stream):
             raise ModelError(
-                f"feature_names: feature {index} of the stream is {of_stream!r}, of the model"
-                f" {of_model!r}"
+                f"feature_names: feature {index} of the stream is {shown(of_stream)}, of the model"
+                f" {shown(of_model)}"
             )
 
 
@@ -221,7 +238,7 @@ def _check_types(envelope: Envelope, schema: Schema) -> None:
     for index, (of_stream, of_model) in enumerate(pairs):
         if of_stream != of_model:
             raise ModelError(
-                f"types: feature {index} {schema.feature_names[index]!r} of the stream is a"
+                f"types: feature {index} {shown(schema.feature_names[index])} of the stream is a"
                 f" {of_stream}, of the model a {of_model}"
             )
 

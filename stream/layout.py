@@ -66,6 +66,7 @@ class Layout:
         negative: str | None = None,
     ) -> None:
         self.width = width
+        self._columns = names
         self._names = None if names is None else [normal(name) for name in names]
         self.types = None if types is None or {*types} == {"number"} else [*types]
         self.numeric = self.types is None
@@ -119,7 +120,7 @@ class Layout:
         -------
         ndarray or DataFrame of shape (rows, features)
             NaN where a feature is missing. In a data frame, numbers and times are float64, and
-            categories are strings, in columns of objects.
+            categories are strings, in columns of objects; columns have the model's own names.
         """
         if not self.categories:
             return np.array(rows, dtype=np.float64)
@@ -134,9 +135,9 @@ class Layout:
         """Return a data frame of columns: categories as objects, the others as float64."""
         import pandas as pd  # it takes half a second, which streams of numbers need not wait for
 
-        assert self._names is not None  # types need names
+        assert self._columns is not None  # types need names
         series = (pd.Series(column, dtype=column.dtype) for column in columns)
-        return pd.DataFrame(dict(zip(self._names, series, strict=True)))
+        return pd.DataFrame(dict(zip(self._columns, series, strict=True)))
 
     def place(self, index: int) -> str:
         """Say which feature is at a position: ``features[2] 'plan'``."""

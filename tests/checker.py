@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import joblib
-import numpy as np
 import sklearn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from tests.laid_out import label_of, matrix_of, row_of
 from tests.late_checker import Meeting, check_labels, check_late_tally, meet
 from tests.snapshot import Published, Report, Row, Snapshot, take_snapshot
 
@@ -77,7 +77,7 @@ def check_snapshot(
         rejected = snapshot.rejected.get(partition, [])
         current_rejected = _last_stretch(rejected, _source_of) if recreated else rejected
         start = snapshot.start("predictions", partition)
-        check_labels(partition, snapshot, outputs, report)
+        check_labels(partition, snapshot, outputs, list(models.envelopes.values()), report)
         meetings = meet(partition, outputs, whole=start == 0)
         _check_counts(partition, outputs, whole=start == 0)
         _check_versions(partition, predictions, barred, report)
@@ -300,7 +300,11 @@ def _check_models(
             record = json.loads(records[offset] or b"null")
             where = f"prediction partition {partition} offset {prediction.offset}: {found}"
             assert found["id"] == record["id"], f"I1 {where}, the record is {record}"
-            assert found["label"] == record.get("label"), f"I2 {where}, the record is {record}"
+            label = record.get("label")
+            if isinstance(label, str) and envelope is not None:
+                label = label_of(label, envelope)
+            if not isinstance(label, str):
+                assert found["label"] == label, f"I2 {where}, the record is {record}"
             if "time" in found:
                 assert found["time"] == times[offset], f"I9 {where}, not {times[offset]}"
             by_version.setdefault(version, []).append((prediction, record))
@@ -317,8 +321,12 @@ def _check_same(
     envelope: dict[str, Any],
     pairs: list[tuple[Published, dict[str, Any]]],
 ) -> None:
-    for prediction, record in pairs:
-        nulls = {i for i, feature in enumerate(record["features"]) if feature is None}
+    rows = [
+        row_of(f"I6 prediction partition {partition} offset {prediction.offset}", record, envelope)
+        for prediction, record in pairs
+    ]
+    for (prediction, _), row in zip(pairs, rows, strict=True):
+        nulls = {i for i, feature in enumerate(row) if feature is None}
         assert envelope["accepts_missing"] or nulls <= {
             *(envelope.get("accepts_missing_in") or ())
         }, (
@@ -326,7 +334,7 @@ def _check_same(
             f" predicted with null at {sorted(nulls)}, not to be by {envelope}"
         )
     threshold = envelope.get("threshold")
-    matrix = np.array([record["features"] for _, record in pairs], dtype=float)
+    matrix = matrix_of(rows, envelope)
     labels = classifier.predict(matrix)
     probabilities: Iterable[Any] = itertools.repeat(None)
     if hasattr(classifier, "predict_proba"):

@@ -223,7 +223,7 @@ def swaps_in_place(put: Any) -> Any:
 def looks_at_labels(predict: Any) -> Any:
     class Peeking:
         def __init__(self, model: Any, labels: list[int | None]) -> None:
-            self.version, self.envelope = model.version, model.envelope
+            self.version, self.envelope, self.layout = model.version, model.envelope, model.layout
             self._model, self._labels = model, labels
 
         def predict(self, matrix: Any) -> Any:
@@ -232,7 +232,7 @@ def looks_at_labels(predict: Any) -> Any:
             return [own if label is None else label for label, own in both], probabilities
 
     def broken(records: Any, model: Any, *args: Any, **options: Any) -> Any:
-        labels = [decode_record(consumed.value).label for consumed in records]
+        labels = [model.layout.read(decode_record(c.value)).label for c in records]
         return predict(records, Peeking(model, labels), *args, **options)
 
     return broken

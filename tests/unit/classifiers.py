@@ -13,8 +13,9 @@ import numpy as np
 import sklearn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from stream.classifier import Matrix, Model
+from stream.classifier import Model
 from stream.keys import SigningKey
+from stream.layout import Matrix
 from stream.models import PART_BYTES, Envelope
 
 

@@ -20,6 +20,7 @@ from predictor.consumed import Consumed
 from predictor.predictor import predict_unit
 from predictor.tally import Tally
 from stream.classifier import check
+from stream.layout import Rows
 from stream.models import Envelope, ModelError, Part, unpack
 from stream.records import (
     Numbers,
@@ -194,19 +195,30 @@ class Predicts:
     """Stands in for a model of three features: every record is a 1."""
 
     version = 7
-    envelope = envelope(7, features=3, trained_to={})
+    envelope = envelope(
+        7,
+        features=3,
+        trained_to={},
+        feature_names=["a", "b", "c"],
+        types=["number", "category", "time"],
+        positive="yes",
+        negative="no",
+        accepts_missing=True,
+    )
+    layout = envelope.layout
 
-    def predict(self, matrix: Any) -> tuple[list[int], list[float | None]]:
-        assert matrix.shape[1] == 3
-        return [1] * len(matrix), [0.75] * len(matrix)
+    def predict(self, rows: Rows) -> tuple[list[int], list[float | None]]:
+        assert self.layout.matrix(rows).shape == (len(rows), 3)
+        return [1] * len(rows), [0.75] * len(rows)
 
 
 @settings(max_examples=20)
 @given(
     st.lists(
-        st.sampled_from([b'{"id":1,"features":[1,2,3],"label":1}', b"", b"{}", None])
+        st.sampled_from([b'{"id":1,"features":[1,"x","2026-11-23"],"label":1}', b"", b"{}", None])
         | json_values.map(lambda value: orjson.dumps({"id": 1, "features": value, "label": 0}))
-        | json_values.map(lambda v: orjson.dumps({"id": 1, "features": [1, 2, 3], "label": v}))
+        | json_values.map(lambda v: orjson.dumps({"id": 1, "features": {"a": 1}, "label": v}))
+        | json_values.map(lambda v: orjson.dumps({"id": 1, "features": {"a": v, "b": v, "c": v}}))
         | st.binary(max_size=40),
         max_size=12,
     ),
@@ -215,7 +227,7 @@ class Predicts:
 def test_whatever_a_unit_holds_each_record_is_predicted_or_rejected_and_the_counts_add_up(
     values: list[bytes | None], literals: list[bytes]
 ) -> None:
-    values += [b'{"id":1,"features":[1,2,3],"label":' + literal + b"}" for literal in literals]
+    values += [b'{"id":1,"features":{"b":"x"},"label":' + literal + b"}" for literal in literals]
     unit = [Consumed(0, offset, None, value) for offset, value in enumerate(values)]
     before = Tally(tp=5)
     result = predict_unit(unit, Predicts(), None, states(before))  # type: ignore[arg-type] # a stand-in

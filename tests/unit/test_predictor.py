@@ -12,7 +12,8 @@ from predictor.consumed import KEY_LIMIT_BYTES, Consumed
 from predictor.predictor import BrokenModelError, predict_unit, predict_within
 from predictor.result import Result
 from predictor.tally import Tally
-from stream.classifier import Matrix, Model
+from stream.classifier import Model
+from stream.layout import Matrix
 from stream.records import Record, Rejected, encode_record
 from stream.service import Stop, Stopped
 from tests.unit.classifiers import Apart, Sign, model
