@@ -131,7 +131,7 @@ def predict_unit(
 
 def most_features(layout: Layout) -> int:
     """Return at how many features a matrix of this layout is full."""
-    return MAX_CELLS if layout.numeric else MAX_CELLS // _CATEGORY_CELLS
+    return MAX_CELLS // _CATEGORY_CELLS if layout.categories else MAX_CELLS
 
 
 def _answer(
