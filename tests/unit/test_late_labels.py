@@ -13,6 +13,7 @@ from predictor.predictor import BrokenModelError, predict_unit
 from predictor.result import Result
 from predictor.state import State
 from predictor.tally import Tally
+from stream.classifier import Model
 from stream.records import Prediction, Record, Rejected, encode_record
 from tests.unit.classifiers import Sign, model
 from tests.unit.states import states
@@ -42,7 +43,7 @@ class Partition:
 
     def __init__(self, tally: Tally | None = None, **settings: Any) -> None:
         self.states = states(tally or Tally(), **settings)
-        self.model = model(7)
+        self.model: Model | None = model(7)
         self.now = 0.0
         self.wall = 0.0
         self.most = math.inf
@@ -460,3 +461,68 @@ def test_predictions_that_are_gone_from_the_topic_when_it_is_read_back_are_expir
     assert (tally.waiting, tally.expired, tally.expired_to) == (2, 3, 3)
     state = State(partition.state.settings, 0, Tally(waiting=2, unlabelled=2), 6)
     assert (state.rebuilt(), state.tally.expired_to) == (2, 6)
+
+
+def text(offset: int, text: str | bool, **fields: Any) -> ConsumedLabel:
+    return ConsumedLabel(
+        0, offset, b"label", json.dumps({"label": text} | fields).encode(), None, 0
+    )
+
+
+def of_texts(version: int = 7, positive: str = "yes", negative: str = "no") -> Model:
+    return model(version, positive=positive, negative=negative)
+
+
+def test_a_label_that_is_a_text_is_read_by_the_model_that_serves() -> None:
+    partition = Partition()
+    partition.model = of_texts()
+    partition.unit(record(0), record(1), record(2))
+    result = partition.unit(
+        text(0, "yes", id=0), text(1, "no", id=1), text(2, "maybe", id=2), text(3, True, id=2)
+    )
+    assert outcomes(result) == [("labelled", 0, 1), ("labelled", 1, 0), ("labelled", 2, 1)]
+    assert all(type(p.label) is int for p, _ in result.predictions)
+    reason = "label: expected 0 or 1, true or false, 'no' or 'yes', got 'maybe'"
+    assert rejected(result) == [(2, reason)]
+    assert (partition.tally.n, partition.tally.orphans, partition.tally.labels) == (3, 1, 4)
+
+
+def test_without_a_model_the_unit_ends_before_a_label_that_is_a_text() -> None:
+    partition = Partition()
+    partition.model = of_texts()
+    partition.unit(record(0), record(1))
+    served, partition.model = partition.model, None
+    events = label(0, id=0), text(1, "no", id=1), label(2, id=7)
+    result = partition.unit(*events)
+    assert outcomes(result) == [("labelled", 0, 1)]
+    assert partition.tally.labels == 1
+    assert partition.predict(*events[1:]).states == {}
+    partition.model = served
+    assert outcomes(partition.unit(*events[1:])) == [("labelled", 1, 0)]
+
+
+def test_a_text_that_is_held_waits_for_its_record_and_for_a_model_that_reads_it() -> None:
+    partition = Partition()
+    partition.model = of_texts()
+    partition.unit(text(0, "yes", id=1), record(0), ended=True)
+    assert partition.state.early.offsets == [0]
+    partition.model = None
+    partition.unit(Consumed(0, 1, None, b"not JSON"))
+    assert partition.state.early.offsets == [0]
+    partition.model = of_texts(8, "ja", "nein")
+    result = partition.unit(record(2, id=1))
+    assert outcomes(result) == [(None, 2, None)]
+    assert rejected(result) == [
+        (0, "label: expected 0 or 1, true or false, 'nein' or 'ja', got 'yes'")
+    ]
+    assert len(partition.state.early) == 0
+
+
+def test_a_text_that_is_held_meets_its_record_once() -> None:
+    partition = Partition()
+    partition.model = of_texts()
+    partition.unit(text(0, "no", id=1), record(0), ended=True)
+    result = partition.unit(record(1))
+    assert outcomes(result) == [(None, 1, None), ("labelled", 1, 0)]
+    assert len(partition.state.early) == 0
+    assert (partition.tally.n, partition.tally.correct) == (1, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from predictor import predictor as module
 from predictor.consumed import KEY_LIMIT_BYTES, Consumed
 from predictor.predictor import BrokenModelError, predict_unit, predict_within
 from predictor.result import Result
@@ -128,6 +129,95 @@ def test_a_bad_record_is_rejected_with_its_reason_and_the_stream_goes_on(
     assert rejected.source == (0, 5)
     assert [p.n for p, _ in result.predictions] == [1, 2]
     assert result.states[0].tally.rejected == 1
+
+
+class Plans:
+    """Predicts 1 where the plan is "pro"; raises on a plan that it is told."""
+
+    classes_ = (0, 1)
+
+    def __init__(self, raises_on: str = "") -> None:
+        self.raises_on = raises_on
+        self.batches: list[int] = []
+
+    def predict(self, frame: Matrix) -> Any:
+        """Predict a frame by its column."""
+        self.batches.append(len(frame))
+        if (frame["plan"] == self.raises_on).any():
+            raise ValueError("found unknown categories")
+        return (frame["plan"] == "pro").astype(int).to_numpy()
+
+
+def of_plans(version: int = 7, raises_on: str = "", **changes: Any) -> Model:
+    fields: dict[str, Any] = {"feature_names": ["age", "plan"], "types": ["number", "category"]}
+    texts = {"positive": "yes", "negative": "no", "accepts_missing": True}
+    return model(version, Plans(raises_on), **fields | texts | changes)
+
+
+def sent(offset: int, features: Any, label: Any = None) -> Consumed:
+    return Consumed(0, offset, None, encode_record(Record(offset, features, label)))
+
+
+def test_records_are_laid_out_by_the_model_that_predicts_them() -> None:
+    records = [
+        sent(0, [39.0, "pro"], "yes"),
+        sent(1, {"plan": "pro", "age": 39.0}, True),
+        sent(2, {"plan": "free"}, "no"),
+        sent(3, {"plan": None}, 1),
+    ]
+    result = predict_unit(records, of_plans(), None, states())
+    found = [(p.prediction, p.label, p.n, p.correct) for p, _ in result.predictions]
+    assert found == [(1, 1, 1, 1), (1, 1, 2, 2), (0, 0, 3, 3), (0, 1, 4, 3)]
+    assert all(type(p.label) is int for p, _ in result.predictions)
+
+
+def test_what_does_not_fit_the_model_is_rejected_with_feature_value_and_type() -> None:
+    records = [
+        sent(0, [39.0, 7.0], 1),
+        sent(1, {"paln": "pro"}),
+        sent(2, [39.0, "pro"], "maybe"),
+        sent(3, [39.0, "pro"]),
+    ]
+    result = predict_unit(records, of_plans(), None, states())
+    assert [r.reason for r in result.rejected] == [
+        "features[1] 'plan': expected a text of at most 256 bytes, got 7",
+        "features: the stream has no 'paln'; nearest is 'plan'",
+        "label: expected 0 or 1, true or false, 'no' or 'yes', got 'maybe'",
+    ]
+    assert [p.source for p, _ in result.predictions] == [(0, 3)]
+
+
+def test_without_a_model_what_only_a_model_can_say_ends_the_unit() -> None:
+    for waits in ({"a": 1.0}, ["pro"], [1.0]):
+        records = [Consumed(0, 0, None, b"not json"), sent(1, waits, "1"), sent(2, [[1]])]
+        result = predict_unit(records, None, None, states())
+        assert [r.source for r in result.rejected] == [(0, 0)]
+        assert offsets(result) == {0: 1}
+
+
+def test_a_category_that_a_model_raises_on_is_rejected_and_the_rest_predicted() -> None:
+    records = [sent(offset, [1.0, "new" if offset == 5 else "pro"]) for offset in range(20)]
+    result = predict_unit(records, of_plans(raises_on="new"), None, states())
+    assert [r.source for r in result.rejected] == [(0, 5)]
+    assert len(result.predictions) == 19
+
+
+def test_a_model_before_of_another_layout_says_nothing_about_the_records() -> None:
+    records = [sent(offset, [1.0, "new"]) for offset in range(3)]
+    broken = of_plans(8, raises_on="new")
+    with pytest.raises(BrokenModelError):
+        predict_unit(records, broken, of_plans(7), states())
+    other = of_plans(7, feature_names=["plan", "age"], types=["category", "number"])
+    assert len(predict_unit(records, broken, other, states()).rejected) == 3
+
+
+def test_rows_with_categories_fill_a_matrix_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CELLS", 80)
+    plans, sign = of_plans(), model(7, feature_names=["age", "plan"])
+    predict_unit([sent(offset, [1.0, "pro"]) for offset in range(20)], plans, None, states())
+    assert plans.classifier.batches == [5, 5, 5, 5]
+    predict_unit([sent(offset, [1.0, 2.0]) for offset in range(50)], sign, None, states())
+    assert sign.classifier.batches == [40, 10]
 
 
 def test_a_null_is_rejected_by_the_name_of_its_feature_where_the_model_accepts_none() -> None:
