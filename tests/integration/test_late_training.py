@@ -18,16 +18,20 @@ from modelgenerator.join import Join
 from modelgenerator.label_feed import LabelFeed
 from modelgenerator.trainer import Trainer, recipes
 from stream import reading
+from stream.layout import Layout
 from stream.records import Label, Prediction, decode_record, encode_label, encode_prediction
 from stream.service import Stop
 from tests.services import Services, assert_ends, await_line, eventually
 from tests.topics import Topics
 
+NUMBERS = Layout()
+
 
 def labels(topics: Topics, partition: int = 0) -> list[Label]:
     """The labels of the records of a partition, by id."""
-    read = (decode_record(r.value) for r in topics.records(topics.settings.data_topic, partition))
-    return [Label(int((record.features[0] or 0) > 0), id=record.id) for record in read]
+    found = topics.records(topics.settings.data_topic, partition)
+    read = (NUMBERS.read(decode_record(record.value)) for record in found)
+    return [Label(int(float(record.features[0] or 0) > 0), id=record.id) for record in read]
 
 
 def write(topics: Topics, found: Iterable[Label], partition: int = 0) -> None:
@@ -79,14 +83,15 @@ def test_after_a_restart_training_goes_on_with_what_predictions_have_met(
     outcomes = []
     for offset, label in enumerate(found[:300]):
         assert label.id is not None
+        zero_or_one = int(label.label)
         made = Prediction(
-            *(label.id, 0, 0.5, label.label, 0, 0, 1, (0, offset)),
+            *(label.id, 0, 0.5, zero_or_one, 0, 0, 1, (0, offset)),
             time=now,
             outcome="labelled",
             labelled=(0, offset),
             delay=1.0,
         )
-        forged = replace(made, id=offset + 300, label=1 - label.label, source=(0, offset + 300))
+        forged = replace(made, id=offset + 300, label=1 - zero_or_one, source=(0, offset + 300))
         outcomes += [made, forged]
     # The last 50 are of a data topic that was recreated since, with the same ids.
     for outcome in [replace(o, time=now - 10**8) for o in outcomes[500:]] + outcomes[:500]:

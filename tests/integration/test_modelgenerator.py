@@ -116,7 +116,7 @@ def test_a_schema_of_another_width_starts_training_over_with_records_of_that_wid
     await_line(process, ".schema names 3 features, the models have 2; training starts over")
     topics.write(250, width=3)
     assert eventually(lambda: widths(topics)[1:])[0] == (3, {"0": 449})
-    assert "partition=0 offset=0: expected 3 features, got 2" in process.log()
+    assert "partition=0 offset=0: features: expected 3 numbers, got 2" in process.log()
     assert topics.assembled()[1][0].feature_names == THREE.feature_names
     assert_ends(process)
 
@@ -162,7 +162,7 @@ def test_a_schema_that_fits_no_record_ends_nothing_and_the_log_says_what_is_miss
     await_line(process, "partition=0 from")
     topics.describe(THREE)
     topics.write(200)
-    await_line(process, "; 200 were skipped, which do not have 3 features")
+    await_line(process, "invalid 200, most often features: expected 3 numbers, got 2")
     assert topics.assembled() == []
     topics.describe(TWO)
     assert eventually(lambda: widths(topics)) == [(2, {"0": 199})]
@@ -187,8 +187,8 @@ def test_a_corrected_schema_counts_for_the_next_model_without_a_restart(
         (
             {"label": "1"},
             "1,500 records read: 0 labelled 0, 0 labelled 1, invalid 1,500, most often label:"
-            " expected 0 or 1, got '1' (1,500 of them, first at partition 0 offset 0); the first"
-            " model needs 200 labelled records of both labels: 200 more",
+            " expected 0 or 1, true or false; a text needs positive and negative in the schema, got"
+            " '1' (1,500 of them, first at partition 0 offset 0); the first model needs 200 labelled records of both labels: 200 more",
         ),
         (
             {"lable": 1},
