@@ -10,7 +10,7 @@ from typing import Any
 
 import joblib
 
-from stream.records import Schema
+from stream.records import Cell, Schema
 from tests.services import Services, assert_ends, await_line, eventually
 from tests.topics import Topics, await_answered
 
@@ -69,7 +69,7 @@ def test_records_by_name_with_categories_are_trained_on_served_and_predicted_wel
     assert (envelope.feature_names, envelope.types) == (CUSTOMERS.feature_names, CUSTOMERS.types)
     assert (envelope.positive, envelope.negative) == ("yes", "no")
     assert envelope.accepts_missing
-    rows = [[30.0, "pro", 1e9, 1.0], [30.0, "free", 1e9, 1.0]]
+    rows: list[list[Cell]] = [[30.0, "pro", 1e9, 1.0], [30.0, "free", 1e9, 1.0]]
     model = joblib.load(io.BytesIO(pickle))
     assert model.predict(envelope.layout.matrix(rows)).tolist() == [1, 0]
     await_answered(topics, 300)
