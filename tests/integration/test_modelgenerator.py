@@ -188,8 +188,8 @@ def test_a_corrected_schema_counts_for_the_next_model_without_a_restart(
             {"label": "1"},
             "1,500 records read: 0 labelled 0, 0 labelled 1, invalid 1,500, most often label:"
             " expected 0 or 1, true or false; a text needs positive and negative in the schema, got"
-            " '1' (1,500 of them, first at partition 0 offset 0); the first model needs 200 labelled"
-            " records of both labels: 200 more",
+            " '1' (1,500 of them, first at partition 0 offset 0); the first model needs 200"
+            " labelled records of both labels: 200 more",
         ),
         (
             {"lable": 1},
