@@ -15,7 +15,13 @@ from stream.records import Schema
 from tests.services import ROOT, Services, eventually
 from tests.topics import Topics, regression
 
-COLUMNS = ["age", "hours", "zone"]
+PEOPLE = Schema(
+    ["age", "hours", "job"],
+    "income",
+    ">50K",
+    types=["number", "number", "category"],
+    negative="<=50K",
+)
 DOCS = ROOT / "docs"
 CUSTOMERS = Schema(
     ["age", "plan", "active", "since"],
@@ -39,22 +45,39 @@ def run(source: str, start: Services, folder: Path) -> str:
     return done.stdout
 
 
+def people(count: int) -> pd.DataFrame:
+    """Return people of the schema of docs/your-own-model.md."""
+    rng = np.random.default_rng(0)
+    found = pd.DataFrame(rng.integers(0, 60, size=(count, 2)), columns=["age", "hours"])
+    found["job"] = rng.choice(["sales", "crafts", "care"], count)
+    found["income"] = np.where(found["hours"] > 40, ">50K", "<=50K")
+    return found
+
+
+def write(topics: Topics, found: pd.DataFrame) -> None:
+    """Send people, named features and all."""
+    topics.describe(PEOPLE)
+    rows = enumerate(found.to_dict("records"))
+    values = [{"id": id, "label": row.pop("income"), "features": row} for id, row in rows]
+    topics.write_values(json.dumps(value).encode() for value in values)
+
+
 def test_the_model_of_the_document_serves_its_stream(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(0)
-    people = pd.DataFrame(rng.integers(0, 60, size=(200, 3)), columns=COLUMNS).astype(float)
-    people["income"] = np.where(people["hours"] > 40, ">50K", "<=50K")
-    people.loc[::7, "age"] = np.nan
-    people.to_csv(tmp_path / "people.csv", index=False)
-    topics.describe(Schema(COLUMNS, "income", ">50K"))
+    found = people(200)
+    write(topics, found[:20])
+    found.loc[::7, "age"] = np.nan
+    found.to_csv(tmp_path / "people.csv", index=False)
     source = example("your-own-model.md")
     assert len([line for line in source.split("\n\n", 1)[1].splitlines() if line]) <= 10
     assert run(without_waiting(source), start, tmp_path) == "published as model 1\n"
-    topics.write_values([b'{"id":1,"features":[null,50,2]}', b'{"id":2,"features":[30,10,77]}'])
+    topics.write_values(
+        [b'{"id":1,"features":[null,50,"care"]}', b'{"id":2,"features":{"hours":10,"job":"new"}}']
+    )
     start("predictor")
-    eventually(lambda: len(topics.predictions()) == 2, 90)
-    assert [p["prediction"] for p in topics.predictions()] == [1, 0]
+    eventually(lambda: len(topics.predictions()) == 22, 90)
+    assert [p["prediction"] for p in topics.predictions()[20:]] == [1, 0]
     topics.check()
 
 
@@ -66,15 +89,7 @@ def without_waiting(source: str) -> str:
 def test_the_document_trains_on_records_of_the_stream(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
-    topics.describe(Schema(COLUMNS, "income", ">50K"))
-    rng = np.random.default_rng(0)
-    rows = enumerate(rng.integers(0, 60, size=(80, 3)).tolist())
-    topics.write_values(
-        [
-            json.dumps({"id": i, "features": row, "label": int(row[1] > 40)}).encode()
-            for i, row in rows
-        ]
-    )
+    write(topics, people(80))
     done = start.python("-m", "modelgenerator.labelled", str(tmp_path / "train.csv"))
     assert done.returncode == 0, done.stderr
     source = without_waiting(example("your-own-model.md", 1)).replace("< 50000", "< 60")

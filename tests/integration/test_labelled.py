@@ -62,7 +62,7 @@ def test_a_model_trained_on_a_part_of_the_file_is_not_counted_on_what_it_has_see
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         f"wrote 301 labelled records of {topics.settings.data_topic} to {path}, 2 features each",
-        "left out: 1 with another number of features than 2, 1 invalid, 20 unlabelled",
+        "left out: 1 that do not fit the stream, 1 invalid, 20 unlabelled",
         f"publish what was trained on it with --trained-to {path}",
     ]
     trained = start.python("-c", TRAIN, str(path), str(part), str(model))
