@@ -263,6 +263,10 @@ def begins_anew(initialize: Any) -> Any:
     return lambda transactions, *args: initialize(copy(transactions), *args)
 
 
+def in_the_order_of_the_sender(in_order: Any) -> Any:
+    return lambda layout, features: [*features.values()]
+
+
 COMMIT_FAILS = (
     UNITS + "a_unit_whose_commit_fails_is_read_and_counted_again_from_the_tally_before_it"
 )
@@ -351,6 +355,13 @@ _LIST = [
         {"predictor.predictor:_answer": looks_at_labels},
         MODEL_COMES,
         "I6 prediction partition 0",
+    ),
+    Mutation(
+        "named features are taken in the order of the sender",
+        {"stream.layout:Layout._in_order": in_the_order_of_the_sender},
+        "tests/integration/test_named_features.py"
+        "::test_objects_and_lists_are_predicted_the_same_also_when_the_schema_changes_meanwhile",
+        "I6 prediction partition 0|assert ",
     ),
     Mutation(
         "a label that comes twice is counted twice",

@@ -111,7 +111,7 @@ class Topics:
 
     def label(
         self,
-        label: int,
+        label: int | str,
         id: int | str | None = None,
         source: tuple[int, int] | None = None,
         revises: bool = False,

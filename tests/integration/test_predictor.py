@@ -146,7 +146,7 @@ WRONG: list[tuple[bytes | None, str]] = [
     (b'{"id": 1, "features": [1, -Infinity], "label": 1}', "value: not JSON"),
     (b'{"id": 1, "features": [1e39, 1], "label": 1}', "features[0]: expected a number <= 3.4e+38"),
     (b'{"id": 1, "features": [1], "label": 1}', "features: expected 2 numbers, got 1"),
-    (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
+    (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, true or false"),
     (None, "value: expected a JSON object, got null"),
     (b'{"id": "%b", "features": [1, 2]}' % (b"9" * 1_000_000), "id: at most 256 bytes, got 10000"),
     (b"[" * 900_000, "value: not JSON"),

@@ -23,7 +23,7 @@ INVALID: list[tuple[bytes | None, str]] = [
     (None, "value: expected a JSON object, got null"),
     (b'{"id": 1, "label": 1}', "features: missing"),
     (b'{"id": 1, "features": []}', "features: expected a list of 1 to 100000 numbers"),
-    (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, got 2"),
+    (b'{"id": 1, "features": [1, 2], "label": 2}', "label: expected 0 or 1, true or false"),
     (b'{"id": "%b", "features": [1, 2]}' % (b"9" * 300), "id: at most 256 bytes, got 300"),
     (b'{"features": [1, 2]}', "id: missing"),
 ]
