@@ -111,7 +111,12 @@ class Intake:
             record = self._trainer.layout.read(given)
         except RecordError as error:
             self.reject(partition, offset, str(error))
-            self._warn(f"partition={partition} offset={offset}: {error}")
+            self._misfits += 1
+            self._warnings.warn(
+                "misfit",
+                f"partition={partition} offset={offset}: {error}; such records are not trained on,"
+                f" {self._misfits:,} so far",
+            )
             return None
         self.read += 1
         self._labels[record.label] += 1
@@ -182,12 +187,6 @@ class Intake:
             return ""
         seconds = max(0.0, self._now() - oldest / 1_000)
         return f"{self.join.waiting:,} records wait for a label, the oldest for {seconds:,.0f} s; "
-
-    def _warn(self, misfit: str) -> None:
-        self._misfits += 1
-        self._warnings.warn(
-            "misfit", f"{misfit}; such records are not trained on, {self._misfits:,} so far"
-        )
 
     def _add_unknown_fields(self, value: bytes | None) -> None:
         """Remember the fields of a record that lacks one: a name may be misspelt."""

@@ -122,7 +122,6 @@ def _gradient_boosting(columns: Columns) -> Any:
         categories=columns.encoded(min(CATEGORIES, bins - 1)),
         handle_unknown="use_encoded_value",
         unknown_value=np.nan,
-        encoded_missing_value=np.nan,
     )
     boosting.categorical_features = [*range(len(columns.commonest))]  # they come first
     return make_pipeline(

@@ -6,11 +6,12 @@ import io
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import joblib
 
-from stream.records import Cell, Schema
+from stream.records import Cell, Schema, Type
 from tests.services import Services, assert_ends, await_line, eventually
 from tests.topics import Topics, await_answered
 
@@ -129,20 +130,21 @@ def test_a_schema_that_comes_while_running_is_followed_and_other_types_start_ove
     assert "Traceback" not in process.log()
 
 
-def test_a_restart_goes_on_where_the_types_are_the_same_and_trains_anew_where_not(
+def test_after_a_restart_a_model_of_other_types_than_the_schemas_is_trained_anew(
     topics: Topics, start: Services
 ) -> None:
-    topics.describe(CUSTOMERS)
+    texts: list[Type] = ["number", "category", "category", "number"]
+    topics.describe(replace(CUSTOMERS, types=texts))
     write(topics, 0, 250)
-    first = start("modelgenerator")
+    process = start("modelgenerator")
     eventually(topics.assembled)
-    assert_ends(first)
-    again = start("modelgenerator")
-    await_line(again, "partition=0 from offset=0")
-    write(topics, 250, 350)
-    (_, (newer, _)) = eventually(lambda: topics.assembled()[1:] and topics.assembled())
-    assert newer.trained_to["0"] > 199
-    assert_ends(again)
+    assert_ends(process)
+    topics.describe(CUSTOMERS)
+    start("modelgenerator")
+    found = eventually(lambda: topics.assembled()[1:] and topics.assembled())
+    older, newer = (envelope for envelope, _ in found)
+    assert (older.types, newer.types) == (texts, CUSTOMERS.types)
+    assert older.trained_to == newer.trained_to == {"0": 199}
 
 
 def test_texts_without_a_schema_are_explained_with_an_example(
