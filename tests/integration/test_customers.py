@@ -163,10 +163,10 @@ def test_a_schema_that_changes_between_two_models_changes_no_prediction(
     table, records = tmp_path / "customers.csv", FORMATS["jsonl"]().splitlines()[:100]
     table.write_bytes(FORMATS["csv"]())
     topics.describe(schema)
+    topics.write_values(records)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         publish(notebook(table)[0], wait=0, settings=topics.settings)
-    topics.write_values(records)
     start("predictor")
     await_answered(topics, 100)
     others = replace(
