@@ -28,7 +28,7 @@ from tests.topics import Topics, await_answered
 ROWS = 5_000
 DRIFT = ROWS // 2
 """From this row on, other customers leave than before."""
-RETRAIN_EVERY = 250
+RETRAIN_EVERY = 500
 
 CATEGORIES = ["plan", "city", "zip"]
 FILE = {"LABEL": "churned", "ID": "customer", "TIME": "billed", "TYPES": "zip:category"}
@@ -145,8 +145,8 @@ def test_the_customers_are_learnt_before_and_after_the_drift(
         own = {"STREAM": str(table), "SPEED": "1e9", "COUNT": str(count)}
         source = start("datagenerator", **FILE, **own)
         await_answered(topics, count)
-        await_trained(topics, count - RETRAIN_EVERY)
         source.stop()
+        await_trained(topics, count - RETRAIN_EVERY)
     assert topics.rejected() == []
     predictions = topics.predictions()
     assert_beats_the_majority(predictions[1_000:DRIFT], 0.75)
