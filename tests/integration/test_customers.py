@@ -115,7 +115,7 @@ def test_a_notebooks_pipeline_predicts_the_same_from_csv_parquet_and_a_producer_
     for stream in streams.values():
         assert stream.topics.rejected() == []
         assert f"verified: {ROWS} predictions, 0 rejected" in verified(start, stream.env)
-        stream.topics.check()
+    streams["jsonl"].topics.check()
 
 
 def share(values: Sequence[bool]) -> float:
