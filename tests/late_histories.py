@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -106,6 +107,20 @@ def without_times(made: Made) -> Made:
     for source in (4, 9):
         del made.at(source)["time"]
     made.tally["expired"] = 0
+    return made
+
+
+def with_texts(made: Made) -> Made:
+    """Let the labels be texts, inside the records and on their own topic."""
+    for fields in made.models.values():
+        fields.update(positive="yes", negative="no")
+    for values in (made.data, made.labels):
+        for at, value in values.items():
+            with suppress(ValueError, TypeError):
+                found = json.loads(value or b"")
+                if found.get("label") is not None:
+                    found["label"] = ("no", "yes")[found["label"]]
+                    values[at] = json.dumps(found).encode()
     return made
 
 
@@ -254,6 +269,16 @@ def _other_label(made: Made) -> None:
     recounted(made)
 
 
+def _text(values: str, at: int, becomes: str) -> Callable[[Made], object]:
+    def breaks(made: Made) -> None:
+        found = json.loads(getattr(with_texts(made), values)[at])
+        other = {"yes": "no", "no": "yes"}[found["label"]]
+        found["label"] = becomes or other
+        getattr(made, values)[at] = json.dumps(found).encode()
+
+    return breaks
+
+
 def _labels_exchanged(made: Made) -> None:
     one, other = outcome(made, 12), outcome(made, 13)
     for name in ("labelled", "delay"):
@@ -353,6 +378,7 @@ def _at(source: int, kind: str = "labelled") -> int:
 
 
 _LABEL_OF_12 = outcome(_correct(), 12)["labelled"][1]
+_INSIDE = _correct().offset(32)
 _END = len(_correct().predictions)
 _REVISION = _at(33, "revised")
 _ASSUMPTION = _at(14, "assumed")
@@ -396,6 +422,9 @@ BROKEN_LATE = [
     ),
     Broken("an_outcome_without_a_delay", "I9", "prediction", _at(12), _changed(12, delay=None)),
     Broken("another_label_than_the_one_given", "I9", "prediction", _at(12), _other_label),
+    Broken("another_text", "I9", "prediction", _at(12), _text("labels", _LABEL_OF_12, "")),
+    Broken("a_text_of_none", "I9", "prediction", _at(12), _text("labels", _LABEL_OF_12, "maybe")),
+    Broken("another_text_inside", "I2", "prediction", _INSIDE, _text("data", 32, "")),
     Broken("labels_exchanged", "I9", "prediction", _at(12), _labels_exchanged),
     Broken("a_second_label_counted", "I9", "prediction", _END, _labelled_after_a_label),
     Broken("a_label_after_an_assumption", "I9", "prediction", _END, _labelled_after_an_assumption),

@@ -21,7 +21,7 @@ from tests.histories import (
     history_with_a_batch,
     model_record,
 )
-from tests.late_histories import BROKEN_LATE, late_history, without_times
+from tests.late_histories import BROKEN_LATE, late_history, with_texts, without_times
 from tests.snapshot import Report, Row, Snapshot
 
 
@@ -157,3 +157,7 @@ def test_of_two_contents_of_a_version_the_one_that_was_whole_first_counts(tmp_pa
     other.models[1]["trained_to"] = {"0": 3}
     report = checked(made, tmp_path, published_later=other)
     assert report.recomputed == RECORDS - 1
+
+
+def test_labels_that_are_texts_are_what_a_model_says_they_are(tmp_path: Path) -> None:
+    assert not checked(with_texts(late_history()), tmp_path).not_checked

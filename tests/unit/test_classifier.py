@@ -138,6 +138,7 @@ def test_a_probability_that_is_rounded_beyond_1_is_1() -> None:
 
 
 SCHEMA = Schema(["age", "hours"], "income", ">50K")
+TYPED = {"types": ["number", "category"], "feature_names": ["age", "hours"]}
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,16 @@ SCHEMA = Schema(["age", "hours"], "income", ">50K")
         ({"rule": "later"}, "rule: expected predict or null, got 'later'"),
         ({"accepts_missing_in": [0, 2]}, "accepts_missing_in: more than the 2 features"),
         ({"probe": [1.0, None, 3.0]}, "2, but a probe of 3"),
+        ({"probes": [[1.0, 2.0], [1.0]]}, "2, but a probe of 1"),
+        (
+            {"probes": [[1.0, "pro"]]},
+            r"'pro' for features\[1\], which is a number or a time",
+        ),
+        (TYPED | {"probes": [[1.0, 2.0]]}, "'hours', which is a category"),
+        ({"types": ["number"]}, "types: 1 for 2 features, which need as many feature_names"),
+        ({"types": ["number", "time"], "feature_names": ["a", "a"]}, "types: 2 for 2 features"),
+        ({"positive": "cafe\u0301", "negative": "caf\u00e9"}, "negative: 'caf\u00e9', as positive"),
+        (TYPED, "feature 1 'hours' of the stream is a number, of the model a category"),
     ],
 )
 def test_a_model_that_does_not_fit_the_stream_is_refused(

@@ -33,7 +33,14 @@ from tests.histories import (
     correct_history,
     history_with_a_batch,
 )
-from tests.late_histories import BROKEN_LATE, late_history, outcome, place, without_times
+from tests.late_histories import (
+    BROKEN_LATE,
+    late_history,
+    outcome,
+    place,
+    with_texts,
+    without_times,
+)
 
 
 class Library:
@@ -134,6 +141,18 @@ def test_a_correct_history_with_late_labels_is_checked_whole_and_holds() -> None
     assert not findings.not_checked
     assert findings.outcomes == {"labelled": 51, "revised": 1, "assumed": 2}
     assert (findings.rejected_labels, findings.held, findings.n) == (3, 2, 56)
+
+
+def test_labels_that_are_texts_are_what_a_model_says_they_are() -> None:
+    findings = verified(with_texts(late_history()))
+    assert not findings.not_checked
+    assert findings.checked == verified(late_history()).checked
+
+
+def test_a_text_whose_models_are_gone_is_not_checked() -> None:
+    made = with_texts(late_history())
+    made.models.clear()
+    assert "I9: a label is a text, and models are gone" in verified(made).not_checked
 
 
 def test_records_with_many_features_are_predicted_again_in_batches_that_fit_into_memory(
