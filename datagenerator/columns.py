@@ -169,8 +169,10 @@ def _repeats(table: Table, column: Column, label: Column) -> bool:
 
 
 def _too_long(table: Table, categories: Sequence[Column]) -> Iterator[str]:
+    if not categories:
+        return
     longest = [f"coalesce(max(strlen({column.value})), 0)" for column in categories]
-    for column, size in zip(categories, next(table.select(longest or ["0"])), strict=False):
+    for column, size in zip(categories, next(table.select(longest)), strict=True):
         if size > CATEGORY_BYTES:
             this = f"strlen({column.value}) = {size}"
             ((text,),) = table.select([column.text], f"WHERE {this} LIMIT 1")
