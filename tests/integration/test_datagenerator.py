@@ -243,6 +243,57 @@ def test_a_restart_reads_the_columns_as_the_schema_on_the_topic_says(
     assert {len(record["features"]) for record in records} == {1}
 
 
+@pytest.fixture
+def plans(tmp_path: Path) -> Path:
+    """Return a file of categories, times and numbers."""
+    path = tmp_path / "plans.csv"
+    rows = "".join(
+        f"{n % 13}.5,{'Köln' if n % 2 else 'Łódź'},2026-01-{n % 28 + 1:02d} 10:00,0{n % 5},"
+        f"{'yes' if n % 3 else 'no'}\n"
+        for n in range(100)
+    )
+    path.write_text(f"x,city,since,zip,sold\n{rows}")
+    return path
+
+
+def test_a_table_with_categories_is_sent_by_type_and_a_restart_follows_the_recorded_schema(
+    start: Services, settings_env: Env, plans: Path
+) -> None:
+    options = {"STREAM": str(plans), "LABEL": "sold", "RATE": "0"}
+    process = start("datagenerator", **options, TYPES="zip:category", DROP="x", COUNT="50")
+    await_line(process, "ends with id 49")
+    assert_ends(process)
+    await_line(start("datagenerator", **options), "ends with id 99")
+    ((schema,),) = values(settings_env, settings_env["DATA_TOPIC"] + ".schema").values()
+    assert schema["feature_names"] == ["city", "since", "zip"]
+    assert schema["types"] == ["category", "time", "category"]
+    assert (schema["positive"], schema["negative"]) == ("yes", "no")
+    (records,) = values(settings_env, settings_env["DATA_TOPIC"]).values()
+    lines = [line.split(",") for line in plans.read_text().splitlines()[1:]]
+    wanted = [
+        ([city, f"{since.replace(' ', 'T')}:00Z", zip], int(sold == "yes"))
+        for _, city, since, zip, sold in lines
+    ]
+    assert [record["id"] for record in records] == list(range(100))
+    assert sorted((r["features"], r["label"]) for r in records) == sorted(wanted)
+
+
+def test_a_schema_of_the_version_before_is_followed_with_times_as_seconds(
+    kafka: str, start: Services, settings_env: Env, plans: Path
+) -> None:
+    topic = settings_env["DATA_TOPIC"]
+    columns = {"x": "number", "city": "left out: DROP", "since": "time", "zip": "number"}
+    before = {"feature_names": ["x", "since", "zip"], "label": "sold", "positive": "yes"}
+    schema = orjson.dumps(before | {"file_columns": columns})
+    somebody(kafka, f"{topic}.schema", [(0, schema)])
+    process = start("datagenerator", STREAM=str(plans), LABEL="sold", RATE="0")
+    await_line(process, "ends with id 99")
+    assert values(settings_env, f"{topic}.schema") == {0: [orjson.loads(schema)]}
+    (records,) = values(settings_env, topic).values()
+    assert {type(value) for record in records for value in record["features"]} == {float}
+    assert min(record["features"][1] for record in records) == 1767261600
+
+
 def test_rows_with_times_are_replayed_in_order_and_faster_if_asked_for(
     start: Services, settings_env: Env, tmp_path: Path
 ) -> None:
