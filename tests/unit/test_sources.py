@@ -75,14 +75,16 @@ def test_the_features_of_a_phase_are_not_those_of_another() -> None:
     assert len({tuple(r.features) for r in records}) == 200
 
 
+def total(record: ModelInput) -> float:
+    """Return the sum that the concepts of SEA look at."""
+    return sum(f for f in record.features[:2] if isinstance(f, float))
+
+
 def test_sea_changes_its_threshold_at_each_drift_and_flips_a_tenth_of_the_labels() -> None:
     records = take(synthetic("sea", drift_every=2000), 0, 8000)
     for phase, threshold in enumerate((8, 9, 7, 9.5)):
         part = records[phase * 2000 : (phase + 1) * 2000]
-        agree = sum(
-            (sum(f for f in r.features[:2] if isinstance(f, float)) > threshold) == r.label
-            for r in part
-        )
+        agree = sum((total(r) > threshold) == r.label for r in part)
         assert 0.87 < agree / len(part) < 0.93
 
 
@@ -100,9 +102,7 @@ def test_the_concept_of_a_run_is_that_of_its_ids_not_of_its_start() -> None:
 
 def test_without_drift_a_stream_keeps_one_concept() -> None:
     records = take(synthetic("sea", drift_every=0), 0, 6000)[4000:]
-    agree = sum(
-        (sum(f for f in r.features[:2] if isinstance(f, float)) > 8) == r.label for r in records
-    )
+    agree = sum((total(r) > 8) == r.label for r in records)
     assert agree / len(records) > 0.87
 
 
