@@ -137,7 +137,7 @@ class Model:
             Whether to return what is answered so far, at least one answer.
         """
         answers: list[Answer] = []
-        waiting = [rows]
+        waiting = [rows] if len(rows) else []
         while waiting and not (answers and overdue()):
             part = waiting.pop()
             try:
