@@ -88,6 +88,21 @@ def test_before_the_first_model_the_line_says_how_many_labelled_records_it_still
     assert "58 of 200 labelled records so far, 1 without" in figures.line(0.0, {0: 60})
 
 
+def test_labels_that_are_texts_count_before_the_first_model_whatever_they_mean() -> None:
+    figures = Figures()
+    figures.written(encode_record(Record(0, ["pro"], "yes")))
+    figures.written(encode_record(Record(1, {"plan": "pro"}, True)))
+    figures.written(encode_record(Record(2, ["pro"])))
+    assert figures.line(0.0, {0: 3}) == (
+        "waiting for the first model, 2 of 200 labelled records so far, 1 without a label,"
+        " 0 rejected"
+    )
+    figures.labelled(encode_label(Label("no", 2)))
+    assert figures.line(0.0, {0: 3}) == (
+        "waiting for the first model, 3 of 200 labelled records so far, 0 rejected"
+    )
+
+
 def test_the_line_says_why_nothing_is_counted_and_why_nothing_comes() -> None:
     figures = Figures()
     figures.rate(0.0)
