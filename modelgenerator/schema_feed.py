@@ -1,4 +1,4 @@
-"""The newest schema: other names count at once, other types or another width start over."""
+"""The newest schema: other names count at once, another width, order or type starts over."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SchemaFeed(Feed):
         Raises
         ------
         StartOver
-            When the schema has another number of features than these, or other types.
+            When the schema has features of another number, order or type than these.
         """
         for records in self.fetch().values():
             self._newest = last_readable(decode_schema, records) or self._newest
@@ -55,7 +55,7 @@ class SchemaFeed(Feed):
 
 
 def check_layout(settings: Settings, schema: Schema | None, before: Layout) -> None:
-    """Raise `StartOver` if a schema has another number of features, or other types."""
+    """Raise `StartOver` if a schema has another number, order or type of features."""
     if schema is None:
         return
     topic, named = settings.schema_topic, len(schema.feature_names)
@@ -67,6 +67,9 @@ def check_layout(settings: Settings, schema: Schema | None, before: Layout) -> N
         if now != was:
             name = shown(schema.feature_names[index])
             raise StartOver(f"{topic}: feature {index} {name} is now a {now}, not a {was}")
+    names = layout.of(schema).names or []
+    if before.names and names != before.names and sorted(names) == sorted(before.names):
+        raise StartOver(f"{topic} names the features in another order")
 
 
 def look_up_schema(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Schema | None:

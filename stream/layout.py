@@ -67,7 +67,7 @@ class Layout:
     ) -> None:
         self.width = width
         self._columns = names
-        self._names = None if names is None else [normal(name) for name in names]
+        self.names = None if names is None else [normal(name) for name in names]
         self.types = None if types is None or {*types} == {"number"} else [*types]
         self.numeric = self.types is None
         self.categories = [i for i, kind in enumerate(self.types or ()) if kind == "category"]
@@ -78,7 +78,7 @@ class Layout:
     def __eq__(self, other: object) -> bool:
         """Tell whether rows of one layout are rows of the other."""
         return isinstance(other, Layout) and (
-            (self.width, self._names, self.types) == (other.width, other._names, other.types)
+            (self.width, self.names, self.types) == (other.width, other.names, other.types)
         )
 
     __hash__ = None  # type: ignore[assignment] # nobody needs one
@@ -141,7 +141,7 @@ class Layout:
 
     def place(self, index: int) -> str:
         """Say which feature is at a position: ``features[2] 'plan'``."""
-        return f"features[{index}]" + (f" {shown(self._names[index])}" if self._names else "")
+        return f"features[{index}]" + (f" {shown(self.names[index])}" if self.names else "")
 
     def _row(self, features: Sequence[Any] | Mapping[str, Any]) -> list[Cell]:
         values = self._in_order(features) if isinstance(features, Mapping) else features
@@ -160,14 +160,14 @@ class Layout:
             raise self._explained(types, values) from None
 
     def _in_order(self, features: Mapping[str, Any]) -> list[Any]:
-        if self._names is None:
+        if self.names is None:
             raise RecordError("features: an object needs a schema with the names of the features")
         by_name = {normal(name): value for name, value in features.items()}
         if len(by_name) < len(features):
             raise RecordError("features: a name is given twice, in two forms of Unicode")
         if self._twice is not None:
             raise RecordError(f"features: the schema names {shown(self._twice)} twice; send a list")
-        values = [by_name.pop(name, None) for name in self._names]
+        values = [by_name.pop(name, None) for name in self.names]
         for name in by_name:
             pairs = _pairs(name)
             near = max(self._pairs, key=lambda known: _alike(pairs, self._pairs[known]))
@@ -179,12 +179,12 @@ class Layout:
     @cached_property
     def _twice(self) -> str | None:
         """The first name that two features have; an object cannot give both."""
-        counts = Counter(self._names)
+        counts = Counter(self.names)
         return next((name for name, count in counts.items() if count > 1), None)
 
     @cached_property
     def _pairs(self) -> dict[str, set[str]]:
-        return {name: _pairs(name) for name in (self._names or [])[:LOOKED_AT]}
+        return {name: _pairs(name) for name in (self.names or [])[:LOOKED_AT]}
 
     def _explained(self, types: Sequence[str], values: Sequence[Any]) -> RecordError:
         for index, (kind, value) in enumerate(zip(types, values, strict=True)):

@@ -11,10 +11,14 @@ import pytest
 
 from modelgenerator import categories
 from modelgenerator.categories import Encoder, Vocabulary
+from modelgenerator.feed import StartOver
+from modelgenerator.schema_feed import check_layout
+from modelgenerator.settings import Settings
 from modelgenerator.trainer import Columns, Publication, Trainer, recipes
 from modelgenerator.window import Labelled, Window
+from stream import layout
 from stream.layout import Layout
-from stream.records import Cell
+from stream.records import Cell, Schema
 
 LAYOUT = Layout(3, ["age", "plan", "since"], ["number", "category", "time"], "yes", "no")
 PLANS = ["free", "pro", "team", "trial", "gold", "old"]
@@ -263,3 +267,10 @@ def test_a_text_that_no_record_has_any_more_makes_room() -> None:
     found.remove(0)
     assert found.add("b") == 0
     assert found.commonest(9) == ["b"]
+
+
+def test_features_in_another_order_start_training_over_and_other_names_do_not() -> None:
+    before, settings = layout.of(Schema(["age", "plan"])), Settings.model_validate({})
+    check_layout(settings, Schema(["years", "plan"]), before)
+    with pytest.raises(StartOver, match=r"data\.schema names the features in another order"):
+        check_layout(settings, Schema(["plan", "age"]), before)
