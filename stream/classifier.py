@@ -186,15 +186,15 @@ def check(envelope: Envelope, schema: Schema | None, features: int | None) -> No
         raise ModelError(f"rule: expected predict or null, got {envelope.rule[:100]!r}")
     if any(index >= envelope.features for index in envelope.accepts_missing_in or ()):
         raise ModelError(f"accepts_missing_in: more than the {envelope.features} features")
+    expected = len(schema.feature_names) if schema else features
+    if expected is not None and envelope.features != expected:
+        raise ModelError(f"features: the stream has {expected}, the model {envelope.features}")
     names = envelope.feature_names
     if envelope.probe is not None and len(envelope.probe) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but a probe of {len(envelope.probe)}")
     if names is not None and len(names) != envelope.features:
         raise ModelError(f"features: {envelope.features}, but {len(names)} feature_names")
     _check_layout(envelope)
-    expected = len(schema.feature_names) if schema else features
-    if expected is not None and envelope.features != expected:
-        raise ModelError(f"features: the stream has {expected}, the model {envelope.features}")
     if schema and names is not None:
         _check_names(names, schema)
     if schema:
