@@ -33,6 +33,9 @@ IDLE_SECONDS = 0.1
 """How long the first record is waited for at least: with ``COMMIT_INTERVAL_MS=1``, a predictor with
 nothing to do would use a whole core."""
 
+LONGEST_POLL_SECONDS = 1.0
+"""How long one poll waits at most, so that the predictor soon looks whether it is to stop."""
+
 HURRY_SECONDS = 0.02
 """How long records are waited for while something else is there to read."""
 
@@ -115,7 +118,9 @@ class Intake:
                 return
             if not self.queued:
                 left = max(left, IDLE_SECONDS)
-            timeout_ms = max(1, int(1000 * (min(left, HURRY_SECONDS) if hurry else left)))
+            timeout_ms = max(
+                1, int(1000 * min(left, HURRY_SECONDS if hurry else LONGEST_POLL_SECONDS))
+            )
             polled = self._group.consumer.poll(timeout_ms=timeout_ms, max_records=room)
             if self._group.changed:
                 return  # these may be of partitions that were just assigned: all are read again

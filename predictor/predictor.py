@@ -157,6 +157,7 @@ def _answer(
             else:
                 found.append((record, answer))
         decoded.clear()  # before the next are decoded
+        rows.clear()
     return found
 
 

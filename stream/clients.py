@@ -216,7 +216,7 @@ class _Consumer(KafkaConsumer):  # type: ignore[misc] # kafka-python carries no 
         if part:
             places = {part.topic_partition: part.next_fetch_offset}
         else:
-            assignment = dict(self._subscriptions.assignment)
+            assignment = dict(self._subscription.assignment)
             places = {p: s.position.offset for p, s in assignment.items() if s.position}
         return "reading " + ", ".join(
             f"{place.topic} partition {place.partition} offset {offset}"

@@ -507,3 +507,10 @@ def test_the_end_of_a_partition_that_was_just_added_is_told(
         else:
             with pytest.raises(KeyError):
                 reader.end_offsets([place, added], timeout_ms=30_000)
+
+
+def test_a_consumer_says_what_it_reads(topics: Topics, place: TopicPartition) -> None:
+    with clients.closing(clients.consumer(topics.settings)) as reader:
+        reader.assign([place])
+        reader.seek(place, 7)
+        assert reader._reading() == f"reading {place.topic} partition 0 offset 7"

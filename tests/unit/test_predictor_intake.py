@@ -49,7 +49,7 @@ def reading(group: SimpleNamespace, **settings: object) -> Intake:
 
 
 @pytest.mark.parametrize(
-    ("interval_ms", "waits"), [(1, [IDLE_SECONDS]), (100, [0.1]), (5_000, [5.0])]
+    ("interval_ms", "waits"), [(1, [IDLE_SECONDS]), (100, [0.1]), (5_000, [1.0] * 5)]
 )
 def test_with_nothing_to_read_a_predictor_rests_however_short_its_units_are(
     group: SimpleNamespace, interval_ms: int, waits: list[float]
