@@ -132,6 +132,7 @@ def test_objects_and_lists_are_predicted_the_same_also_when_the_schema_changes_m
 
 def _write_until(topics: Topics, found: list[dict[str, Any]], version: int) -> bool:
     topics.write_values([value(7, found[0], "yes")])
+    assert topics.rejected() == []
     return any(p["model"] == version for p in topics.predictions()[-50:])
 
 
