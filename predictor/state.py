@@ -125,6 +125,6 @@ class State:
         return len(self.known) >= self.settings.label_wait_records + AHEAD_OF_LABELS
 
     def expires_before(self, wall: float) -> float:
-        """Return the timestamp in ms before which predictions wait no longer."""
+        """Return the timestamp in ms before which predictions no longer wait."""
         seconds = self.settings.label_wait_seconds
         return -math.inf if seconds is None else 1000 * (wall - seconds)

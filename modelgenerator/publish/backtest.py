@@ -84,7 +84,7 @@ def may_flatter(name: str) -> str:
 
 
 def marked(model: Model, found: Sequence[Found]) -> list[bool | None]:
-    """Tell of each record whether the model predicts its label, ``None`` where it takes it not."""
+    """Tell of each record whether the model predicts its label, ``None`` where it rejects it."""
     marks: list[bool | None] = []
     for start in tqdm(range(0, len(found), BATCH), disable=not sys.stderr.isatty(), leave=False):
         records = [_read(model, each) for each in found[start : start + BATCH]]

@@ -61,10 +61,8 @@ class Recompute:
         if (index := envelope.wrongly_null(read.features)) is not None:
             expected = f"a rejected record: features[{index}] is null"
             raise output.violation("I6", expected, f"predicted by model {prediction.model}")
-        waiting, most = (
-            self._waiting,
-            min(_BATCH, 1 + most_features(envelope.layout) // envelope.features),
-        )
+        waiting = self._waiting
+        most = min(_BATCH, 1 + most_features(envelope.layout) // envelope.features)
         if waiting and (len(waiting) == most or waiting[-1][1].model != prediction.model):
             self.finish()
         self._waiting.append((output, prediction, read.features))
