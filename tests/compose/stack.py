@@ -201,7 +201,18 @@ class Stack:
         eventually(
             lambda: self._most_seen() >= goal,
             seconds,
-            lambda: f"{goal} predictions\n{self('logs', '--tail=15', status=None)}",
+            lambda: f"{goal} predictions, not {self._seen}\n{self._state()}",
+        )
+
+    def _state(self) -> str:
+        """Return the committed ends of the topics and the log lines that are not about models."""
+        topics = "queueing.data", "queueing.label", "queueing.model", "streaming.prediction"
+        lines = self("logs", "--no-color", status=None).splitlines()
+        return "\n".join(
+            [
+                *(f"{topic}: {self._offsets(topic)}" for topic in topics),
+                *(line for line in lines if " model=" not in line and ": model " not in line),
+            ]
         )
 
     def _most_seen(self) -> int:
