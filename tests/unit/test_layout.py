@@ -12,7 +12,7 @@ import pytest
 
 from tests.services import ROOT, SERVICES
 
-PACKAGES = (*SERVICES, "local", "stream")
+PACKAGES = (*SERVICES, "local", "quality", "stream")
 DISTRIBUTIONS = {
     "kafka": "kafka-python",
     "pydantic_settings": "pydantic-settings",
@@ -54,9 +54,19 @@ def test_no_service_imports_another_or_what_runs_it_locally(service: str) -> Non
 
 
 def test_what_the_services_share_knows_neither_scikit_learn_nor_a_service() -> None:
-    strangers = {*SERVICES, "sklearn", "local", "tests"}
+    strangers = {*SERVICES, "sklearn", "local", "quality", "tests"}
     assert {
         str(path): found for path in _files("stream") if (found := _packages(path) & strangers)
+    } == {}
+
+
+def test_the_quality_of_a_stream_is_computed_without_kafka_and_any_service() -> None:
+    strangers = {*SERVICES, "kafka", "sklearn", "numpy", "local", "tests"}
+    clients = {"stream.clients", "stream.reading", "stream.topics"}
+    assert {
+        str(path): found
+        for path in _files("quality")
+        if (found := _packages(path) & strangers | _imports(path) & clients)
     } == {}
 
 

@@ -1,0 +1,170 @@
+"""The newest part of the stream, by time or by number of records; both bounded in memory."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import Any, Self
+
+from quality.scores import Outcome, Scores
+
+PARTS = 60
+"""Buckets of a window of time: as many as it has of the next smaller unit."""
+
+REASONS = 100
+"""Most different reasons of a bucket; they may quote what was rejected."""
+
+OTHER = "other reasons"
+
+_DELAY_STEPS = 8
+"""Bins of the delay of labels for each doubling, so that a bin is 9 % wide."""
+
+
+class Bucket:
+    """What happened within some time; buckets add up, in any order.
+
+    Attributes
+    ----------
+    scores : Scores
+        Of the predictions that were counted, when their label was known.
+    predictions : Counter of int
+        Predictions that were made, by model version.
+    counted, correct : Counter of int
+        Those that were counted, and those that were right, by model version.
+    events : Counter of str
+        ``labelled``: predictions that met their label, at once or later. ``seen``: not counted,
+        since the model was trained on the record. ``revised``, ``assumed``: such outcomes.
+    reasons : Counter of str
+        Rejected records by reason.
+    """
+
+    def __init__(self) -> None:
+        self.scores = Scores()
+        self.predictions: Counter[int] = Counter()
+        self.counted: Counter[int] = Counter()
+        self.correct: Counter[int] = Counter()
+        self.events: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self._delays: Counter[int] = Counter()
+        self._delay_ms: Counter[int] = Counter()
+
+    def __iadd__(self, other: Bucket) -> Self:
+        self.scores += other.scores
+        for name in ("predictions", "counted", "correct", "events", "_delays", "_delay_ms"):
+            getattr(self, name).update(getattr(other, name))
+        for reason, times in other.reasons.items():
+            self.reject(reason, times)
+        return self
+
+    def count(self, model: int, outcome: Outcome) -> None:
+        """Take in a prediction that is counted."""
+        self.scores.add(outcome)
+        self.counted[model] += 1
+        self.correct[model] += outcome.right
+
+    def reject(self, reason: str, times: int = 1) -> None:
+        """Take in records that were rejected."""
+        if reason not in self.reasons and len(self.reasons) >= REASONS:
+            reason = OTHER
+        self.reasons[reason] += times
+
+    def delay(self, seconds: float) -> None:
+        """Take in how long a label took."""
+        milliseconds = round(seconds * 1_000)
+        number = round(_DELAY_STEPS * math.log2(1 + max(0, milliseconds)))
+        self._delays[number] += 1
+        self._delay_ms[number] += milliseconds
+
+    @property
+    def coverage(self) -> float | None:
+        """Labels that came for each prediction that was made.
+
+        Where labels take longer than the window, both are of other records: above 1 where many
+        labels come at once.
+        """
+        made = self.predictions.total()
+        return self.events["labelled"] / made if made else None
+
+    def delay_below(self, share: float) -> float | None:
+        """Return the seconds that this share of the labels did not exceed, to 9 %."""
+        rank, passed = share * self._delays.total(), 0
+        for number, count in sorted(self._delays.items()):
+            passed += count
+            if passed >= rank:
+                return self._delay_ms[number] / count / 1_000
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, with the five commonest reasons."""
+        late = bool(self._delays)
+        return {
+            **self.scores.as_json(),
+            "predictions": self.predictions.total(),
+            **{name: self.events[name] for name in ("labelled", "seen", "revised", "assumed")},
+            "coverage": self.coverage,
+            "label_delay_p50": self.delay_below(0.5) if late else None,
+            "label_delay_p95": self.delay_below(0.95) if late else None,
+            "rejected": self.reasons.total(),
+            "reasons": dict(self.reasons.most_common(5)),
+        }
+
+
+class TimeWindow:
+    """The last seconds, in buckets of a 60th of them.
+
+    It reaches back at least so long, and at most one bucket longer.
+    """
+
+    def __init__(self, seconds: float, parts: int = PARTS) -> None:
+        self.seconds = seconds
+        self._part_ms = 1_000 * seconds / parts
+        self._parts = parts
+        self._buckets: dict[int, Bucket] = {}
+
+    def start(self, now_ms: float) -> float:
+        """Return the time from which on it counts, in milliseconds since 1970."""
+        return self._first(now_ms) * self._part_ms
+
+    def at(self, time_ms: float, now_ms: float) -> Bucket | None:
+        """Return the bucket of a time, ``None`` where that is over; what is to come is now."""
+        number, first = int(min(time_ms, now_ms) // self._part_ms), self._first(now_ms)
+        if number < first:
+            return None
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._buckets = {n: b for n, b in self._buckets.items() if n >= first}
+            bucket = self._buckets[number] = Bucket()
+        return bucket
+
+    def total(self, now_ms: float) -> Bucket:
+        """Return all of it in one bucket."""
+        found, first = Bucket(), self._first(now_ms)
+        for number, bucket in self._buckets.items():
+            if number >= first:
+                found += bucket
+        return found
+
+    def accuracies(self, now_ms: float) -> list[float | None]:
+        """Return the accuracy in each of its buckets, oldest first."""
+        first = self._first(now_ms)
+        found = (self._buckets.get(first + number) for number in range(self._parts + 1))
+        return [bucket.scores.accuracy if bucket else None for bucket in found]
+
+    def _first(self, now_ms: float) -> int:
+        return int(now_ms // self._part_ms) - self._parts
+
+
+class RecordWindow:
+    """The newest records that were counted, exactly so many."""
+
+    def __init__(self, records: int) -> None:
+        self.scores = Scores()
+        self._outcomes: deque[Outcome] = deque()
+        self._records = records
+
+    def count(self, outcome: Outcome) -> None:
+        """Take in a prediction that is counted, and let go of the oldest."""
+        self.scores.add(outcome)
+        self._outcomes.append(outcome)
+        if len(self._outcomes) > self._records:
+            self.scores.add(self._outcomes.popleft(), -1)
