@@ -16,9 +16,10 @@ from kafka.errors import KafkaError
 
 from datagenerator.outbox import Outbox
 from datagenerator.pace import BURST, TICK_SECONDS, Progress, due, paced
+from datagenerator.rows import Source
 from datagenerator.sender import Sender
 from datagenerator.settings import Settings
-from datagenerator.sources import READ_SECONDS, Source, open_source
+from datagenerator.sources import READ_SECONDS, open_source
 from stream.clients import admin, close, closing, connect, producer
 from stream.refusals import raise_if_refused
 from stream.service import Backoff, Stop, Warnings, run

@@ -8,14 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 
-from datagenerator.settings import Settings
+from datagenerator.settings import LONGEST_RANDOM, Settings
 from stream.records import Label
 
 MOST_WAITING = 1_000_000
 """Labels that may wait; beyond that, the one that is due first is sent before its time."""
-
-LONGEST = 10
-"""A random delay lasts at most so many times the mean; one in 22,000 is cut off there."""
 
 
 class LateLabels:
@@ -34,25 +31,13 @@ class LateLabels:
         self._seed = settings.seed
         self._share = settings.label_share
         self._speed = settings.speed
-        self._kind, _, length = (settings.label_delay or "0").rpartition(":")
-        self._length = float(length)
+        self._kind, self._length = settings.delay
         self._clock = clock
         self._newest = -1
         self._waiting: list[tuple[float, int, Label, int]] = []  # due, number, label, partition
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def records(self) -> int:
-        """After how many records a label is due; 0 where time decides."""
-        return int(self._length) if self._kind == "records" else 0
-
-    @property
-    def longest(self) -> float:
-        """Seconds after its record that a label is due at the latest; 0 where records decide."""
-        times = {"": 1, "exponential": LONGEST, "records": 0}
-        return times[self._kind] * self._length
 
     def has_label(self, number: int) -> bool:
         """Tell whether a record ever gets a label."""
@@ -95,7 +80,8 @@ class LateLabels:
 
     def _seconds(self, number: int) -> float:
         if self._kind == "exponential":
-            return self._length * min(LONGEST, -math.log(1 - self._random("delay", number)))
+            times = -math.log(1 - self._random("delay", number))
+            return self._length * min(LONGEST_RANDOM, times)
         return self._length
 
     def _random(self, what: str, number: int) -> float:

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from datagenerator.rows import Timed
+from datagenerator.rows import Source, Timed
 from datagenerator.settings import Settings
-from datagenerator.sources import Source
 
 TICK_SECONDS = 0.02
 CATCH_UP_SECONDS = 0.5

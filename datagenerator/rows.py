@@ -49,6 +49,33 @@ class Timed(NamedTuple):
     label_delay: float | None = None
 
 
+class Source(Protocol):
+    """Where records come from.
+
+    Attributes
+    ----------
+    schema : Schema
+        What the features and the label are called.
+    size : int or None
+        Records before the source repeats or ends; ``None`` if it does neither.
+    drift_every : int
+        Records from one drift to the next; 0 if there is none.
+    longest_delay : float
+        Seconds from the time of a record to that of its label, at most; 0 where it tells none.
+    """
+
+    schema: Schema
+    size: int | None
+    drift_every: int
+    longest_delay: float
+
+    def records(self, first_id: int) -> Iterator[Timed]:
+        """Yield the records from number `first_id` on, each with its time, 0 where it has none."""
+
+    def as_recorded(self, schema: Schema) -> None:
+        """Lay the records out as the schema on the topic says, where there is a choice."""
+
+
 class DataSet(Protocol):
     """Rows that can be read again and again, from any row on."""
 

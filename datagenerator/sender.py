@@ -11,9 +11,9 @@ import msgspec
 from datagenerator.late_labels import MOST_WAITING, LateLabels
 from datagenerator.outbox import Outbox
 from datagenerator.pace import TICK_SECONDS
-from datagenerator.rows import Timed
+from datagenerator.rows import Source, Timed
 from datagenerator.settings import Settings
-from datagenerator.sources import READ_SECONDS, Source
+from datagenerator.sources import READ_SECONDS
 from datagenerator.topics import Sent, prepare, unlabelled
 from stream.clients import connect
 from stream.records import Label, encode_label, encode_record
@@ -43,7 +43,7 @@ class Sender:
         look_up = partial(prepare, settings, source, self._outbox, stop, log)
         next_ids = connect(look_up, settings, stop, log)
         if settings.labels_come_later:
-            search = partial(unlabelled, settings, source, len(next_ids), self.late, stop)
+            search = partial(unlabelled, settings, source, len(next_ids), stop)
             found = connect(search, settings, stop, log)
             stop.deadline(READ_SECONDS, partial(self._take_again, source, max(next_ids), found))
             log.info("%d labels of records that were sent are still to come", len(self.late))

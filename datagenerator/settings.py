@@ -20,6 +20,11 @@ BREAST_CANCER_RATE = 20.0
 
 LABEL_DELAY_RECORDS = 1_000_000
 
+LONGEST_RANDOM = 10
+"""A random delay lasts at most so many times the mean; one in 22,000 is cut off there."""
+
+LAGS_LIMIT, LAG_LIMIT = 100, 100_000
+
 
 def _label_delay(text: str) -> str:
     match = re.fullmatch(r"(?:(records|exponential):)?([0-9]{1,9}(?:\.[0-9]{1,9})?)", text)
@@ -35,6 +40,20 @@ def _label_delay(text: str) -> str:
 
 LabelDelay = Annotated[str, AfterValidator(_label_delay)]
 """How long after its record a label comes, as people write it."""
+
+
+def _label_lags(text: str) -> str:
+    lags = [int(lag) if re.fullmatch(r" *[0-9]{1,9} *", lag) else 0 for lag in text.split(",")]
+    if min(lags) < 1 or max(lags) > LAG_LIMIT or not len({*lags}) == len(lags) <= LAGS_LIMIT:
+        raise ValueError(
+            f"allowed are whole numbers of records from 1 to {LAG_LIMIT}, each once, separated by"
+            f" commas (1,2,48), at most {LAGS_LIMIT} of them"
+        )
+    return ",".join(map(str, sorted(lags)))
+
+
+LabelLags = Annotated[str, AfterValidator(_label_lags)]
+"""How many records before are those whose labels are features; ascending."""
 
 
 def _separator(text: str) -> str:
@@ -82,7 +101,8 @@ class Settings(StreamSettings):
 
     stream: str = Field(
         "sea",
-        description="`sea`, `agrawal`, `hyperplane`, `random_rbf` (synthetic, with drift),"
+        description="`sea`, `agrawal`, `hyperplane`, `random_rbf`, `persistent` (synthetic, with"
+        " drift),"
         " `breast_cancer` (569 real records), or a file, a folder or a pattern of files",
     )
     label: str | None = Field(None, description="Column of the file that holds the label")
@@ -162,6 +182,12 @@ class Settings(StreamSettings):
     label_share: float = Field(
         1.0, ge=0, le=1, description="Share of the records that ever get a label"
     )
+    label_lags: LabelLags | None = Field(
+        None,
+        description="The labels of so many records before are features, too (`1,2,48`), named"
+        " label_1, label_2, label_48; a file is sent in its order then. Only for streams where"
+        " these labels are known in time: each lag has to be longer than the delay of labels",
+    )
 
     @model_validator(mode="after")
     def _the_time_of_a_label_is_told_once(self) -> Self:
@@ -174,6 +200,42 @@ class Settings(StreamSettings):
                 "LABEL_TIME and LABEL_DELAY both say when labels come; leave one of them out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_label_is_known_before_it_is_a_feature(self) -> Self:
+        records, rate = float(self.delay_records), ""
+        if self.delay_seconds and self.time is None:
+            rate = f" and RATE={self.records_per_second:g}"
+            records = self.delay_seconds * self.records_per_second
+        if self.lags and self.lags[0] <= records:
+            raise ValueError(
+                f"LABEL_LAGS={self.lags[0]}: with LABEL_DELAY={self.label_delay}{rate}, a label may"
+                f" come {records:g} records after its own; each lag has to be longer"
+            )
+        return self
+
+    @property
+    def lags(self) -> tuple[int, ...]:
+        """How many records before are those whose labels are features; ascending."""
+        return tuple(map(int, self.label_lags.split(","))) if self.label_lags else ()
+
+    @property
+    def delay(self) -> tuple[str, float]:
+        """The kind of ``LABEL_DELAY``, empty where it is seconds, and its length."""
+        kind, _, length = (self.label_delay or "0").rpartition(":")
+        return kind, float(length)
+
+    @property
+    def delay_records(self) -> int:
+        """After how many records a label is due; 0 where time decides."""
+        kind, length = self.delay
+        return int(length) if kind == "records" else 0
+
+    @property
+    def delay_seconds(self) -> float:
+        """Seconds after its record that a label is due at the latest; 0 where records decide."""
+        kind, length = self.delay
+        return length * {"": 1, "exponential": LONGEST_RANDOM, "records": 0}[kind]
 
     @property
     def labels_come_later(self) -> bool:

@@ -6,12 +6,15 @@ neither repeats nor skips anything.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from datagenerator.file import open_file
-from datagenerator.rows import BreastCancer, Rows, Timed, mix
+from datagenerator.lags import Lagged
+from datagenerator.rows import BreastCancer, Rows, Source, Timed, mix
 from datagenerator.settings import Settings
 from datagenerator.table import is_there
 from stream.records import ModelInput, Schema
@@ -22,35 +25,8 @@ READ_SECONDS = 86_400.0
 record. Without a timeout, the health file would grow old meanwhile."""
 
 
-class Source(Protocol):
-    """Where records come from.
-
-    Attributes
-    ----------
-    schema : Schema
-        What the features and the label are called.
-    size : int or None
-        Records before the source repeats or ends; ``None`` if it does neither.
-    drift_every : int
-        Records from one drift to the next; 0 if there is none.
-    longest_delay : float
-        Seconds from the time of a record to that of its label, at most; 0 where it tells none.
-    """
-
-    schema: Schema
-    size: int | None
-    drift_every: int
-    longest_delay: float
-
-    def records(self, first_id: int) -> Iterator[Timed]:
-        """Yield the records from number `first_id` on, each with its time, 0 where it has none."""
-
-    def as_recorded(self, schema: Schema) -> None:
-        """Lay the records out as the schema on the topic says, where there is a choice."""
-
-
 def open_source(settings: Settings, say: Callable[[str], object]) -> Source:
-    """Return the source that the settings name.
+    """Return the source that the settings name, with the labels of ``LABEL_LAGS`` as features.
 
     Parameters
     ----------
@@ -64,6 +40,11 @@ def open_source(settings: Settings, say: Callable[[str], object]) -> Source:
     SourceError
         When the file cannot be sent.
     """
+    source = _open(settings, say)
+    return Lagged(source, settings) if settings.lags else source
+
+
+def _open(settings: Settings, say: Callable[[str], object]) -> Source:
     stream, seed = settings.stream, settings.seed
     if settings.label_time is not None and stream in (*SYNTHETIC, "breast_cancer"):
         raise SettingsError(f"LABEL_TIME={settings.label_time}: {stream} has no such column")
@@ -75,7 +56,8 @@ def open_source(settings: Settings, say: Callable[[str], object]) -> Source:
     if not is_there(stream):
         known = ", ".join([*SYNTHETIC, "breast_cancer"])
         raise SettingsError(f"STREAM={stream}: there is no such file; allowed are {known}, a file")
-    return Rows(open_file(settings, say), seed, settings.repeat, in_order=settings.time is not None)
+    in_order = settings.time is not None or bool(settings.lags)
+    return Rows(open_file(settings, say), seed, settings.repeat, in_order)
 
 
 class Synthetic:
@@ -116,6 +98,12 @@ class Synthetic:
         """Do nothing: the names are what they are."""
 
 
+STAYS = 0.85
+"""Share of the records of `persistent` that have the label of the record before."""
+
+HINT = 0.9
+"""Half the distance between the means of both labels, where the features deviate by 1."""
+
 Concept = Callable[[int, int, int], Iterable[tuple[dict[Any, float], int]]]
 
 
@@ -154,6 +142,17 @@ def _random_rbf(phase: int, seed: int, length: int) -> Any:
     )
 
 
+def _persistent(phase: int, seed: int, length: int) -> Any:
+    chance = random.Random(seed)
+    weights = [chance.gauss() for _ in range(5)]
+    size, label = math.hypot(*weights), chance.random() < 0.5
+    while True:
+        label ^= chance.random() >= STAYS
+        middle = HINT / size if label else -HINT / size
+        features = {i: chance.gauss(middle * weight) for i, weight in enumerate(weights)}
+        yield features, label
+
+
 SYNTHETIC: dict[str, tuple[list[str], Concept]] = {
     "sea": (["att1", "att2", "att3"], _sea),
     "agrawal": (
@@ -162,5 +161,6 @@ SYNTHETIC: dict[str, tuple[list[str], Concept]] = {
     ),
     "hyperplane": ([f"x{i}" for i in range(10)], _hyperplane),
     "random_rbf": ([f"x{i}" for i in range(10)], _random_rbf),
+    "persistent": ([f"x{i}" for i in range(5)], _persistent),
 }
 """Feature names and concept of each synthetic stream."""

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 
-from datagenerator.late_labels import LateLabels
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, ROW_HEADER, Outbox
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
+from datagenerator.rows import Source
 from datagenerator.settings import Settings
-from datagenerator.sources import Source
 from stream.clients import admin, closing, consumer
 from stream.reading import bounds, newest, newest_schema, newest_time, offset_at, read_range
 from stream.records import Id, Record, RecordError, decode_label, decode_record, encode_schema
@@ -79,9 +78,7 @@ class Sent(NamedTuple):
     offset: int
 
 
-def unlabelled(
-    settings: Settings, source: Source, count: int, late: LateLabels, stop: Stop
-) -> dict[int, Sent]:
+def unlabelled(settings: Settings, source: Source, count: int, stop: Stop) -> dict[int, Sent]:
     """Return the records whose labels are to be sent, by their numbers.
 
     It reads back as far as a label may be missing. A label that was sent and not acknowledged may
@@ -95,11 +92,11 @@ def unlabelled(
     with closing(consumer(settings, max_poll_records=5_000)) as reader:
         places = [TopicPartition(settings.data_topic, p) for p in range(count)]
         last = max(newest(reader, place, newest_time, stop) or 0 for place in places)
-        longest = max(late.longest, source.longest_delay / settings.speed)
+        longest = max(settings.delay_seconds, source.longest_delay / settings.speed)
         reach = int(last - 1_000 * longest)
         for place in places:
             start, end = bounds(reader, place, stop)
-            back = end - MAX_UNACKNOWLEDGED - late.records // count
+            back = end - MAX_UNACKNOWLEDGED - settings.delay_records // count
             first = max(start, min(offset_at(reader, place, reach, end), back))
             sent = list(_without_label(read_range(reader, place, first, end, stop)))
             if not sent:

@@ -442,3 +442,34 @@ def test_labels_come_at_the_times_of_their_column_whenever_it_was_killed(
         assert label["label"] == id % 3 % 2
         # The clock of labels and the producer each look at the time, one after the other.
         assert at - records[id].timestamp > 1_000 * delays[id] / speed - 500
+
+
+@pytest.mark.parametrize("delay", [None, "records:47"])
+def test_labels_of_earlier_records_are_features_whenever_the_datagenerator_was_killed(
+    start: Services, settings_env: Env, delay: str | None
+) -> None:
+    env = {"STREAM": "persistent", "LABEL_LAGS": "48,100", "DATA_PARTITIONS": "2"}
+    env |= {"LABEL_SHARE": "0.8"} | ({"LABEL_DELAY": delay} if delay else {})
+    for _ in range(2):
+        process = start("datagenerator", **env, RATE="1000")
+        kill_after(200, lambda: sum(map(len, ids(settings_env).values())), process)
+    end = max(map(max, ids(settings_env).values())) + 200
+    await_line(start("datagenerator", **env, RATE="0", COUNT=str(end)), "done")
+    topic = settings_env["DATA_TOPIC"]
+    ((schema,),) = values(settings_env, f"{topic}.schema").values()
+    assert schema["feature_names"] == ["x0", "x1", "x2", "x3", "x4", "label_48", "label_100"]
+    records = {r["id"]: r for part in values(settings_env, topic).values() for r in part}
+    sent = [records[id] for id in range(end)]
+    labelled = [label for part in late(settings_env).values() for label in part] if delay else sent
+    labels = {r["id"]: r["label"] for r in labelled if "label" in r}
+    assert 0.7 < len(labels) / end < 0.9
+    for id, record in enumerate(sent):
+        assert record["features"][-2:] == [labels.get(id - 48), labels.get(id - 100)]
+
+
+def test_a_lag_that_would_leak_ends_the_start_with_one_line(start: Services) -> None:
+    line = last_error(start("datagenerator", LABEL_LAGS="1,9", LABEL_DELAY="records:5"), 2)
+    assert line == (
+        "LABEL_LAGS=1: with LABEL_DELAY=records:5, a label may come 5 records after its own;"
+        " each lag has to be longer"
+    )

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from datagenerator import late_labels
-from datagenerator.late_labels import LONGEST, LateLabels
-from datagenerator.settings import Settings
+from datagenerator.late_labels import LateLabels
+from datagenerator.settings import LONGEST_RANDOM, Settings
 from stream.records import Label
 from stream.settings import SettingsError, read
 
@@ -61,7 +61,7 @@ def test_a_random_delay_is_the_same_after_a_restart_and_has_its_mean_and_its_end
     early = due(found, 0)
     assert early == due(again, 0) != sorted(early)
     assert 0.60 < len(early) / 2_000 < 0.66  # 1 - 1/e
-    clock.now += (LONGEST - 1) * 600
+    clock.now += (LONGEST_RANDOM - 1) * 600
     assert len(due(found, 0)) + len(early) == 2_000
     other = filled(labels(clock, label_delay="exponential:600", seed=2), 2_000, sent=1_000.0)
     assert due(other, 0)[: len(early)] != early

@@ -16,9 +16,9 @@ from river.datasets.synth import Agrawal
 from datagenerator.outbox import MAX_UNACKNOWLEDGED, Outbox
 from datagenerator.pace import BURST, Pace, Progress, Replay, due
 from datagenerator.resume import Tail, mismatch, next_ids, own_ids
-from datagenerator.rows import Timed
+from datagenerator.rows import Source, Timed
 from datagenerator.settings import Settings
-from datagenerator.sources import SYNTHETIC, Source, Synthetic, open_source
+from datagenerator.sources import SYNTHETIC, Synthetic, open_source
 from examples.make_example import write
 from stream.records import ModelInput, Schema, decode_record, encode_record
 from stream.refusals import TopicError
