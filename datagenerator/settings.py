@@ -102,8 +102,7 @@ class Settings(StreamSettings):
     stream: str = Field(
         "sea",
         description="`sea`, `agrawal`, `hyperplane`, `random_rbf`, `persistent` (synthetic, with"
-        " drift),"
-        " `breast_cancer` (569 real records), or a file, a folder or a pattern of files",
+        " drift), `breast_cancer` (569 real records), or a file, a folder or a pattern of files",
     )
     label: str | None = Field(None, description="Column of the file that holds the label")
     positive: str | None = Field(
@@ -184,9 +183,9 @@ class Settings(StreamSettings):
     )
     label_lags: LabelLags | None = Field(
         None,
-        description="The labels of so many records before are features, too (`1,2,48`), named"
-        " label_1, label_2, label_48; a file is sent in its order then. Only for streams where"
-        " these labels are known in time: each lag has to be longer than the delay of labels",
+        description="The labels of so many records before are features, too: `1,2,48` adds label_1,"
+        " label_2 and label_48. Only where these labels are known by then; a file is sent in its"
+        " order",
     )
 
     @model_validator(mode="after")
