@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from datagenerator.rows import Source, Timed
-from datagenerator.settings import Settings
+from datagenerator.settings import CATCH_UP_SECONDS, Settings
 
 TICK_SECONDS = 0.02
-CATCH_UP_SECONDS = 0.5
 BURST = 1_000
 PROGRESS_SECONDS = 60.0
 

@@ -23,6 +23,9 @@ LABEL_DELAY_RECORDS = 1_000_000
 LONGEST_RANDOM = 10
 """A random delay lasts at most so many times the mean; one in 22,000 is cut off there."""
 
+CATCH_UP_SECONDS = 0.5
+"""What is caught up at most after a pause: so much closer than ``RATE`` says may records be."""
+
 LAGS_LIMIT, LAG_LIMIT = 100, 100_000
 
 
@@ -205,7 +208,7 @@ class Settings(StreamSettings):
         records, rate = float(self.delay_records), ""
         if self.delay_seconds and self.time is None:
             rate = f" and RATE={self.records_per_second:g}"
-            records = self.delay_seconds * self.records_per_second
+            records = (self.delay_seconds + CATCH_UP_SECONDS) * self.records_per_second
         if self.lags and self.lags[0] <= records:
             raise ValueError(
                 f"LABEL_LAGS={self.lags[0]}: with LABEL_DELAY={self.label_delay}{rate}, a label may"

@@ -191,14 +191,14 @@ def test_wrong_lags_end_the_start_with_what_is_allowed(
          " 48 records after its own; each lag has to be longer"),
         ("records:48", "48", 100, "LABEL_LAGS=48: with LABEL_DELAY=records:48, a label may come"
          " 48 records after its own; each lag has to be longer"),
-        ("2.5", "250", 100, "LABEL_LAGS=250: with LABEL_DELAY=2.5 and RATE=100, a label may come"
-         " 250 records after its own; each lag has to be longer"),
+        ("2.5", "300", 100, "LABEL_LAGS=300: with LABEL_DELAY=2.5 and RATE=100, a label may come"
+         " 300 records after its own; each lag has to be longer"),
         ("exponential:1", "999", 100, "LABEL_LAGS=999: with LABEL_DELAY=exponential:1 and RATE=100,"
-         " a label may come 1000 records after its own; each lag has to be longer"),
+         " a label may come 1050 records after its own; each lag has to be longer"),
         ("records:48", "49,100", 100, None),
         ("records:0", "1", 100, None),
-        ("2.5", "251", 100, None),
-        ("exponential:1", "1001", 100, None),
+        ("2.5", "301", 100, None),
+        ("exponential:1", "1051", 100, None),
         ("5", "1", 0, None),
     ],
 )  # fmt: skip
