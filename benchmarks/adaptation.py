@@ -15,7 +15,8 @@ import numpy as np
 
 from datagenerator.settings import Settings
 from datagenerator.sources import open_source
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.recipes import recipes
+from modelgenerator.training.trainer import Trainer
 from modelgenerator.window import Labelled
 from stream.arguments import argument_parser
 
@@ -30,7 +31,7 @@ LOWEST, HIGHEST = 0.6, 0.95
 def accuracies(delay: int) -> list[float]:
     """Return the share of right predictions in each `BIN` records, NaN before the first model."""
     settings = Settings.model_validate({"stream": "sea", "drift_every": DRIFT_EVERY})
-    trainer, model = Trainer(recipes(2_000), 2_000, 1_000), None
+    trainer, model = Trainer(recipes(), 2_000, 1_000), None
     source = open_source(settings, print)
     records = [timed.record for timed in islice(source.records(0), RECORDS)]
     right = np.full(RECORDS, np.nan)

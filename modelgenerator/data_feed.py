@@ -36,6 +36,13 @@ class DataFeed(Feed):
         self._reach = settings.window
 
     @property
+    def unread(self) -> int:
+        """How many records wait to be read, about."""
+        client = self._client
+        ends = {p: client.highwater(p) for p in self._positions} if client else {}
+        return sum(max(0, (end or 0) - self._positions[p]) for p, end in ends.items())
+
+    @property
     def caught_up(self) -> bool:
         """Whether it has read to within a window of where the topic ended at the start."""
         starts = self._window_from.items()

@@ -14,7 +14,7 @@ from typing import Self
 from msgspec.structs import replace
 
 from modelgenerator.join import Join, Joined
-from modelgenerator.trainer import Trainer
+from modelgenerator.training.trainer import Trainer
 from modelgenerator.window import Labelled
 from stream.quoting import one_line
 from stream.reasons import Reasons
@@ -58,7 +58,6 @@ class Intake:
 
     Examples
     --------
-    >>> from modelgenerator.trainer import recipes
     >>> intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
     >>> intake.sort(0, 7, b'{"id":1,"features":[0.5],"lable":1}')
     >>> str(intake)

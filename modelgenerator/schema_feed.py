@@ -6,7 +6,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.feed import Feed, StartOver, log
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Trainer
+from modelgenerator.training.trainer import Trainer
 from stream import layout
 from stream.layout import Layout
 from stream.quoting import shown

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from modelgenerator.training.gate import Gate
 from stream.settings import ModelLimits
+
+
+def _gate(text: str) -> str:
+    Gate.parse(text)
+    return text
 
 
 class Settings(ModelLimits):
@@ -20,10 +27,21 @@ class Settings(ModelLimits):
         Path("keys/trusted"), description="Folder that the public key is shared into"
     )
     retrain_every: int = Field(
-        1000, ge=100, description="Labelled records between two models, at most"
+        100, ge=100, description="Labelled records between two models, at most"
     )
     window: int = Field(
-        2000, ge=200, le=1_000_000, description="Labelled records that a model is trained on"
+        20_000, ge=200, le=1_000_000, description="Labelled records that are kept to train on"
+    )
+    gate: Annotated[str, AfterValidator(_gate)] = Field(
+        "accuracy",
+        description="What makes a recipe better: `accuracy`, `balanced_accuracy`, `log_loss`, or"
+        " `cost:FP,FN` with what a wrong 1 and a wrong 0 cost",
+    )
+    archive: bool = Field(
+        True, description="Whether models of former concepts may come back: `true` or `false`"
+    )
+    recipes: str | None = Field(
+        None, description="A table of recipes of your own, `package.module:name`"
     )
 
     @property

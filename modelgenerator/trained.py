@@ -13,7 +13,7 @@ from modelgenerator.envelope import describe, pickled
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.schema_feed import check_layout, look_up_schema
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Publication
+from modelgenerator.training.trainer import Publication
 from modelgenerator.trial import tried
 from modelgenerator.verdicts import served_model
 from stream import clients, layout
@@ -88,6 +88,8 @@ def publish_trained(
             trained_on=found.trained_on,
             trained_to=found.trained_to,
             recipe_accuracy=found.accuracies[found.recipe],
+            standings=found.accuracies,
+            threshold=found.model.threshold,
             schema=schema,
         )
         try:

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from estimators.vote import Vote
 from stream.classifier import Answer, Model, probe
 from stream.models import Envelope, ModelError
 from stream.records import Cell
@@ -38,7 +39,7 @@ NULL_TRIALS = 1_000
 NULLABLE = 10_000
 """Features that may be null if not all may, at most: the envelope lists them."""
 
-_KNOWN = (HistGradientBoostingClassifier, LogisticRegression)
+_KNOWN = (HistGradientBoostingClassifier, LogisticRegression, Vote)
 """Classes whose `predict` is 1 where the probability is above one half, up to rounding."""
 
 _ROWS = 100

@@ -137,6 +137,10 @@ class Window:
         labels = np.array([records[place].label for place in places], dtype=np.int64)
         return self.encoder.matrix(rows, layout), labels
 
+    def newest_places(self, count: int) -> list[Place]:
+        """Return the places of the newest records, in their order."""
+        return [*islice(reversed(self._records), count)][::-1]
+
     def newest(self, count: int) -> list[list[Cell]]:
         """Return the features of the newest records, the newest first."""
         return self.encoder.cells(self._rows(islice(reversed(self._records), count)))

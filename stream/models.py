@@ -107,6 +107,8 @@ class Envelope:
         The texts of the labels 1 and 0.
     probes : list of rows, or None
         A few real records that it is probed with, where some features are categories.
+    standings : dict of str to (float or None), or None
+        How good the newest models of each recipe were when it was published, test-then-train.
     """
 
     version: Positive
@@ -137,6 +139,7 @@ class Envelope:
     positive: Text | None = None
     negative: Text | None = None
     probes: list[list[Cell]] | None = None
+    standings: dict[str, float | None] | None = None
 
     @cached_property
     def layout(self) -> Layout:

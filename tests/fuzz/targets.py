@@ -21,7 +21,8 @@ from modelgenerator.intake import Intake
 from modelgenerator.join import Join
 from modelgenerator.models.catalogue import Catalogue
 from modelgenerator.models.table import table
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.recipes import recipes
+from modelgenerator.training.trainer import Trainer
 from predictor import outputs
 from predictor.accuracy_log import line
 from predictor.committed import Commit
@@ -179,7 +180,7 @@ def seal(data: bytes) -> None:
 
 def intake(data: bytes) -> None:
     """Sort a record of data or of labels; whatever it holds, what is said of it is one line."""
-    found = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=True)
+    found = Intake(Trainer(recipes(), 200, 100), Join(200), has_model=True)
     found.sort(0, 7, data)
     found.match(0, 7, data)
     _check_line(str(found))

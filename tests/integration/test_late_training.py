@@ -16,7 +16,8 @@ from modelgenerator.data_feed import DataFeed
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
 from modelgenerator.label_feed import LabelFeed
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.recipes import recipes
+from modelgenerator.training.trainer import Trainer
 from stream import reading
 from stream.layout import Layout
 from stream.records import Label, Prediction, decode_record, encode_label, encode_prediction
@@ -115,7 +116,7 @@ def test_records_that_do_not_fit_into_memory_are_read_again_when_their_label_com
     monkeypatch.setattr(reading, "NEAR", 5)
     topics.write(500, label=False)
     stop, settings = Stop(), topics.settings
-    intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
+    intake = Intake(Trainer(recipes(), 200, 100), Join(200), has_model=False)
     data = DataFeed(settings, intake, stop)
     feed = LabelFeed(settings, intake, data, stop)
     eventually(lambda: not list(data.poll()) and data.caught_up)

@@ -14,7 +14,8 @@ from modelgenerator.categories import Encoder, Vocabulary
 from modelgenerator.feed import StartOver
 from modelgenerator.schema_feed import check_layout
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Columns, Publication, Trainer, recipes
+from modelgenerator.training.recipes import Columns, recipes
+from modelgenerator.training.trainer import Publication, Trainer
 from modelgenerator.window import Labelled, Window
 from stream import layout
 from stream.layout import Layout
@@ -43,7 +44,7 @@ def stream(
 
 
 def trainer(window: int = 2000, retrain_every: int = 1000, layout: Layout = LAYOUT) -> Trainer:
-    return Trainer(recipes(window), window, retrain_every, layout)
+    return Trainer(recipes(), window, retrain_every, layout)
 
 
 def last(records: Iterator[Labelled], count: int, one: Trainer | None = None) -> Publication:
@@ -74,7 +75,7 @@ def test_a_model_predicts_the_same_after_its_pickle_is_loaded() -> None:
     assert loaded.feature_names_in_.tolist() == ["age", "plan", "since"]
 
 
-@pytest.mark.parametrize("recipe", recipes(9), ids=lambda recipe: str(recipe.name))
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: str(recipe.name))
 def test_a_category_never_seen_in_training_is_predicted_as_a_missing_one(recipe: object) -> None:
     one = Trainer([recipe], 2000, 1000, LAYOUT)  # type: ignore[list-item] # as recipes() has them
     found = last(stream(), 1_000, one)
@@ -148,21 +149,21 @@ def test_of_more_than_254_texts_the_commonest_are_learnt() -> None:
     found = last(stream(change=many), 4_000)
     assert predicted(found, [40.0, "pro", 1e9], [40.0, "old", 1e9]) == [1, 0]
     columns = Columns(3, {1: [f"{n}" for n in range(900)]})
-    for recipe in recipes(9):
+    for recipe in recipes():
         encoder = recipe.make(columns)[0].transformers[0][1]
         assert [len(texts) for texts in encoder.categories] == [254]
 
 
 def test_many_categories_together_stay_narrow_in_the_linear_recipe() -> None:
     columns = Columns(1_000, {index: ["a", "b", "c", "d", "e", "f"] for index in range(1_000)})
-    encoder = recipes(9)[0].make(columns)[0].transformers[0][1]
+    encoder = recipes()[0].make(columns)[0].transformers[0][1]
     assert sum(map(len, encoder.categories)) == 4_000
 
 
 def test_50000_distinct_texts_in_one_feature_are_trained_on_within_bounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("modelgenerator.trainer.FIRST_MODEL", 62_500)
+    monkeypatch.setattr("modelgenerator.training.trainer.FIRST_MODEL", 62_500)
 
     def high(offset: int, row: Row) -> Row:
         return [row[0], f"customer {offset}" if offset % 5 else row[1], row[2]]
@@ -239,7 +240,7 @@ def test_other_names_count_for_the_next_model_and_the_models_before_go_on_scorin
 
 
 def test_before_any_record_a_schema_may_have_any_types() -> None:
-    one = Trainer(recipes(2000), 2000, 1000)
+    one = Trainer(recipes(), 2000, 1000)
     one.follow(LAYOUT)
     assert min(accuracies(last(stream(), 1_000, one)).values()) > 0.9
 
@@ -247,7 +248,7 @@ def test_before_any_record_a_schema_may_have_any_types() -> None:
 def test_a_schema_of_numbers_settles_the_width_and_leaves_others_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one = Trainer(recipes(2000), 2000, 1000)
+    one = Trainer(recipes(), 2000, 1000)
     chance = random.Random(0)
     rows: list[Row] = [[chance.random(), chance.random()] for _ in range(400)]
     records = [Labelled(0, n, row, int((row[0] or 0) > row[1])) for n, row in enumerate(rows)]  # type: ignore[operator] # numbers

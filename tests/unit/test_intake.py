@@ -9,7 +9,8 @@ import pytest
 
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.recipes import recipes
+from modelgenerator.training.trainer import Trainer
 from modelgenerator.window import Labelled
 from stream.layout import Layout
 from stream.reasons import KINDS, Reasons
@@ -30,7 +31,7 @@ def new(
     has_model: bool = False,
     layout: Layout | None = None,
 ) -> Intake:
-    return Intake(Trainer(recipes(2000), 2000, 1000, layout), Join(2000), has_model, clock)
+    return Intake(Trainer(recipes(), 2000, 1000, layout), Join(2000), has_model, clock)
 
 
 def value(**fields: Any) -> bytes:
@@ -174,7 +175,7 @@ def test_a_label_that_is_invalid_is_counted_with_its_reason() -> None:
 
 def test_the_line_names_the_records_that_wait_for_a_label(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    clock, trainer = Clock(), Trainer(recipes(2000), 2000, 1000)
+    clock, trainer = Clock(), Trainer(recipes(), 2000, 1000)
     intake = Intake(trainer, Join(2000), False, clock, now=lambda: 1_040.0)
     for offset in range(1_300):
         intake.sort(0, offset, value(id=offset), 1_000_000 + offset)
@@ -239,7 +240,7 @@ def test_records_that_do_not_fit_the_layout_get_one_warning_a_minute(
 
 
 def test_a_record_that_waited_for_its_label_is_read_by_the_layout_of_the_day() -> None:
-    trainer = Trainer(recipes(2000), 2000, 1000, TYPED)
+    trainer = Trainer(recipes(), 2000, 1000, TYPED)
     intake = Intake(trainer, Join(2000), has_model=True)
     intake.sort(0, 5, typed())
     joined = intake.match(0, 0, b'{"id":7,"label":"no"}')

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.recipes import recipes
+from modelgenerator.training.trainer import Trainer
 from stream.quoting import LINE, OneLine, one_line
 from tests.services import ROOT
 
@@ -43,7 +44,7 @@ def test_a_line_of_the_log_stays_one(message: str) -> None:
 
 
 def test_names_of_unknown_fields_are_quoted_so_that_what_is_needed_follows() -> None:
-    intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
+    intake = Intake(Trainer(recipes(), 200, 100), Join(200), has_model=False)
     intake.sort(0, 0, b'{"id":1,"features":[0.5],"la\\nbel\\u001b[31m":1,"%s":2}' % (b"x" * 10**6))
     assert str(intake).isprintable()
     assert r"la\nbel\x1b[31m" in str(intake)

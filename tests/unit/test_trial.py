@@ -31,7 +31,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from modelgenerator import trial
-from modelgenerator.trainer import Columns, recipes
+from modelgenerator.training.recipes import Columns, recipes
 from modelgenerator.trial import tried
 from stream.classifier import Model, check, load
 from stream.layout import Matrix
@@ -133,7 +133,7 @@ def test_what_is_served_is_what_the_models_own_predict_says(name: str, labels: A
 
 @pytest.mark.parametrize("name", ["linear_9", "hgb_9"])
 def test_the_recipes_are_served_by_one_call_and_accept_every_null(name: str) -> None:
-    (recipe,) = [recipe for recipe in recipes(9) if recipe.name == name]
+    (recipe,) = [recipe for recipe in recipes() if recipe.name == name]
     found, remarks = tried(recipe.make(Columns(X.shape[1])).fit(X, Y), envelope(), NEWEST)
     assert (found.rule, found.accepts_missing, found.accepts_missing_in) == (None, True, None)
     assert remarks == []

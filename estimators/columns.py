@@ -1,0 +1,147 @@
+"""Columns of records as numbers: scaled, without gaps, categories in a fixed width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+
+REMEMBERED = 10_000
+"""Records over which mean and deviation are taken, about; older ones fade."""
+
+LARGEST = 10.0
+"""Deviations from the mean beyond which a number is cut off: one wild value must not throw a model
+that learns from single records."""
+
+Floats = NDArray[np.float64]
+
+
+def cells(X: Any, column: int) -> Sequence[Any]:
+    """Return the cells of a column of an array or a data frame."""
+    found: Sequence[Any] = (X.iloc[:, column] if hasattr(X, "iloc") else X[:, column]).tolist()
+    return found
+
+
+def numbers(X: Any, columns: Sequence[int]) -> Floats:
+    """Return columns of an array or a data frame as float64, NaN where a value is missing."""
+    part = X.iloc[:, columns].to_numpy() if hasattr(X, "iloc") else np.asarray(X)[:, columns]
+    return part.astype(np.float64)
+
+
+class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # carries no types
+    """Scales numbers, fills gaps with the mean, and puts each category into columns of its own.
+
+    Mean and deviation are those of about the last `REMEMBERED` records, so they follow a drift.
+    A text of a category becomes a 1 in one of `buckets` columns, chosen by a hash: the width stays
+    the same whatever texts come, so an estimator may go on learning with `partial_fit`.
+
+    Parameters
+    ----------
+    categories : sequence of int
+        Positions of the categories; all other columns are numbers.
+    buckets : int
+        Columns that each category becomes.
+
+    Notes
+    -----
+    Mean and variance of blocks are joined as in Chan, Golub and LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances" (1979).
+
+    Examples
+    --------
+    >>> ColumnEncoder().fit([[1.0], [3.0]]).transform([[3.0], [float("nan")]]).tolist()
+    [[1.0], [0.0]]
+    """
+
+    def __init__(self, categories: Sequence[int] = (), buckets: int = 32) -> None:
+        self.categories = categories
+        self.buckets = buckets
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Take mean and deviation of these records alone."""
+        self.__dict__.pop("n_features_in_", None)
+        return self.partial_fit(X)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Take these records into mean and deviation."""
+        X = X if hasattr(X, "iloc") else np.asarray(X)
+        if not hasattr(self, "n_features_in_"):
+            self.n_features_in_ = X.shape[1]
+            categories = {*self.categories}
+            self.numbers_ = [i for i in range(X.shape[1]) if i not in categories]
+            self.count_, self.mean_, self.squares_ = np.zeros((3, len(self.numbers_)))
+        values = numbers(X, self.numbers_)
+        there = ~np.isnan(values)
+        count = there.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+            squares = (np.where(there, values - mean, 0.0) ** 2).sum(axis=0)
+            together = np.maximum(self.count_ + count, 1)
+            apart = mean - self.mean_
+            self.mean_ = self.mean_ + apart * (count / together)
+            self.squares_ += squares + apart**2 * self.count_ * count / together
+        self.count_ += count
+        fading = np.minimum(1.0, REMEMBERED / np.maximum(self.count_, 1))
+        self.count_, self.squares_ = self.count_ * fading, self.squares_ * fading
+        return self
+
+    def transform(self, X: Any) -> Floats:
+        """Return numbers as deviations from the mean, then the columns of each category."""
+        X = X if hasattr(X, "iloc") else np.asarray(X)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            deviation = np.sqrt(self.squares_ / np.maximum(self.count_, 1))
+            deviation = np.where((deviation > 0) & np.isfinite(deviation), deviation, 1.0)
+            scaled = (numbers(X, self.numbers_) - self.mean_) / deviation
+        scaled = np.nan_to_num(scaled, nan=0.0).clip(-LARGEST, LARGEST)
+        if not self.categories:
+            return scaled
+        return np.hstack([scaled, *(self._buckets(cells(X, each)) for each in self.categories)])
+
+    def _buckets(self, column: Sequence[Any]) -> Floats:
+        found = np.zeros((len(column), self.buckets))
+        for row, text in enumerate(column):
+            if isinstance(text, str):
+                found[row, crc32(text.encode("utf-8", "surrogatepass")) % self.buckets] = 1.0
+        return found
+
+
+class CategoryCodes(TransformerMixin, BaseEstimator):  # type: ignore[misc] # carries no types
+    """Puts the number of a text in place of each category, for gradient boosting.
+
+    Parameters
+    ----------
+    texts : dict of int to (list of str)
+        Position of each category to the texts it knows. All others become missing.
+
+    Examples
+    --------
+    >>> records = np.array([["pro", 3], ["team", 4]], dtype=object)
+    >>> CategoryCodes({0: ["free", "pro"]}).fit_transform(records)
+    array([[ 1.,  3.],
+           [nan,  4.]])
+    """
+
+    def __init__(self, texts: dict[int, list[str]]) -> None:
+        self.texts = texts
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Remember the number of columns."""
+        self.n_features_in_ = X.shape[1]
+        self.numbers_ = [i for i in range(X.shape[1]) if i not in self.texts]
+        self.codes_ = {
+            column: {text: code for code, text in enumerate(texts)}
+            for column, texts in self.texts.items()
+        }
+        return self
+
+    def transform(self, X: Any) -> Floats:
+        """Return the columns as float64, in their order."""
+        found = np.empty((len(X), self.n_features_in_))
+        found[:, self.numbers_] = numbers(X, self.numbers_)
+        for column, codes in self.codes_.items():
+            found[:, column] = [codes.get(text, np.nan) for text in cells(X, column)]
+        return found

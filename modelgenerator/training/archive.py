@@ -1,0 +1,109 @@
+"""Models of concepts that may come back."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from estimators.vote import positive
+from modelgenerator.training.learning import Labels
+
+KEPT = 10
+"""Models that are kept, at most; the oldest one gives way."""
+
+CONCEPT = 3_000
+"""Records that a concept must have lasted to be worth keeping."""
+
+BEFORE_ALARM = 600
+"""Records before an alarm from which the model is taken: later ones have learnt from the drift."""
+
+ALIKE = 0.95
+"""Share of records on which two models agree that are taken for one."""
+
+STANDARD_ERRORS = 3.0
+"""By which it has to be better than the vote."""
+
+WORSE = 0.05
+"""How much worse than formerly it may be, besides one standard error."""
+
+
+class Frozen(NamedTuple):
+    """A model that learns no more; `value` is the share of right predictions that it had."""
+
+    recipe: str
+    model: Any
+    value: float
+
+    def right(self, matrix: Any, labels: Labels, threshold: float) -> NDArray[np.bool_]:
+        """Tell of each record whether it is predicted right."""
+        found: NDArray[np.bool_] = (positive(self.model, matrix) > threshold) == (labels == 1)
+        return found
+
+
+class Archive:
+    """Keeps the best model of each concept, and finds the one that fits when a drift comes.
+
+    Records are counted from the first one on; `at` is that count.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[Frozen] = deque(maxlen=KEPT)
+        self._recent: deque[tuple[int, Frozen]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def remember(self, at: int, frozen: Frozen) -> None:
+        """Remember what is the best model now."""
+        self._recent.append((at, frozen))
+        while len(self._recent) > 1 and self._recent[1][0] <= at - BEFORE_ALARM:
+            self._recent.popleft()
+
+    def keep(self, at: int, began: int, matrix: Any) -> None:
+        """Keep the model of a concept that has ended with an alarm, if it lasted long enough.
+
+        Parameters
+        ----------
+        began : int
+            Where the concept began.
+        matrix : matrix
+            Some records, on which models are compared.
+        """
+        recent, self._recent = self._recent, deque()
+        if at - began < CONCEPT or not recent or recent[0][0] > at - BEFORE_ALARM:
+            return
+        new = recent[0][1]
+        answers = positive(new.model, matrix) > 0.5
+        for old in list(self._kept):
+            if np.mean((positive(old.model, matrix) > 0.5) == answers) >= ALIKE:
+                self._kept.remove(old)
+        self._kept.append(new)
+
+    def better(
+        self, right: NDArray[np.bool_], matrix: Any, labels: Labels, threshold: float
+    ) -> Frozen | None:
+        """Return the model that is clearly better than the vote, if there is one.
+
+        Parameters
+        ----------
+        right : array of bool
+            Whether the vote was right on the newest records.
+        matrix, labels, threshold
+            These records, and from which probability on one is labelled 1.
+        """
+        best, best_gain = None, 0.0
+        for frozen in self._kept:
+            own = frozen.right(matrix, labels, threshold)
+            differ = own.astype(np.float64) - right
+            gain, error = float(differ.mean()), float(differ.std(ddof=1) / np.sqrt(len(differ)))
+            share = float(own.mean())
+            spread = float(np.sqrt(frozen.value * (1 - frozen.value) / len(own)))
+            if (
+                gain > max(best_gain, STANDARD_ERRORS * error)
+                and share >= frozen.value - WORSE - spread
+            ):
+                best, best_gain = frozen, gain
+        return best
