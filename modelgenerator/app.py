@@ -7,7 +7,6 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
     end_at_once()
 
-from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain
@@ -22,9 +21,7 @@ from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trained import publish_trained, trained_already
-from modelgenerator.training.gate import Gate
-from modelgenerator.training.recipes import Recipe, recipes
-from modelgenerator.training.trainer import PUBLISH_SECONDS, Trainer
+from modelgenerator.training.trainer import Trainer, new_trainer
 from stream import clients, layout
 from stream.keys import SigningKey
 from stream.layout import Layout
@@ -41,33 +38,22 @@ def main(settings: Settings, stop: Stop) -> None:
     """
     use_threads()
     key, afresh = own_key(settings, make=True), False
-    table = recipes(settings.recipes)
     while True:
         try:
-            train(settings, table, key, stop, afresh)
+            train(settings, key, stop, afresh)
         except StartOver as reason:
             log.warning("%s; training starts over", reason)
             afresh = True
 
 
-def train(
-    settings: Settings, table: Sequence[Recipe], key: SigningKey, stop: Stop, afresh: bool
-) -> None:
+def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None:
     """Read records, train on them, publish models; raises `Stopped` or `StartOver`.
 
     If it starts `afresh`, what the newest model was trained to says nothing of these records.
     """
     stream, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
     trained_to = None if afresh else trained_to
-    trainer = Trainer(
-        table,
-        settings.window,
-        settings.retrain_every,
-        stream,
-        Gate.parse(settings.gate),
-        settings.archive,
-        PUBLISH_SECONDS,
-    )
+    trainer = new_trainer(settings, stream)
     with (
         Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,

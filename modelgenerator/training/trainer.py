@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from estimators.vote import Calibration, Floats, Vote, positive
+from modelgenerator.settings import Settings
 from modelgenerator.training.archive import Frozen
 from modelgenerator.training.calibration import Calibrator
 from modelgenerator.training.comeback import COMPARED, Comeback
@@ -20,7 +21,7 @@ from modelgenerator.training.gate import Gate
 from modelgenerator.training.learner import Learner, wrong
 from modelgenerator.training.learning import Labels, RisingErrors
 from modelgenerator.training.pace import Pace
-from modelgenerator.training.recipes import CATEGORIES, RECIPES, Columns, Recipe
+from modelgenerator.training.recipes import CATEGORIES, RECIPES, Columns, Recipe, recipes
 from modelgenerator.training.standings import Standing, weights
 from modelgenerator.trial import record_limit
 from modelgenerator.window import Labelled, Place, Window
@@ -393,3 +394,22 @@ class Trainer:
 
     def _serves(self, recipe: str) -> bool:
         return self._learnt >= self._suspended_until.get(recipe, 0)
+
+
+def new_trainer(settings: Settings, layout: Layout) -> Trainer:
+    """Return a trainer as the settings say.
+
+    Raises
+    ------
+    Fatal
+        When ``RECIPES`` names no table of recipes.
+    """
+    return Trainer(
+        recipes(settings.recipes),
+        settings.window,
+        settings.retrain_every,
+        layout,
+        Gate.parse(settings.gate),
+        settings.archive,
+        PUBLISH_SECONDS,
+    )

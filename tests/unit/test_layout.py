@@ -12,7 +12,7 @@ import pytest
 
 from tests.services import ROOT, SERVICES
 
-PACKAGES = (*SERVICES, "local", "quality", "stream")
+PACKAGES = (*SERVICES, "estimators", "local", "quality", "stream")
 DISTRIBUTIONS = {
     "kafka": "kafka-python",
     "pydantic_settings": "pydantic-settings",
@@ -68,6 +68,11 @@ def test_the_quality_of_a_stream_is_computed_without_kafka_and_any_service() -> 
         for path in _files("quality")
         if (found := _packages(path) & strangers | _imports(path) & clients)
     } == {}
+
+
+def test_what_a_published_model_may_contain_needs_numpy_and_scikit_learn_alone() -> None:
+    known = {*sys.stdlib_module_names, "numpy", "sklearn", "estimators"}
+    assert set().union(*map(_packages, _files("estimators"))) <= known
 
 
 def test_what_runs_everything_locally_imports_no_service() -> None:
