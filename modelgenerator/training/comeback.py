@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from estimators.vote import Floats, positive
 from modelgenerator.training.archive import Archive, Frozen
 from modelgenerator.training.gate import Gate
+from modelgenerator.training.learner import wrong
 from modelgenerator.training.learning import Labels
 from modelgenerator.training.standings import Standing
 
@@ -39,13 +41,26 @@ class Comeback:
         self._right: deque[bool] = deque(maxlen=COMPARED)
         self._standings = Standing(Gate()), Standing(Gate())
 
-    def take(self, vote: list[bool], own: list[bool] | None, labels: Labels) -> None:
-        """Take whether the vote was wrong on the next records, and the model, if one serves."""
+    def take(self, votes: Floats, matrix: Any, labels: Labels, threshold: float) -> Floats:
+        """Take the votes on the next records; return what served: these, or the model's own.
+
+        Parameters
+        ----------
+        votes : array of float
+            Probability of label 1 of each record.
+        matrix, labels, threshold
+            The records, and the probability from which on one is labelled 1.
+        """
         self._at += len(labels)
-        self._right.extend(not wrong for wrong in vote)
-        if own is not None:
-            for standing, wrong in zip(self._standings, (vote, own), strict=True):
-                standing.add(np.array(wrong, dtype=np.float64), labels)
+        vote_wrong = wrong(votes, labels, threshold)
+        self._right.extend(not each for each in vote_wrong)
+        if not self.model:
+            return votes
+        own = positive(self.model.model, matrix)
+        both = vote_wrong, wrong(own, labels, threshold)
+        for standing, found in zip(self._standings, both, strict=True):
+            standing.add(np.array(found, dtype=np.float64), labels)
+        return own
 
     def end_concept(self, matrix: Any) -> None:
         """Keep the model of the concept that an alarm has ended, unless one agrees on `matrix`."""

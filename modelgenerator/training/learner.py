@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from estimators.vote import Floats, positive
@@ -32,8 +33,6 @@ class Learner:
         Of its models so far.
     seconds : float
         What scoring and training took so far.
-    alarm : str
-        What it was, if there was an alarm since this was last cleared.
     """
 
     def __init__(self, recipe: Recipe, gate: Gate) -> None:
@@ -41,7 +40,6 @@ class Learner:
         self.model: Any = None
         self.standing = Standing(gate)
         self.seconds = 0.0
-        self.alarm = ""
         self._learning = recipe.learning()
         self._once = isinstance(self._learning, EachOnce)
         self._growing: Any = None
@@ -66,14 +64,20 @@ class Learner:
         self._errors = wrong
 
     def learn(
-        self, window: Window, layout: Layout, columns: Columns, new: int, stretch: int
-    ) -> None:
-        """Train, if it is time, on the newest records of the window; `new` ones have just come."""
+        self,
+        window: Window,
+        layout: Layout,
+        columns: Callable[[], Columns],
+        new: int,
+        stretch: int,
+    ) -> str:
+        """Train, if it is time, on the newest records of the window, of which `new` have just come.
+
+        Returns what was found, if the models are wrong on more records than before.
+        """
         begun = time.perf_counter()
         errors, self._errors = self._errors, []
         count = self._learning.due(new, errors, stretch)
-        if self._learning.alarm:
-            self.alarm = f"{self.recipe.name} is wrong on more records than before"
         if count:
             matrix, labels = window.matrix(layout, window.newest_places(count), to_fit=True)
             try:
@@ -81,18 +85,19 @@ class Learner:
             except Exception as error:  # noqa: BLE001 - a recipe of one's own may raise anything
                 self._give_up("fit", error)
         self.seconds += time.perf_counter() - begun
+        return self._learning.alarm
 
     def frozen(self) -> Any:
         """Return its newest model as it will stay."""
         return copy.deepcopy(self.model) if self._once else self.model
 
-    def _train(self, matrix: Any, labels: Labels, columns: Columns) -> None:
+    def _train(self, matrix: Any, labels: Labels, columns: Callable[[], Columns]) -> None:
         if not self._once:
-            self.model = fit(self.recipe.make(columns), matrix, labels)
+            self.model = fit(self.recipe.make(columns()), matrix, labels)
             return
         begun = self._growing is not None
         if not begun:
-            self._growing = self.recipe.make(columns)
+            self._growing = self.recipe.make(columns())
         go_on(self._growing, matrix, labels, begun)
         self.model = self._growing
 

@@ -22,11 +22,6 @@ class RisingErrors:
     confidence : float
         Risk of a false alarm, the delta of ADWIN.
 
-    Attributes
-    ----------
-    before, after : float
-        The share of errors before and after the last alarm.
-
     Notes
     -----
     Bifet and Gavaldà, "Learning from time-changing data with adaptive windowing" (2007).
@@ -36,11 +31,13 @@ class RisingErrors:
     >>> errors = RisingErrors()
     >>> errors.add([False] * 500), errors.add([True] * 100)
     (False, True)
+    >>> str(errors).startswith("wrong on 0.")
+    True
     """
 
     def __init__(self, confidence: float = 0.002) -> None:
         self._window: Any = ADWIN(confidence)  # type: ignore[no-untyped-call] # of river
-        self.before = self.after = 0.0
+        self._before = self._after = 0.0
 
     @property
     def width(self) -> int:
@@ -54,15 +51,20 @@ class RisingErrors:
             before = self._window.estimation
             self._window.update(int(error))
             if self._window.drift_detected and self._window.estimation > before:
-                self.before, self.after, alarm = before, self._window.estimation, True
+                self._before = self._before if alarm else before
+                self._after, alarm = self._window.estimation, True
         return alarm
+
+    def __str__(self) -> str:
+        """Say what the last alarm was about."""
+        return f"wrong on {self._after:.3f} of the records, before on {self._before:.3f}"
 
 
 class Learning(Protocol):
     """Decides on how many of the newest records a model is trained, and when."""
 
-    alarm: bool
-    """Whether the last call of `due` found rising errors."""
+    alarm: str
+    """What the last call of `due` found, if that were rising errors."""
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return on how many of the newest records to train now, 0 for not now.
@@ -83,7 +85,7 @@ class EachOnce:
     """Every record once, in blocks of `every`, with the estimator's `partial_fit`."""
 
     every: int
-    alarm: bool = False
+    alarm: str = ""
     _new: int = 0
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
@@ -101,7 +103,7 @@ class Latest:
 
     size: int
     every: int
-    alarm: bool = False
+    alarm: str = ""
     _new: int = 0
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
@@ -125,14 +127,14 @@ class Steady:
     most: int = 10_000
     every: int = 500
     hurried: int = 1_000
-    alarm: bool = False
+    alarm: str = ""
     _errors: RisingErrors = field(default_factory=RisingErrors)
     _new: int = 0
     _hurry: int = 0
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return the width of the window in which the errors are steady."""
-        self.alarm = self._errors.add(errors)
+        self.alarm = str(self._errors) if self._errors.add(errors) else ""
         self._hurry = self.hurried if self.alarm else self._hurry - new
         self._new += new
         every = self.every if errors and self._hurry <= 0 else self.every // 5
@@ -152,14 +154,14 @@ class SinceAlarm:
 
     first: int = 50
     until: int = 1_000
-    alarm: bool = False
+    alarm: str = ""
     _errors: RisingErrors = field(default_factory=RisingErrors)
     _since: int = 0
     _new: int = 0
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return how many records there were since the alarm."""
-        self.alarm = self._errors.add(errors)
+        self.alarm = str(self._errors) if self._errors.add(errors) else ""
         if self.alarm:
             self._since = self._new = 0
         self._since += new

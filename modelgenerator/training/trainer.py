@@ -7,22 +7,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from estimators.vote import Calibration, Floats, Vote, positive
+from estimators.vote import Vote
 from modelgenerator.settings import Settings
-from modelgenerator.training.archive import Frozen
-from modelgenerator.training.calibration import Calibrator
-from modelgenerator.training.comeback import COMPARED, Comeback
+from modelgenerator.training.committee import Committee
 from modelgenerator.training.gate import Gate
-from modelgenerator.training.learner import Learner, wrong
-from modelgenerator.training.learning import Labels, RisingErrors
 from modelgenerator.training.pace import Pace
-from modelgenerator.training.recipes import CATEGORIES, RECIPES, Columns, Recipe, recipes
-from modelgenerator.training.standings import Standing, weights
+from modelgenerator.training.recipes import RECIPES, Recipe, recipes
 from modelgenerator.trial import record_limit
 from modelgenerator.window import Labelled, Place, Window
 from stream.layout import Layout
@@ -35,9 +28,6 @@ FIRST_MODEL = 200
 
 BLOCK = 25
 """Labelled records that are scored and learnt from together."""
-
-RENEWED_EVERY = 100
-"""Labelled records after which weights and calibration are renewed, and the archive looked at."""
 
 HURRY = 50
 """Labelled records between two models at least, and at most for a while after an alarm."""
@@ -53,11 +43,6 @@ TRIED = 200
 
 SUSPENDED = 10_000
 """Labelled records for which a recipe is suspended whose model predictors refused or barred."""
-
-ONES_HALF_LIFE = 2_000.0
-
-VOTE = "vote"
-ARCHIVED = "archived"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,27 +139,20 @@ class Trainer:
     ) -> None:
         self.layout = layout or Layout()
         self.pace = Pace(clock)
-        self._gate = gate or Gate()
+        self._committee = Committee(table or RECIPES, gate or Gate(), archive)
         self._size = window
         self._window = Window(window, self.layout)
         self._retrain_every = retrain_every
         self._publish_seconds = publish_seconds
         self._clock = clock
         self._threads = ThreadpoolController()
-        self._learners = {recipe.name: Learner(recipe, self._gate) for recipe in table or RECIPES}
-        self._weights: dict[str, float] = {}
-        self._calibrator, self._calibration = Calibrator(), Calibration()
-        self._standing = Standing(self._gate)
-        self._errors = RisingErrors()
-        self._comeback = Comeback() if archive else None
-        self._ones = Standing(Gate(), ONES_HALF_LIFE)
         self._block: list[Place] = []
-        self._observed = self._learnt = self._renewed = 0
+        self._observed = 0
         self._trained_to: dict[str, int] = {}
         self._suspended_until: dict[str, int] = {}
-        self._reason = "first"
+        self._is_first = True
         self._hurried_until = 0
-        self._next_model = FIRST_MODEL
+        self._published, self._next_model = 0, FIRST_MODEL
         self._published_at = -publish_seconds
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
@@ -216,12 +194,11 @@ class Trainer:
         While the vote is suspended, the model of the best recipe serves alone. If all are
         suspended, the vote is published all the same.
         """
-        self._suspended_until[recipe] = self._learnt + SUSPENDED
+        self._suspended_until[recipe] = self._committee.learnt + SUSPENDED
 
     def keep_up(self, unread: int) -> None:
         """Train more seldom, or leave recipes out, if so many records wait to be read."""
-        costs = {name: learner.seconds for name, learner in self._learners.items()}
-        if changed := self.pace.look(unread, costs):
+        if changed := self.pace.look(unread, self._committee.seconds):
             log.warning("%s", changed)
 
     @property
@@ -256,144 +233,49 @@ class Trainer:
             yield found
 
     def _learn(self, block: list[Place]) -> None:
-        """Score a block with the newest models, then train on it."""
-        matrix, labels = self._window.matrix(self.layout, block)
-        threshold = self._gate.threshold(self._ones.ones)
-        self._score(matrix, labels, threshold)
-        self._ones.add(np.zeros(len(labels)), labels)
-        self._learnt += len(block)
         for partition, offset in block:
             key = str(partition)
             self._trained_to[key] = max(offset, self._trained_to.get(key, offset))
-        columns = self._columns(matrix)
-        for name, learner in self._learners.items():
-            if name not in self.pace.left_out and columns.width < learner.recipe.widest:
-                learner.learn(self._window, self.layout, columns, len(block), self.pace.stretch)
-            if learner.alarm:
-                self._alarm(learner.alarm)
-                learner.alarm = ""
-        if self._learnt - self._renewed >= RENEWED_EVERY or not self._weights:
-            self._renewed = self._learnt
-            self._renew(threshold)
-
-    def _score(self, matrix: Any, labels: Labels, threshold: float) -> None:
-        given: dict[str, Floats] = {}
-        for name, learner in self._learners.items():
-            found = None if name in self.pace.left_out else learner.score(matrix)
-            if found is not None:
-                given[name] = found
-                learner.take(
-                    self._gate.losses(found, labels, threshold),
-                    wrong(found, labels, threshold),
-                    labels,
-                )
-        voting = {name: weight for name, weight in self._weights.items() if name in given}
-        if not voting:
-            return
-        votes: Floats = np.average(
-            [given[name] for name in voting], axis=0, weights=[*voting.values()]
-        )
-        self._calibrator.add(votes, labels)
-        served, vote_wrong = votes, wrong(votes, labels, threshold)
-        if self._comeback:
-            own_wrong = None
-            if self._comeback.model:
-                served = positive(self._comeback.model.model, matrix)
-                own_wrong = wrong(served, labels, threshold)
-            self._comeback.take(vote_wrong, own_wrong, labels)
-        self._standing.add(self._gate.losses(served, labels, threshold), labels)
-        if self._errors.add(wrong(served, labels, threshold)):
-            errors = self._errors
-            self._alarm(
-                f"wrong on {errors.after:.3f} of the records, before on {errors.before:.3f}"
-            )
-            if self._comeback:
-                self._comeback.end_concept(matrix)
-
-    def _alarm(self, what: str) -> None:
-        if self._reason != "first":
-            self._reason = f"alarm ({what})"
-        self._hurried_until = self._learnt + HURRIED
-        self._next_model = min(self._next_model, self._learnt + HURRY)
-
-    def _renew(self, threshold: float) -> None:
-        """Renew the weights, the calibration, and what serves in place of the vote."""
-        best = max(self._weights, key=self._weights.__getitem__, default=None)
-        values = {
-            name: learner.standing.value
-            for name, learner in self._learners.items()
-            if learner.model is not None and name not in self.pace.left_out
-        }
-        if not values:
-            return
-        self._weights = weights(values)
-        self._calibration = self._calibrator.fit()
-        now = max(self._weights, key=self._weights.__getitem__)
-        if best and now != best and self._reason == "cadence":
-            standings = (values[now] or 0.0, values.get(best) or 0.0)
-            lead, other = standings
-            self._reason = f"weights ({now} leads with {lead:.3f}, {best} has {other:.3f})"
-        if self._comeback:
-            newest = self._window.newest_places(COMPARED)
-            matrix, labels = self._window.matrix(self.layout, newest)
-            frozen = Frozen(now, self._learners[now].frozen(), values[now] or 0.5)
-            if changed := self._comeback.look(frozen, matrix, labels, threshold):
-                self._reason = changed
-                self._next_model = min(self._next_model, self._learnt)
-
-    def _columns(self, matrix: Any) -> Columns:
-        vocabularies = self._window.encoder.vocabularies
-        commonest = {index: each.commonest(CATEGORIES) for index, each in vocabularies.items()}
-        return Columns(matrix.shape[1], commonest)
+        committee = self._committee
+        if committee.take(self._window, self.layout, block, self.pace):
+            self._hurried_until = committee.learnt + HURRIED
+            self._next_model = min(self._next_model, max(FIRST_MODEL, self._published + HURRY))
 
     @property
     def _is_due(self) -> bool:
         return (
-            self._learnt >= self._next_model
+            self._committee.learnt >= self._next_model
             and 0 < self._window.ones < len(self._window)
             and self._clock() >= self._published_at + self._publish_seconds
         )
 
     def _publication(self) -> Publication | None:
-        """Return what serves now, to be published."""
-        if not self._weights:
+        """Return what is to serve now."""
+        committee, width = self._committee, self.layout.width or 1
+        elected = committee.elect(width, self._serves)
+        if not elected:
             return None
-        recipe, members, voting = self._elected()
-        threshold = self._gate.threshold(self._ones.ones)
-        if threshold == 0.5:  # as the vote itself has it: a calibrated one is slightly worse
-            threshold = float(self._calibration(np.array([threshold]))[0])
-        reason, self._reason = self._reason, "cadence"
-        step = min(self._retrain_every, self._learnt // 2)
-        if self._learnt < self._hurried_until:
+        recipe, model = elected
+        reason = "first" if self._is_first else committee.news or "cadence"
+        self._is_first, committee.news = False, ""
+        step = min(self._retrain_every, committee.learnt // 2)
+        if committee.learnt < self._hurried_until:
             step = min(step, HURRY)
-        self._next_model = self._learnt + max(HURRY, step)
-        self._published_at = self._clock()
-        width = self.layout.width or 1
+        self._published, self._published_at = committee.learnt, self._clock()
+        self._next_model = committee.learnt + max(HURRY, step)
         return Publication(
             recipe=recipe,
-            model=Vote(members, voting, width, self._calibration, threshold),
+            model=model,
             reason=reason,
-            trained_on=self._learnt,
+            trained_on=committee.learnt,
             trained_to=dict(self._trained_to),
-            accuracies={VOTE: self._standing.value}
-            | {name: each.standing.value for name, each in self._learners.items()},
+            accuracies=committee.accuracies,
             newest=self._window.newest(min(TRIED, record_limit(width))),
             layout=self.layout,
         )
 
-    def _elected(self) -> tuple[str, dict[str, Any], dict[str, float]]:
-        """Return what is published: its name, its members, and their weights."""
-        back = self._comeback.model if self._comeback else None
-        if self._serves(VOTE):
-            if back:
-                return VOTE, {ARCHIVED: back.model}, {ARCHIVED: 1.0}
-        elif able := [name for name in self._weights if self._serves(name)]:
-            best = max(able, key=self._weights.__getitem__)
-            return best, {best: self._learners[best].frozen()}, {best: 1.0}
-        return VOTE, {name: self._learners[name].frozen() for name in self._weights}, self._weights
-
     def _serves(self, recipe: str) -> bool:
-        return self._learnt >= self._suspended_until.get(recipe, 0)
+        return self._committee.learnt >= self._suspended_until.get(recipe, 0)
 
 
 def new_trainer(settings: Settings, layout: Layout) -> Trainer:
