@@ -3,10 +3,10 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
-REQUIREMENTS := $(wildcard */requirements.txt)
+REQUIREMENTS := $(filter-out benchmarks/%,$(wildcard */requirements.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: plot-late-labels help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
+.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,7 +46,13 @@ bench-late-labels: setup ## throughput with late labels beside labels inside, fi
 	@$(VENV)/python -m benchmarks.late_labels
 
 plot-late-labels: setup ## what a delay of the labels does to adaptation: docs/late-labels.svg, a minute
-	@$(VENV)/python -m benchmarks.adaptation docs/late-labels.svg
+	@$(VENV)/python -m benchmarks.late_label_plot docs/late-labels.svg
+
+bench-adaptation: setup ## how well models adapt beside other learners, hours, resumable; STREAMS, SEEDS, RATE, RECORDS
+	@$(VENV)/python -m pip install -q -r benchmarks/requirements.txt
+	@$(VENV)/python -m benchmarks.adaptation $(if $(STREAMS),--streams "$(STREAMS)") \
+	    $(if $(LEARNERS),--learners "$(LEARNERS)") $(if $(SEEDS),--seeds "$(SEEDS)") \
+	    $(if $(RATE),--rate "$(RATE)") $(if $(RECORDS),--records "$(RECORDS)")
 
 fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 	@$(VENV)/python -m pip install -q -r tests/fuzz/requirements.txt

@@ -80,7 +80,7 @@ def plot(lines: dict[int, list[float]]) -> Iterator[str]:
 
 def main() -> None:
     """Write the plot, and print the accuracy of each delay."""
-    parser = argument_parser("python -m benchmarks.adaptation", __doc__)
+    parser = argument_parser("python -m benchmarks.late_label_plot", __doc__)
     parser.add_argument("file", type=Path, help="SVG to write")
     options = parser.parse_args()
     lines = {delay: accuracies(delay) for delay in DELAYS}
