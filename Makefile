@@ -48,7 +48,7 @@ bench-late-labels: setup ## throughput with late labels beside labels inside, fi
 plot-late-labels: setup ## what a delay of the labels does to adaptation: docs/late-labels.svg, a minute
 	@$(VENV)/python -m benchmarks.late_label_plot docs/late-labels.svg
 
-bench-adaptation: setup ## how well models adapt beside other learners, hours, resumable; STREAMS, SEEDS, RATE, RECORDS
+bench-adaptation: setup ## how well models adapt, hours, resumable; STREAMS, LEARNERS, SEEDS, RATE, RECORDS
 	@$(VENV)/python -m pip install -q -r benchmarks/requirements.txt
 	@$(VENV)/python -m benchmarks.adaptation $(if $(STREAMS),--streams "$(STREAMS)") \
 	    $(if $(LEARNERS),--learners "$(LEARNERS)") $(if $(SEEDS),--seeds "$(SEEDS)") \
