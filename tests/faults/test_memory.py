@@ -40,7 +40,7 @@ def test_a_window_of_wide_records_is_bounded_by_their_features(
     process = start("modelgenerator", MODEL_MAX_MICROSECONDS="1000000")
     await_line(process, "reading")
     write_wide(topics, 300)
-    await_line(process, "the window holds 167 records instead of WINDOW=2000")
+    await_line(process, "the window holds 167 records instead of WINDOW=20000")
     await_line(process, "model=1 ", 120)
     assert peak(process) < 1_000
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
+
+import joblib
 import pytest
 
 from modelgenerator.publisher import NotPublished
+from modelgenerator.training.recipes import RECIPES
 from stream.models import ModelError
 from tests.services import Services, eventually
 from tests.topics import Topics, publisher, regression
@@ -126,21 +130,20 @@ def test_unpin_publishes_nothing_that_exceeds_the_limits(topics: Topics) -> None
     assert topics.versions() == [1]
 
 
-def test_a_recipe_whose_model_was_refused_is_not_the_champion(
+def test_while_the_vote_is_suspended_the_best_recipe_is_published_alone(
     topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator", RETRAIN_EVERY="100")
     await_published(topics, 1)
-    (first, *_) = topics.models()
+    assert topics.models()[0]["recipe"] == "vote"
     topics.say(topics.versions()[-1], "refused")
 
     def another() -> bool:
         topics.write(100)
-        return any(model["recipe"] != first["recipe"] for model in topics.models())
+        return topics.assembled()[-1][0].recipe != "vote"
 
     eventually(another, 90)
-    changed = next(m for m in topics.models() if m["recipe"] != first["recipe"])
-    assert changed["reason"] == "champion"
-    assert (
-        f"was refused by r: for a test; its recipe {first['recipe']} is suspended" in process.log()
-    )
+    alone, pickle = topics.assembled()[-1]
+    assert alone.recipe in {recipe.name for recipe in RECIPES}
+    assert [*joblib.load(io.BytesIO(pickle)).members] == [alone.recipe]
+    assert "was refused by r: for a test; its recipe vote is suspended" in process.log()

@@ -41,28 +41,42 @@ def test_the_first_model_comes_with_the_200th_record(topics: Topics, start: Serv
     assert model.predict([[1.0, 0.5], [-1.0, np.nan]]).tolist() == [1, 0]
 
 
+def await_trained(topics: Topics, offset: int) -> list[int]:
+    """Wait for a model that was trained to an offset; return all versions."""
+    eventually(lambda: any(e.trained_to["0"] >= offset for e, _ in topics.assembled()))
+    return topics.versions()
+
+
 def test_versions_rise_one_by_one_and_continue_after_a_restart(
     topics: Topics, start: Services
 ) -> None:
     process = start("modelgenerator")
     topics.write(569)
-    eventually(lambda: topics.versions() == [1, 2, 3])
-    assert [e.trained_to for e, _ in topics.assembled()] == [{"0": 199}, {"0": 299}, {"0": 449}]
-    eventually(lambda: len(published(process.log())) == 3)
-    lines = published(process.log())
-    assert [line["model"] for line in lines] == ["1", "2", "3"]
-    assert lines[0].keys() >= {
-        "recipe", "reason", "trained_on", "linear_2000", "hgb_2000", "bytes", "milliseconds",
-    }  # fmt: skip
+    await_trained(topics, 450)
     assert_ends(process)
+    models = [envelope for envelope, _ in topics.assembled()]
+    versions = [envelope.version for envelope in models]
+    assert versions == list(range(1, len(models) + 1))
+    trained_to = [envelope.trained_to["0"] for envelope in models]
+    assert trained_to[0] == 199
+    # Learnt from in blocks of 25; a hundred records between two models, or more in half a second.
+    assert [offset % 25 for offset in trained_to] == [24] * len(models)
+    assert min(np.diff(trained_to)) >= 100
+    lines = published(process.log())
+    assert [int(line["model"]) for line in lines] == versions
+    assert lines[0].keys() >= {
+        "recipe", "reason", "trained_on", "vote", "sgd", "rff", "knn", "linear", "hgb_since",
+        "bytes", "milliseconds",
+    }  # fmt: skip
 
     again = start("modelgenerator")
     await_line(again, "partition=0 from offset=0")
     topics.write(200)
-    eventually(lambda: len(topics.versions()) >= 4)
-    envelope, _ = topics.assembled()[3]
+    eventually(lambda: len(topics.versions()) > len(models))
+    envelope, _ = topics.assembled()[len(models)]
     # The model from before the restart is not published again.
-    assert (envelope.version, envelope.trained_to["0"]) == (4, 674)
+    assert envelope.version == len(models) + 1
+    assert envelope.trained_to["0"] > trained_to[-1]
     assert_ends(again)
 
 
@@ -224,7 +238,7 @@ def test_whatever_records_and_statuses_say_each_line_of_the_log_is_one_printable
     eventually(topics.assembled)
     topics.say(1, "refused", replica=evil, reason=evil)
     topics.send([Message(evil.encode(), [("signature", evil.encode())])])
-    await_line(processes[0], "its recipe linear_2000 is suspended")
+    await_line(processes[0], "its recipe vote is suspended")
     await_line(processes[1], "refused ")
     for process in processes:
         assert_ends(process)
@@ -295,13 +309,14 @@ def test_training_starts_over_when_the_data_topic_is_recreated(
 ) -> None:
     process = start("modelgenerator")
     topics.write(500)
-    eventually(lambda: topics.versions() == [1, 2, 3])
+    versions = await_trained(topics, 400)
     topics.delete(topics.settings.data_topic)
     with Topics(settings_env) as again:
         again.write(200, rule=lambda features: features[0] <= 0)
-    eventually(lambda: len(topics.versions()) == 4, 40)
+    eventually(lambda: topics.versions()[-1] > versions[-1], 40)
     fresh, pickle = topics.assembled()[-1]
-    assert (fresh.version, fresh.reason, fresh.trained_to) == (4, "first", {"0": 199})
+    assert (fresh.version, fresh.reason) == (versions[-1] + 1, "first")
+    assert fresh.trained_to == {"0": 199}
     assert joblib.load(io.BytesIO(pickle)).predict([[1.0, 0.5]]).tolist() == [0]
     assert "was deleted and recreated; training starts over" in process.log()
     assert_ends(process)

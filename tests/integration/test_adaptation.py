@@ -1,0 +1,142 @@
+"""The modelgenerator on a stream that drifts, killed, and with recipes of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from stream.models import Envelope
+from tests.services import Services, eventually, last_error
+from tests.topics import Rule, Topics, await_answered, first_is_positive
+
+OURS = {"vote", "sgd", "rff", "knn", "linear", "hgb_since"}
+
+TABLE = """
+from functools import partial
+
+from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
+
+from modelgenerator.training.learning import EachOnce, Latest
+from modelgenerator.training.recipes import Recipe
+
+RECIPES = [
+    Recipe("bayes", lambda columns: GaussianNB(), partial(EachOnce, every=50)),
+    Recipe("tree", lambda columns: DecisionTreeClassifier(max_depth=3), partial(Latest, 500, 100)),
+]
+NONE = [GaussianNB()]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, str]:
+    """Write a module with recipes; return the environment that has it."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / "own_recipes.py").write_text(TABLE)
+    return {"PYTHONPATH": str(folder)}
+
+
+def envelopes(topics: Topics) -> list[Envelope]:
+    return [envelope for envelope, _ in topics.assembled()]
+
+
+def standings(envelope: Envelope) -> dict[str, float]:
+    """Return how good the recipes are, 0 where nothing is known."""
+    assert envelope.standings is not None
+    return {name: value or 0.0 for name, value in envelope.standings.items()}
+
+
+def first_is_not_positive(features: Sequence[float]) -> bool:
+    return not first_is_positive(features)
+
+
+def published(topics: Topics, reason: str, rule: Rule = first_is_positive) -> Envelope:
+    """Write records until a model is published for such a reason."""
+
+    def found() -> list[Envelope]:
+        topics.write(50, rule=rule)
+        return [e for e in envelopes(topics) if re.fullmatch(reason, e.reason)]
+
+    return eventually(found, 90, lambda: str([e.reason for e in envelopes(topics)]))[0]
+
+
+def test_envelopes_say_why_models_were_published_and_how_good_each_recipe_is(
+    topics: Topics, start: Services
+) -> None:
+    start("modelgenerator")
+    assert published(topics, "first").version == 1
+    calm = published(topics, "cadence")
+    topics.write(1_000)
+    eventually(lambda: envelopes(topics)[-1].trained_on > 1_000)
+    share = r"\d\.\d{3}"
+    alarm = published(
+        topics,
+        rf"alarm \((\w+ is )?wrong on {share} of the records, before on {share}\)",
+        first_is_not_positive,
+    )
+    now, before = (float(number) for number in re.findall(share, alarm.reason))
+    assert now > before
+    for envelope in (calm, alarm):
+        assert set(standings(envelope)) == OURS
+        assert all(0 <= value <= 1 for value in standings(envelope).values())
+        assert envelope.recipe_accuracy == standings(envelope)["vote"]
+    assert standings(alarm)["vote"] < standings(calm)["vote"]
+
+
+def test_a_modelgenerator_that_was_killed_publishes_on_with_the_standings_that_it_had(
+    topics: Topics, start: Services
+) -> None:
+    process = start("modelgenerator")
+    topics.write(2_000)
+    # It has hardly learnt the new rule, so its standings are far from those of a start.
+    topics.write(300, rule=first_is_not_positive)
+    eventually(lambda: envelopes(topics)[-1:] and envelopes(topics)[-1].trained_on > 2_200)
+    process.kill()
+    before = envelopes(topics)[-1]
+    start("modelgenerator")
+
+    def after() -> list[Envelope]:
+        topics.write(10, rule=first_is_not_positive)
+        return envelopes(topics)[before.version :]
+
+    found = eventually(after, 20)[0]
+    assert found.version == before.version + 1
+    assert found.reason != "first"
+    assert found.trained_on > before.trained_on
+    assert max(standings(before).values()) < 0.9
+    assert standings(found) == pytest.approx(standings(before), abs=0.15)
+
+
+def test_recipes_of_ones_own_vote_and_their_models_are_served_without_that_module(
+    topics: Topics, start: Services, own: dict[str, str]
+) -> None:
+    topics.write(600)
+    start("modelgenerator", RECIPES="own_recipes:RECIPES", **own)
+    start("predictor")
+    await_answered(topics)
+    for envelope in envelopes(topics):
+        assert set(standings(envelope)) == {"vote", "bayes", "tree"}
+    topics.write(200)
+    await_answered(topics)
+    newest = topics.predictions()[-200:]
+    assert sum(p["prediction"] == p["label"] for p in newest) > 180
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("nowhere:RECIPES", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("own_recipes:ABSENT", "AttributeError: module 'own_recipes' has no attribute 'ABSENT'"),
+        ("own_recipes:NONE", "no table of recipes: [GaussianNB()]"),
+    ],
+)
+def test_recipes_that_are_none_end_the_start_with_one_line(
+    topics: Topics, start: Services, own: dict[str, str], table: str, line: str
+) -> None:
+    process = start("modelgenerator", RECIPES=table, **own)
+    assert last_error(process) == f"RECIPES={table}: {line}"
+    assert topics.versions() == []
