@@ -97,6 +97,13 @@ def test_the_document_trains_on_records_of_the_stream(
     assert topics.models()[0]["trained_to"] == {"0": 59}
 
 
+def test_the_recipes_of_the_document_are_a_table(start: Services, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(example("your-own-model.md", 2))
+    table = "from modelgenerator.training.recipes import recipes\nfound = recipes('mine:MINE')\n"
+    shown = run(f"{table}print([each.name for each in found])", start, tmp_path)
+    assert shown == "['sgd', 'rff', 'knn', 'linear', 'hgb_since', 'bayes']\n"
+
+
 def test_the_producer_of_late_labels_of_the_document_is_counted(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
