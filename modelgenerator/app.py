@@ -20,7 +20,7 @@ from modelgenerator.schema_feed import SchemaFeed, look_up_schema
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
-from modelgenerator.trained import publish_trained, trained_already
+from modelgenerator.trained import TrainedModels, trained_already
 from modelgenerator.training.trainer import Trainer, new_trainer
 from stream import clients, layout
 from stream.keys import SigningKey
@@ -60,6 +60,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
         closing(LabelFeed(settings, intake, data, stop)) as labels,
         closing(SchemaFeed(settings, stop)) as schemas,
         closing(StatusFeed(settings, stop)) as statuses,
+        closing(TrainedModels(settings, key, stop)) as models,
     ):
         while True:
             stop.check()
@@ -70,7 +71,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
             while found := stop.until_stopped(partial(next, publications, None)):
                 if found.adds_to(trained_to):
                     try:
-                        version = publish_trained(settings, key, found, stop)
+                        version = models.publish(found)
                     except ModelError:
                         trainer.suspend(found.recipe)
                     else:

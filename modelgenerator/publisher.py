@@ -1,7 +1,9 @@
 """How a model gets onto the model topic: described, checked, signed, in one transaction.
 
-All publishers of a model topic share one transactional id. The last one to start fences the
-others, and a fenced one starts again: versions rise one by one, however many publish.
+All publishers of a model topic share one transactional id. The last one to initialize its producer
+fences the others, and a fenced one does so again, and reads what was published: versions rise one
+by one, however many publish. A publisher that is not fenced keeps its producer and what it has
+read: nobody else has published since.
 
 A model that a person publishes is pinned: the modelgenerator publishes nothing after it, until it
 is unpinned. The pin is a field of the envelope, under its signature, and is looked at within the
@@ -15,11 +17,10 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
@@ -27,16 +28,17 @@ from modelgenerator.envelope import check
 from modelgenerator.model_writer import TRANSACTION_SECONDS, ModelWriter
 from modelgenerator.settings import Settings
 from modelgenerator.signing import check_trusted
-from modelgenerator.status_feed import latest_statuses
-from modelgenerator.verdicts import out_of_service, served_model
+from modelgenerator.status_feed import StatusReader
+from modelgenerator.verdicts import Verdicts, served_model
 from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
 from stream.keys import SigningKey
 from stream.model_topic import ModelTopic, StoredModel
 from stream.models import Envelope, now
 from stream.reading import newest_schema
-from stream.records import LARGEST_VERSION, Schema, Status
+from stream.records import Schema
 from stream.refusals import PERMANENT, causes, explained, raise_if_refused
+from stream.seal import own_seal
 from stream.service import Stop, Warnings
 from stream.topics import create_missing_topics
 from stream.transactions import Transactions
@@ -56,7 +58,9 @@ class NotPublished(Exception):
 
 
 class Publisher:
-    """Publishes models, each as the next version, whole or not at all.
+    """Publishes models, each as the next version, whole or not at all; to be closed at the end.
+
+    It keeps clients, and what it has read, for the next publication.
 
     Parameters
     ----------
@@ -80,7 +84,12 @@ class Publisher:
         self._key = key
         self._stop = stop
         self._consumer = consumer
+        self._trusted: frozenset[str] | None = None
+        self._admin: KafkaAdminClient | None = None
+        self._producer: KafkaProducer | None = None
         self._models = models or ModelTopic(settings, consumer, stop, settings.trusted_keys)
+        self._statuses = StatusReader(consumer, settings, own_seal(settings), stop)
+        self._verdicts = Verdicts()
         self._writer = ModelWriter(settings, key, stop)
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"
@@ -129,24 +138,30 @@ class Publisher:
         )
         tried: set[int] = set()
         while True:
-            producer = clients.connect(self._producer, settings, stop, log)
+            kept = self._producer is not None
             try:
-                return self._transaction(producer, envelope, pickle, unless_pinned, after, tried)
+                return self._transaction(envelope, pickle, unless_pinned, after, tried)
             except (KafkaError, DeadlineExceeded, OSError) as error:
+                self.close()
                 stop.check()
                 if line := explained(error, settings, PERMANENT):
                     raise NotPublished(line) from None
                 raise_if_refused(error, settings, "Write", self._name)
-                if _fenced(error):
-                    _warnings.warn("fenced", "fenced by another publisher; publishing again")
-                else:
+                if not _fenced(error):
                     _warnings.warn("failed", f"{settings.model_topic}: {error!r}; publishing again")
-            finally:
-                if not stop:  # the end of the process closes it too, without waiting for a broker
-                    clients.close(producer)
+                elif kept:
+                    continue  # another has published since the last publication
+                else:
+                    _warnings.warn("fenced", "fenced by another publisher; publishing again")
             stop.wait(random.uniform(0.05, 0.5))
             # The model topic, or the status topic, may have been deleted.
             clients.connect(partial(create_missing_topics, settings, log), settings, stop, log)
+
+    def close(self) -> None:
+        """Disconnect; the next publication connects again."""
+        if not self._stop:  # the end of the process closes them too, without waiting for a broker
+            clients.close(self._producer, self._admin)
+        self._producer = self._admin = None
 
     def rollback(self, version: int) -> int:
         """Publish a model of the topic again, pinned; return its new version.
@@ -183,17 +198,8 @@ class Publisher:
         restored = replace(envelope, pinned=pinned, reason=reason, restores=version, created=now())
         return self.publish(restored, pickle, after=after)
 
-    def _producer(self) -> KafkaProducer:
-        return clients.producer(
-            self._settings,
-            transactional_id=self._name,
-            transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
-            linger_ms=0,
-        )
-
     def _transaction(
         self,
-        producer: KafkaProducer,
         envelope: Envelope,
         pickle: bytes,
         unless_pinned: bool,
@@ -201,11 +207,11 @@ class Publisher:
         tried: set[int],
     ) -> int:
         stop = self._stop
-        # From here on no earlier publisher can commit, so the last version stays the last.
-        stop.deadline(
-            TRANSACTION_SECONDS, lambda: self._transactions.initialize(producer, [self._place])
-        )
-        check_trusted(self._key, self._settings)  # else its models do not count, nor do versions
+        if self._producer is None:
+            self._connect()
+        producer = self._producer
+        # From here on no earlier publisher can commit, and a later one fences this one.
+        self._look_at_keys()
         end = stop.until_stopped(self._settled_end)
         newest = self._models.newest(seconds=SEARCH_SECONDS)
         last = newest.envelope if newest else None
@@ -216,18 +222,43 @@ class Publisher:
             raise NotPublished(
                 f"{self._place.topic}: another model was published meanwhile; look at it, try again"
             )
-        read = latest_statuses(self._consumer, self._settings, stop)
-        statuses = stop.until_stopped(lambda: list(read))
+        stop.until_stopped(lambda: self._verdicts.add(self._statuses.unread()))
         if unless_pinned:
-            self._check_not_pinned(statuses)
-        told = (s.version for s in statuses if s.version < LARGEST_VERSION)
-        version = 1 + max([newest_version, *told])
+            self._check_not_pinned(newest)
+        version = 1 + max(newest_version, self._verdicts.newest)
         tried.add(version)
         numbered = replace(envelope, version=version, after=end)
         stop.deadline(
             TRANSACTION_SECONDS + 30, lambda: self._writer.write(producer, numbered, pickle)
         )
         return version
+
+    def _connect(self) -> None:
+        settings, stop = self._settings, self._stop
+        self._admin = clients.connected(clients.admin, settings, stop, log)
+        self._producer = producer = clients.connected(
+            clients.producer,
+            settings,
+            stop,
+            log,
+            transactional_id=self._name,
+            transaction_timeout_ms=TRANSACTION_SECONDS * 1_000,
+            linger_ms=0,
+        )
+        stop.deadline(
+            TRANSACTION_SECONDS, lambda: self._transactions.initialize(producer, [self._place])
+        )
+
+    def _look_at_keys(self) -> None:
+        """Check that the own key is trusted; read again what other keys and seals make count."""
+        settings, consumer, stop = self._settings, self._consumer, self._stop
+        trusted = check_trusted(self._key, settings)  # else its models do not count, nor versions
+        if self._trusted not in (None, trusted):
+            self._models = ModelTopic(settings, consumer, stop, settings.trusted_keys)
+        self._trusted = trusted
+        if (seal := own_seal(settings)) != self._statuses.seal:
+            self._statuses = StatusReader(consumer, settings, seal, stop)
+            self._verdicts = Verdicts()
 
     def _settled_end(self) -> int:
         """Return the end of the model topic, once no open transaction hides anything before it.
@@ -238,30 +269,35 @@ class Publisher:
             When one is open for longer than one of ours takes to end: it may hide the newest
             version.
         """
+        assert self._admin is not None
         place, stop = self._place, self._stop
-        with clients.closing(stop.until_stopped(partial(clients.admin, self._settings))) as admin:
-            ask = partial(admin.list_partition_offsets, {place: OffsetSpec.LATEST})
-            end: int = stop.until_stopped(ask)[place].offset
+        ask = partial(self._admin.list_partition_offsets, {place: OffsetSpec.LATEST})
+        end: int = stop.until_stopped(ask)[place].offset
         give_up = time.monotonic() + HIDDEN_SECONDS
-        while (seen := reading.bounds(self._consumer, self._place, stop)[1]) < end:
+        while (seen := reading.bounds(self._consumer, place, stop)[1]) < end:
             if time.monotonic() > give_up:
                 raise KafkaError(f"another producer's transaction is open, from offset {seen} on")
             stop.wait(0.1)
         return end
 
-    def _check_not_pinned(self, statuses: Sequence[Status]) -> None:
-        out = out_of_service(statuses)
+    def _check_not_pinned(self, newest: StoredModel | None) -> None:
+        out = self._verdicts.out_of_service()
 
         def decides(model: StoredModel) -> bool:
             # One that is not pinned does so, too: whoever published it had ended the pin before.
             return not (model.envelope.pinned and model.version in out)
 
-        found = self._models.newest(decides, SEARCH_SECONDS)
+        found = newest
+        if found and not decides(found):
+            found = self._models.newest(decides, SEARCH_SECONDS)
         if found and found.envelope.pinned:
             raise NotPublished(
                 f"model {found.version} ({found.envelope.recipe}, {found.envelope.reason}) is"
                 " pinned: publishing nothing until python -m modelgenerator.models unpin"
             )
+        if found:  # no older one decides any more
+            self._models.index.forget(found.version)
+            self._verdicts.forget(found.version)
 
 
 def _fenced(error: BaseException) -> bool:

@@ -47,8 +47,15 @@ def own_key(settings: Settings, *, make: bool) -> SigningKey:
     return key
 
 
-def check_trusted(key: SigningKey, settings: Settings) -> None:
-    """Raise `Fatal` unless the key is trusted now: else its models do not count."""
+def check_trusted(key: SigningKey, settings: Settings) -> frozenset[str]:
+    """Return the fingerprints of the keys that are trusted now.
+
+    Raises
+    ------
+    Fatal
+        When the key is not among them: then its models do not count.
+    """
     trusted = TrustedKeys(settings.trusted_keys)
     if key.fingerprint not in trusted.fingerprints():
         raise Fatal(f"signing key {key.fingerprint} is not trusted; {trusted}")
+    return trusted.fingerprints()

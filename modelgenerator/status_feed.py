@@ -45,13 +45,37 @@ def said(status: Status) -> str:
     return f"model {status.version} was {status.status} by {by}: {reason}"
 
 
-def latest_statuses(consumer: KafkaConsumer, settings: Settings, stop: Stop) -> Iterator[Status]:
-    """Yield the latest statuses that predictors sealed, oldest first."""
-    place, seal = TopicPartition(settings.status_topic, 0), own_seal(settings)
-    start, end = reading.bounds(consumer, place, stop)
-    for record in reading.read_range(consumer, place, max(start, end - LATEST), end, stop):
-        with suppress(RecordError):
-            yield decode_sealed(decode_status, record, seal)
+class StatusReader:
+    """Reads the statuses that predictors sealed: first the latest, then what came since.
+
+    Parameters
+    ----------
+    consumer : KafkaConsumer
+        May be used for other topics in between.
+    seal : Seal or None
+        The others do not count.
+    """
+
+    def __init__(
+        self, consumer: KafkaConsumer, settings: Settings, seal: Seal | None, stop: Stop
+    ) -> None:
+        self.seal = seal
+        self._consumer = consumer
+        self._place = TopicPartition(settings.status_topic, 0)
+        self._stop = stop
+        self._end: int | None = None
+
+    def unread(self) -> Iterator[Status]:
+        """Yield the statuses that were not read yet, oldest first; all again if it raises."""
+        place, stop = self._place, self._stop
+        start, end = reading.bounds(self._consumer, place, stop)
+        if self._end is None or self._end > end:  # new, or recreated
+            self._end = end - LATEST
+        if (first := max(start, self._end)) < end:
+            for record in reading.read_range(self._consumer, place, first, end, stop):
+                with suppress(RecordError):
+                    yield decode_sealed(decode_status, record, self.seal)
+        self._end = end
 
 
 class StatusFeed(Feed):

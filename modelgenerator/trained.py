@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 
 import sklearn
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.publisher import NotPublished, Publisher
-from modelgenerator.schema_feed import check_layout, look_up_schema
+from modelgenerator.schema_feed import check_layout
 from modelgenerator.settings import Settings
 from modelgenerator.training.trainer import Publication
 from modelgenerator.trial import tried
@@ -21,7 +21,10 @@ from stream.keys import SigningKey
 from stream.layout import Layout
 from stream.model_topic import ModelTopic
 from stream.models import ModelError
+from stream.reading import newest_schema
+from stream.records import Schema
 from stream.service import Stop, Warnings
+from stream.topics import create_missing_topics
 
 log = logging.getLogger("modelgenerator")
 _warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
@@ -52,30 +55,40 @@ def trained_already(
     return trained_to if of_this_topic else None
 
 
-def publish_trained(
-    settings: Settings, key: SigningKey, found: Publication, stop: Stop
-) -> int | None:
-    """Publish what the trainer found unless a model is pinned, and say so in one line.
+class TrainedModels:
+    """Publishes what the trainer finds; connected until it is closed."""
 
-    Returns
-    -------
-    int or None
-        The version; ``None`` while a model is pinned, the brokers do not take the model, or the
-        schema names its features otherwise, with a warning once a minute.
+    def __init__(self, settings: Settings, key: SigningKey, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._consumer = clients.connected(clients.consumer, settings, stop, log)
+        self._publisher = Publisher(settings, key, stop, self._consumer)
 
-    Raises
-    ------
-    ModelError
-        When predictors would refuse the model; a warning once a minute says why.
-    StartOver
-        When the schema has another number of features than the model takes, or other types.
-    Stopped
-    """
-    started = time.monotonic()
-    pickle = pickled(found.model)
-    with clients.closing(clients.connected(clients.consumer, settings, stop, log)) as consumer:
-        look = partial(look_up_schema, consumer, settings, stop)
-        schema = clients.connect(look, settings, stop, log)  # a newer one counts at once
+    def close(self) -> None:
+        """Disconnect."""
+        self._publisher.close()
+        if not self._stop:  # the end of the process closes it too, without waiting for a broker
+            clients.close(self._consumer)
+
+    def publish(self, found: Publication) -> int | None:
+        """Publish a model unless one is pinned, and say so in one line.
+
+        Returns
+        -------
+        int or None
+            The version; ``None`` while a model is pinned, the brokers do not take the model, or the
+            schema names its features otherwise, with a warning once a minute.
+
+        Raises
+        ------
+        ModelError
+            When predictors would refuse the model; a warning once a minute says why.
+        StartOver
+            When the schema has another number of features than the model takes, or other types.
+        Stopped
+        """
+        started, settings = time.monotonic(), self._settings
+        schema = clients.connect(self._look_up_schema, settings, self._stop, log)
         check_layout(settings, schema, found.layout)
         if found.layout.types and found.layout != layout.of(schema):
             why = "the features have other names than the model's; it is not published"
@@ -92,28 +105,36 @@ def publish_trained(
             threshold=found.model.threshold,
             schema=schema,
         )
+        pickle = pickled(found.model)
         try:
             envelope, _ = tried(found.model, described, found.newest)
-            publisher = Publisher(settings, key, stop, consumer)
-            version = publisher.publish(envelope, pickle, schema, unless_pinned=True)
+            version = self._publisher.publish(envelope, pickle, schema, unless_pinned=True)
         except NotPublished as reason:
             _warnings.warn("not published", str(reason))
             return None
         except ModelError as error:
             _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
             raise
-    accuracies = " ".join(
-        f"{name}={'-' if value is None else format(value, '.4f')}"
-        for name, value in found.accuracies.items()
-    )
-    log.info(
-        "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
-        version,
-        found.recipe,
-        found.reason,
-        found.trained_on,
-        accuracies,
-        len(pickle),
-        1_000 * (time.monotonic() - started),
-    )
-    return version
+        accuracies = " ".join(
+            f"{name}={'-' if value is None else format(value, '.4f')}"
+            for name, value in found.accuracies.items()
+        )
+        log.info(
+            "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
+            version,
+            found.recipe,
+            found.reason,
+            found.trained_on,
+            accuracies,
+            len(pickle),
+            1_000 * (time.monotonic() - started),
+        )
+        return version
+
+    def _look_up_schema(self) -> Schema | None:
+        """Return the newest schema: it counts at once."""
+        try:
+            return newest_schema(self._consumer, self._settings, self._stop)
+        except KafkaError:
+            create_missing_topics(self._settings, log)  # it may have been deleted
+            raise

@@ -42,7 +42,7 @@ NULLABLE = 10_000
 _KNOWN = (HistGradientBoostingClassifier, LogisticRegression, Vote)
 """Classes whose `predict` is 1 where the probability is above one half, up to rounding."""
 
-_ROWS = 100
+_ROWS = 500
 
 
 def tried(classifier: Any, envelope: Envelope, newest: Table) -> tuple[Envelope, list[str]]:
@@ -97,7 +97,7 @@ def _with_rule(classifier: Any, envelope: Envelope, rows: Table) -> tuple[Envelo
         raise ModelError(f"it raises on {len(raised)} of {len(answers)} records: {raised[0]}")
     if not known:
         _check_answers_again(served, rows, answers)
-    if not hasattr(classifier, "predict_proba"):
+    if not hasattr(classifier, "predict_proba") or (known and envelope.threshold is not None):
         return envelope, []
     by_predict = replace(envelope, threshold=None, rule="predict")
     other = replace(envelope, rule=None) if envelope.rule else by_predict
@@ -109,7 +109,7 @@ def _with_rule(classifier: Any, envelope: Envelope, rows: Table) -> tuple[Envelo
         if not isinstance(answer, str) and not isinstance(other_answer, str)
     ]
     differ = sum(label != other_label for label, other_label in labels)
-    if known and (envelope.threshold is not None or not differ):
+    if known and not differ:
         return envelope, []
     if envelope.threshold is None:
         how = "its own predict decides the labels, not a probability above one half"
@@ -120,7 +120,8 @@ def _with_rule(classifier: Any, envelope: Envelope, rows: Table) -> tuple[Envelo
 
 
 def _check_answers_again(model: Model, rows: Table, answers: Sequence[Answer]) -> None:
-    again = _answers(model, rows[: len(answers)][::-1])
+    rows = rows[: len(answers)][::-1]
+    again = _answers(model, rows, max(1, min(_ROWS, len(rows)) // 2))  # also among other records
     pairs = zip(reversed(answers), again, strict=False)
     if changed := sum(not model.agree(*pair) for pair in pairs):
         raise ModelError(
@@ -225,12 +226,12 @@ def _rows(envelope: Envelope, newest: Table) -> Table:
     return [*probe(envelope), *accepted[: record_limit(envelope.features)]]
 
 
-def _answers(model: Model, rows: Table) -> list[Answer]:
+def _answers(model: Model, rows: Table, at_once: int = _ROWS) -> list[Answer]:
     """Return what a model answers within the time that there is."""
     end = time.monotonic() + SECONDS
     answers: list[Answer] = []
-    for start in range(0, len(rows), _ROWS):
+    for start in range(0, len(rows), at_once):
         if time.monotonic() > end:
             break
-        answers += model.answers(rows[start : start + _ROWS], lambda: time.monotonic() > end)
+        answers += model.answers(rows[start : start + at_once], lambda: time.monotonic() > end)
     return answers

@@ -20,11 +20,11 @@ from contextlib import suppress
 from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.settings import Settings
-from modelgenerator.status_feed import FALLEN, LATEST, latest_statuses, read_status, said
+from modelgenerator.status_feed import FALLEN, LATEST, StatusReader, read_status, said
 from stream import reading
 from stream.model_topic import ModelTopic, StoredModel
 from stream.quoting import one_line
-from stream.records import RecordError, Status
+from stream.records import LARGEST_VERSION, RecordError, Status
 from stream.seal import own_seal
 from stream.service import Fatal, Stop
 
@@ -38,19 +38,44 @@ class NotServed(Fatal):
     """A model that was published, and that a predictor has refused or barred."""
 
 
-def out_of_service(statuses: Iterable[Status]) -> set[int]:
-    """Return the versions that are barred, or refused by one predictor and served by none."""
-    versions: dict[str, set[int]] = defaultdict(set)
-    for status in statuses:
-        versions[status.status].add(status.version)
-    return versions["barred"] | (versions["refused"] - versions["serving"])
+class Verdicts:
+    """What predictors have said of versions so far; knows no Kafka.
+
+    Attributes
+    ----------
+    newest : int
+        Highest version that they have named, 0 for none.
+    """
+
+    def __init__(self, statuses: Iterable[Status] = ()) -> None:
+        self.newest = 0
+        self._versions: dict[str, set[int]] = defaultdict(set)
+        self.add(statuses)
+
+    def add(self, statuses: Iterable[Status]) -> None:
+        """Take what they said next."""
+        for status in statuses:
+            self._versions[status.status].add(status.version)
+            if status.version < LARGEST_VERSION:
+                self.newest = max(status.version, self.newest)
+
+    def out_of_service(self) -> set[int]:
+        """Return the versions that are barred, or refused by one predictor and served by none."""
+        said = self._versions
+        return said["barred"] | (said["refused"] - said["serving"])
+
+    def forget(self, version: int) -> None:
+        """Forget what was said of the versions before this one."""
+        for versions in self._versions.values():
+            versions.difference_update([each for each in versions if each < version])
 
 
 def served_model(
     models: ModelTopic, consumer: KafkaConsumer, settings: Settings, stop: Stop
 ) -> StoredModel | None:
     """Return the model that predictors serve: the newest whole one that is not out of service."""
-    out = out_of_service(latest_statuses(consumer, settings, stop))
+    statuses = StatusReader(consumer, settings, own_seal(settings), stop)
+    out = Verdicts(statuses.unread()).out_of_service()
     return models.newest(lambda model: model.whole and model.version not in out)
 
 

@@ -44,6 +44,7 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
             if unit is None:
                 stop.until_stopped(accuracy_log.catch_up)
                 continue
+            model, previous = shelf.newer(model, previous)  # it has come meanwhile
             try:
                 result = predict(unit.events, model, previous, units.states, unit.ended, unit.most)
             except BrokenModelError as error:

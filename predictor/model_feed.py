@@ -34,6 +34,9 @@ LOOK_SECONDS = 1.0
 LATEST = 100_000
 """Latest records of the status topic that are read at the start."""
 
+ASIDE_SECONDS = 60.0
+"""How often models are set aside at most: it takes a tenth of a second, and predicting waits."""
+
 _POLL_MS = 100
 
 
@@ -72,6 +75,7 @@ class ModelFeed:
         self._trusted = None if settings.allow_unsigned_models else settings.trusted_keys
         self._keys: frozenset[str] | None = None
         self._next_look = 0.0
+        self._next_aside = 0.0
         self._schema: Schema | None = None
         self._torn: set[int] = set()
         self._searched = False
@@ -148,7 +152,7 @@ class ModelFeed:
             consumer.seek(place, end)
         while not self._stop and not self._shelf.search_needed:
             self._look_at_keys()
-            for place, records in consumer.poll(timeout_ms=_POLL_MS).items():
+            for place, records in consumer.poll().items():  # it does not wait: models must not
                 for record in records:
                     readers[place](record)
             for model in topic.poll(_POLL_MS):
@@ -196,7 +200,9 @@ class ModelFeed:
             envelope.trained_on,
             model.signer,
         )
-        set_aside()
+        if (now := time.monotonic()) >= self._next_aside:
+            set_aside()
+            self._next_aside = now + ASIDE_SECONDS
         return True
 
     def _fits(self, model: StoredModel) -> bool:

@@ -44,6 +44,15 @@ class ModelShelf:
         with self._lock:
             return self._current, self._previous
 
+    def newer(
+        self, model: Model | None, previous: Model | None
+    ) -> tuple[Model | None, Model | None]:
+        """Return what serves now if it is newer than what `serve` has returned, else that."""
+        current, before = self.serve()
+        if model and current and current.version > model.version:
+            return current, before
+        return model, previous
+
     def wanted(self, version: int) -> bool:
         """Tell whether a model of this version would be served, once it has passed every check."""
         with self._lock:

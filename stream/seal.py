@@ -13,6 +13,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,11 +32,11 @@ SECRET_BYTES = 32
 Headers = Sequence[tuple[str, bytes | None]]
 
 
+@dataclass(frozen=True)
 class Seal:
-    """Makes and checks seals."""
+    """Makes and checks seals; two of the same secret are equal."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    secret: bytes = field(repr=False)
 
     def headers(
         self, topic: str, value: bytes, headers: Headers = ()
@@ -75,7 +76,7 @@ class Seal:
         return found.digest()
 
     def _begun(self, *texts: str) -> hmac.HMAC:
-        found = hmac.new(self._secret, digestmod="sha256")
+        found = hmac.new(self.secret, digestmod="sha256")
         for text in texts:
             _update(found, text.encode())
         return found

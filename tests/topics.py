@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -320,8 +320,11 @@ def await_no_members(topics: Topics) -> None:
 @contextmanager
 def publisher(settings: Settings, key: SigningKey) -> Iterator[Publisher]:
     """Return a publisher as the modelgenerator and its commands use it."""
-    with clients.closing(clients.consumer(settings)) as consumer:
-        yield Publisher(settings, key, Stop(), consumer)
+    with (
+        clients.closing(clients.consumer(settings)) as consumer,
+        closing(Publisher(settings, key, Stop(), consumer)) as found,
+    ):
+        yield found
 
 
 def regression(padding: int = 0) -> LogisticRegression:

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ def _published(topics: Topics, publish: Callable[[Publisher], int]) -> int:
     key = own_key(settings, make=False)
     publisher = Publisher(settings, key, stop, topics.consumer, topics.models)
     try:
-        return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
+        with closing(publisher):
+            return stop.deadline(PUBLISH_SECONDS, lambda: publish(publisher))
     except NotPublished as error:
         raise Fatal(str(error)) from None
     except ModelError as error:

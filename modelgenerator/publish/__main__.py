@@ -13,7 +13,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -137,7 +137,8 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
             shown = msgspec.json.encode(_shown(envelope, pickle))
             print(msgspec.json.format(shown, indent=2).decode())
             return
-        version = Publisher(settings, key, stop, consumer).publish(envelope, pickle)
+        with closing(Publisher(settings, key, stop, consumer)) as publisher:
+            version = publisher.publish(envelope, pickle)
         print(f"published {options.model} as model {version} ({envelope.algorithm})")
         if envelope.pinned:
             print("pinned: nothing else is published until python -m modelgenerator.models unpin")

@@ -37,6 +37,20 @@ def test_an_older_model_or_the_same_again_is_not_wanted() -> None:
     assert served(shelf) == (3, None)
 
 
+def test_a_model_that_comes_while_a_unit_is_collected_predicts_it_and_an_older_one_does_not() -> (
+    None
+):
+    shelf = shelf_of(1, 2)
+    two, one = shelf.serve()
+    assert shelf.newer(two, one) == (two, one)
+    assert shelf.newer(None, None) == (None, None), "no record of the unit is for a model"
+    shelf.put(model(3))
+    assert shelf.newer(two, one) == shelf.serve()
+    shelf.bar(3)
+    three = model(3)
+    assert shelf.newer(three, two) == (three, two), "the partitions were read for it"
+
+
 def test_it_says_why_no_model_serves() -> None:
     shelf = ModelShelf()
     assert shelf.why_none == "there is no model"

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from modelgenerator.verdicts import NotServed, add_wait_options, out_of_service, verdict
+from modelgenerator.verdicts import NotServed, Verdicts, add_wait_options, verdict
 from stream.records import Status
 
 
@@ -31,7 +31,12 @@ def test_a_barred_model_is_out_of_service_and_a_refused_one_that_nobody_serves()
     said = {1: ["refused"], 2: ["refused", "serving"], 3: ["serving", "refused"], 4: ["serving"]}
     said |= {5: ["barred"], 6: ["serving", "barred", "serving"], 7: ["something new"]}
     statuses = [Status(version, each) for version, all_ in said.items() for each in all_]
-    assert out_of_service(statuses) == {1, 5, 6}
+    verdicts = Verdicts(statuses)
+    assert verdicts.out_of_service() == {1, 5, 6}
+    verdicts.forget(5)
+    assert verdicts.out_of_service() == {5, 6}
+    verdicts.add([Status(4, "barred"), Status(2**53, "serving")])  # nobody can name a version after
+    assert (verdicts.out_of_service(), verdicts.newest) == ({4, 5, 6}, 7)
 
 
 def test_how_long_a_command_waits_is_a_number_of_seconds() -> None:
