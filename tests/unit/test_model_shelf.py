@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
+from unittest.mock import MagicMock, patch
 
+import pytest
+from kafka.structs import ConsumerGroupMetadata
+
+from predictor import app
 from predictor.model_feed import set_aside
 from predictor.model_shelf import ModelShelf
+from predictor.units import Unit
+from stream.service import Stop, Stopped
 from tests.unit.classifiers import model
 
 
@@ -49,6 +57,29 @@ def test_a_model_that_comes_while_a_unit_is_collected_predicts_it_and_an_older_o
     shelf.bar(3)
     three = model(3)
     assert shelf.newer(three, two) == (three, two), "the partitions were read for it"
+
+
+def test_the_loop_looks_for_a_newer_model_once_a_unit_is_collected() -> None:
+    predicted = []
+    parts = "use_threads", "History", "AccuracyLog", "Units", "Statuses", "ModelFeed", "Summary"
+    with patch.multiple(app, **{name: MagicMock() for name in parts}):
+
+        def poll(version: int, *_: object) -> Unit:
+            shelf: ModelShelf = app.ModelFeed.call_args.args[1]  # type: ignore[attr-defined] # mock
+            shelf.put(model(version + 1))
+            return Unit([], set(), 1, ConsumerGroupMetadata("g"))
+
+        def predict(*given: Any) -> None:
+            predicted.append(given[3].version if given[3] else None)
+            if len(predicted) == 3:
+                raise Stopped
+
+        units = app.Units.return_value.__enter__.return_value  # type: ignore[attr-defined] # mock
+        units.poll.side_effect = poll
+        units.commit.return_value = False
+        with patch.object(app, "predict_within", predict), pytest.raises(Stopped):
+            app.main(MagicMock(), Stop())
+    assert predicted == [None, 2, 3]
 
 
 def test_it_says_why_no_model_serves() -> None:
