@@ -51,8 +51,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
 
     If it starts `afresh`, what the newest model was trained to says nothing of these records.
     """
-    stream, trained_to = clients.connect(partial(look_up, settings, stop), settings, stop, log)
-    trained_to = None if afresh else trained_to
+    stream, trained_to = clients.connect(partial(look, settings, stop, afresh), settings, stop, log)
     trainer = new_trainer(settings, stream)
     with (
         Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
@@ -89,11 +88,11 @@ def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
         trainer.suspend(recipe)
 
 
-def look_up(settings: Settings, stop: Stop) -> tuple[Layout, dict[str, int] | None]:
-    """Return how records are laid out, and what the newest model was trained to."""
+def look(settings: Settings, stop: Stop, afresh: bool) -> tuple[Layout, dict[str, int] | None]:
+    """Return how records are laid out, and, unless it starts `afresh`, `trained_already`."""
     with clients.closing(clients.consumer(settings)) as consumer:
         found = layout.of(look_up_schema(consumer, settings, stop))
-        return found, trained_already(consumer, settings, found, stop)
+        return found, None if afresh else trained_already(consumer, settings, found, stop)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from modelgenerator.publisher import NotPublished, Publisher
 from stream import clients
 from stream.keys import revoke, signing_key
-from stream.model_topic import unpack
+from stream.models import unpack
 from stream.service import Fatal
 from tests.topics import Topics, publisher, regression
 from tests.unit.classifiers import envelope, pickled
