@@ -131,7 +131,7 @@ def test_what_is_served_is_what_the_models_own_predict_says(name: str, labels: A
         assert set(probabilities) == {None}
 
 
-@pytest.mark.parametrize("name", ["linear_9", "hgb_9"])
+@pytest.mark.parametrize("name", ["linear", "hgb_since"])
 def test_the_recipes_are_served_by_one_call_and_accept_every_null(name: str) -> None:
     (recipe,) = [recipe for recipe in recipes() if recipe.name == name]
     found, remarks = tried(recipe.make(Columns(X.shape[1])).fit(X, Y), envelope(), NEWEST)
