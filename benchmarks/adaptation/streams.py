@@ -194,7 +194,7 @@ def persistent(seed: int) -> Stream:
     records = [timed.record for timed in islice(source.records(0), STEADY)]
     return Stream(
         source.schema,
-        [[*record.features] for record in records],
+        [[None if cell is None else float(cell) for cell in each.features] for each in records],
         [int(record.label or 0) for record in records],
         [(start, str(start)) for start in range(0, STEADY, CONCEPT)],
     )
