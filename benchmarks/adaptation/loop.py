@@ -83,7 +83,8 @@ def through_kafka(run: Run, servers: str, folder: Path) -> dict[str, Any]:
         cpu = {name: used / len(stream.rows) * 1_000 for name, used in watch.cpu().items()}
         stop(services)
         published = {each.version: each for each in envelopes(consumer, settings)}
-    return found(stream, watch.predictions, published) | {"cpu": cpu}
+    seconds = _most(sorted(watch.seconds))
+    return found(stream, watch.predictions, published) | {"cpu": cpu, "seconds_95": seconds}
 
 
 def send(
@@ -112,12 +113,15 @@ class Watch:
     ----------
     predictions : dict of int to Prediction
         By the number of the record.
+    seconds : list of float
+        From when each record was sent until its prediction was read here.
     """
 
     def __init__(
         self, consumer: KafkaConsumer, settings: StreamSettings, services: list[Process]
     ) -> None:
         self.predictions: dict[int, Prediction] = {}
+        self.seconds: list[float] = []
         self._services = services
         self._consumer = consumer
         self._place = TopicPartition(settings.prediction_topic, 0)
@@ -135,6 +139,7 @@ class Watch:
             prediction = decode_prediction(record.value)
             if prediction.outcome is None:
                 self.predictions[int(prediction.id)] = prediction
+                self.seconds.append(time.time() - (prediction.time or 0) / 1_000)
                 self._last = time.monotonic()
         if time.monotonic() - self._last > SILENCE_SECONDS:
             logs = "\n".join(process.tail() for process in self._services)
@@ -159,7 +164,9 @@ def found(
     for id, prediction in sorted(predictions.items()):
         first.setdefault(prediction.model, id)
     trained_to = {version: each.trained_to.get("0", 0) for version, each in published.items()}
-    late = lateness(first, trained_to)
+    late = sorted(
+        lateness(first, trained_to)[1:]
+    )  # the first model predicts what it was trained on
     probabilities = {
         id: each.probability for id, each in counted.items() if each.probability is not None
     }
@@ -169,8 +176,7 @@ def found(
             {id: each.prediction for id, each in counted.items()},
             probabilities if len(probabilities) == len(counted) else None,
         ),
-        "lateness": median(late),
-        "lateness_95": sorted(late)[int(0.95 * (len(late) - 1))],
+        **({"lateness": median(late), "lateness_95": _most(late)} if late else {}),
         "published": len(published),
         "reasons": Counter(each.reason.partition(" ")[0] for each in published.values()),
         "swaps": [
@@ -195,6 +201,11 @@ def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(int(ticks) for ticks in fields[11:15])  # user, system, the same of ended children
     return own / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, children(pid)))
+
+
+def _most(ascending: list[Any]) -> Any:
+    """Return what 95 % do not exceed."""
+    return ascending[int(0.95 * (len(ascending) - 1))]
 
 
 @contextmanager

@@ -174,6 +174,7 @@ def _through_kafka(found: Found) -> str:
         "seeds": (lambda result: result.run.seed, 0),
         "lateness, records": (figure("lateness", 0), 0),
         "95 % of them": (figure("lateness_95", 0), 0),
+        "95 % predicted within s": (figure("seconds_95", 2), 2),
         "swaps": (lambda result: len(result.figures["swaps"]), 0),
         "published": (figure("published", 0), 0),
         "CPU s modelgenerator": (lambda result: result.figures["cpu"]["modelgenerator"], 3),
