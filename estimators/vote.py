@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float64]
+
+_THREADS = ThreadpoolController()
 
 _RISE = 1e-4
 """Share of the vote itself in a calibrated probability: so it rises with the vote everywhere."""
@@ -97,8 +100,10 @@ class Vote(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # carries no t
     def votes(self, X: Any) -> Floats:
         """Return the weighted mean of the members' probabilities of label 1."""
         found = np.zeros(len(X))
-        for name, weight in self.weights.items():
-            found += weight * positive(self.members[name], X)
+        # OpenMP's threads wait for each other at every tree, for very long on a busy machine.
+        with _THREADS.limit(limits=1, user_api="openmp"):
+            for name, weight in self.weights.items():
+                found += weight * positive(self.members[name], X)
         return found
 
     def predict_proba(self, X: Any) -> Floats:

@@ -28,7 +28,8 @@ def older() -> str:
     """A Python with the minor version of scikit-learn before ours; made once, then kept."""
     lock = (ROOT / "requirements.lock").read_text().splitlines(keepends=True)
     others = "".join(line for line in lock if not line.startswith("scikit-learn=="))
-    known = hashlib.sha256(f"{sys.version}{others}".encode()).hexdigest()[:8]
+    required = "".join(path.read_text() for path in _REQUIREMENTS)
+    known = hashlib.sha256(f"{sys.version}{others}{required}".encode()).hexdigest()[:8]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "binary-classifier-with-dynamic-models" / f"scikit-learn-{OLDER}-{known}"
     python = str(folder / "bin" / "python")
