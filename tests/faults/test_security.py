@@ -156,6 +156,8 @@ def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
 
     verified = start.python("-m", "predictor.verify", env=kafka.user("verifier"))
     assert (verified.returncode, verified.stderr) == (0, "")
+    status = start.python("-m", "predictor.status", env=kafka.user("verifier"))
+    assert (status.returncode, status.stderr) == (0, "")
     topic = ("secured.prediction", "--count", "2000")
     shown = start.python("-m", "local.topic", *topic, env=kafka.user("verifier"))
     assert (shown.stdout.count("\n"), shown.stderr) == (2_000, "")
