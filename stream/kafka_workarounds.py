@@ -20,11 +20,13 @@ from kafka.errors import (
     KafkaTimeoutError,
     NotControllerError,
     SaslAuthenticationFailedError,
+    UnknownBrokerIdError,
     UnknownError,
     UnsupportedSaslMechanismError,
     for_code,
 )
 from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 
@@ -353,3 +355,20 @@ async def _send_list_offsets_requests(fetcher: Any, timestamps: Any) -> tuple[An
 
 unpatched_send_list_offsets_requests = Fetcher._send_list_offsets_requests
 Fetcher._send_list_offsets_requests = _send_list_offsets_requests
+
+
+# Symptom: a client that connected before a broker had joined the cluster raises
+# `UnknownBrokerIdError` for everything that this broker leads, for five minutes: only then does it
+# read the brokers again.
+
+
+def _get_connection(manager: Any, *args: Any, **options: Any) -> Any:
+    try:
+        return unpatched_get_connection(manager, *args, **options)
+    except UnknownBrokerIdError:
+        manager.cluster.request_update()
+        raise
+
+
+unpatched_get_connection = KafkaConnectionManager.get_connection
+KafkaConnectionManager.get_connection = _get_connection

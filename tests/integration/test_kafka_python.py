@@ -6,6 +6,7 @@ A test that fails here after an update of kafka-python says that a precaution ma
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
 import inspect
 import re
@@ -22,7 +23,7 @@ from typing import Any, ClassVar
 import kafka.errors
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     InvalidTransactionTimeoutError,
@@ -32,10 +33,12 @@ from kafka.errors import (
     NoOffsetForPartitionError,
     ProducerFencedError,
     SaslAuthenticationFailedError,
+    UnknownBrokerIdError,
     UnknownError,
     UnsupportedSaslMechanismError,
 )
 from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager
 from kafka.structs import OffsetAndMetadata
@@ -507,6 +510,31 @@ def test_the_end_of_a_partition_that_was_just_added_is_told(
         else:
             with pytest.raises(KeyError):
                 reader.end_offsets([place, added], timeout_ms=30_000)
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_broker_that_joined_after_the_client_connected_is_found(
+    topics: Topics, place: TopicPartition, patched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not patched:
+        unpatched = kafka_workarounds.unpatched_get_connection
+        monkeypatch.setattr(KafkaConnectionManager, "get_connection", unpatched)
+    with clients.closing(clients.admin(topics.settings)) as admin:
+        brokers = admin._manager.cluster._brokers
+        joined = dict(brokers)
+        brokers.clear()  # as it was when the client connected: another one is there
+        other = copy.copy(*joined.values())
+        other.node_id = 999
+        brokers[other.node_id] = other
+        with pytest.raises(UnknownBrokerIdError):
+            admin.list_partition_offsets({place: OffsetSpec.LATEST})
+        if patched:
+            eventually(lambda: admin._manager.cluster._brokers.keys() == joined.keys(), 30)
+            found = admin.list_partition_offsets({place: OffsetSpec.LATEST})
+            assert found[place].offset == 0
+        else:
+            assert not admin._manager.cluster.need_update
+            assert admin._manager.cluster.ttl() > 240_000
 
 
 def test_a_consumer_says_what_it_reads(topics: Topics, place: TopicPartition) -> None:
