@@ -26,11 +26,15 @@ topic: setup ## show a topic; NAME, FROM (beginning or end), COUNT
 kafka: setup ## run a local Kafka until Ctrl-C, data under .kafka/; PORT (9092)
 	@exec $(VENV)/python -m local.kafka $(if $(PORT),--port "$(PORT)")
 
+# Tests run beside each other on all cores: more threads in each would wait for one another.
+# Neighbours stay in one process, and share the broker of their file.
+test test-faults: export OMP_NUM_THREADS = 1
+
 test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_SERVERS
-	$(VENV)/python -m pytest -n 4 tests/unit tests/integration
+	$(VENV)/python -m pytest -n 4 --dist worksteal tests/unit tests/integration
 
 test-faults: setup ## each fault caused on real brokers under load, 15 minutes
-	$(VENV)/python -m pytest -n 3 tests/faults
+	$(VENV)/python -m pytest -n 3 --dist worksteal tests/faults
 
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }

@@ -175,7 +175,7 @@ class Demo:
             elif place.topic == self._settings.label_topic:
                 self.figures.labelled(record.value)
             elif place.topic == self._settings.prediction_topic:
-                self.figures.predicted(decode_prediction(record.value))
+                self.figures.predicted(decode_prediction(record.value), record.timestamp)
             else:
                 rejected = decode_rejected(record.value)
                 self.figures.reject((place.partition, rejected.last), rejected.reason)
@@ -191,7 +191,7 @@ class Demo:
     def _show(self, end: str) -> None:
         now = time.monotonic()
         self._next_line = now + (0.5 if self._live else 5.0)
-        line = self.figures.line(now, self._ends)
+        line = self.figures.line(now, self._ends, curve=self._live)
         if " done: " in self._logs["datagenerator"].read_text():
             line += ", end of the data"
         if self._live:

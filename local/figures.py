@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from quality.quality import Quality
+from quality.scores import Scores
+from quality.windows import Bucket, TimeWindow
 from stream.records import Prediction, RecordError, decode_label, decode_record
 
 RECENT = 1_000
@@ -19,6 +24,14 @@ _TEXT = -1
 LISTED = 20
 """How many swaps or drifts a report names at most, the latest ones."""
 
+CURVE_SECONDS = 60.0
+CURVE_PARTS = 15
+"""Parts of the curve, and one more for what happens now."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+_LEAST_RANGE = 0.1
+"""Accuracies that are nearer to each other look nearly the same in the curve."""
+
 
 class Figures:
     """Adds up the predictions and rejected records of a run."""
@@ -27,16 +40,10 @@ class Figures:
         self.predictions = 0
         self.model: int | None = None
         self.first_ids: dict[int, int | str] = {}
+        self._curve = TimeWindow(CURVE_SECONDS, CURVE_PARTS)
+        self._quality = Quality([self._curve, TimeWindow(math.inf)], [RECENT])
         self._labels: Counter[int | None] = Counter()
-        self._kinds: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
         self._largest_id = -1
-        self._counts: dict[int, tuple[int, int]] = {}
-        self._next: dict[int, int] = {}
-        self._recent: deque[bool] = deque(maxlen=RECENT)
-        self._with_label = 0
-        self._assumed = 0
-        self._delays: deque[float] = deque(maxlen=RECENT)
         self._history: deque[tuple[float, int]] = deque()
 
     def written(self, value: bytes | None) -> None:
@@ -50,33 +57,27 @@ class Figures:
             self._labels[_known(decode_label(value).label)] += 1
             self._labels[None] -= 1
 
-    def predicted(self, prediction: Prediction) -> None:
-        """Add a record of the prediction topic."""
-        self._counts[prediction.source[0]] = (prediction.n, prediction.correct)
+    def predicted(self, prediction: Prediction, time_ms: int | None = None) -> None:
+        """Add a record of the prediction topic, with its timestamp; now, if there is none."""
+        now_ms = 1_000 * time.time()
+        self._quality.predicted(prediction, int(now_ms) if time_ms is None else time_ms, now_ms)
         if prediction.outcome:
-            self._met(prediction)
             return
         self.predictions += 1
-        self._done(prediction.source)
-        self._with_label += prediction.label is not None
         if isinstance(prediction.id, int):
             self._largest_id = max(self._largest_id, prediction.id)
-        if prediction.seen or prediction.label is None:
-            self._kinds["seen" if prediction.seen else "unlabelled"] += 1
-        else:
-            self._recent.append(prediction.prediction == prediction.label)
         self.model = prediction.model
         self.first_ids.setdefault(prediction.model, prediction.id)
 
     def reject(self, source: tuple[int, int], reason: str) -> None:
         """Add a record of the rejected topic; `source` is its partition and last offset."""
-        self._reasons[reason] += 1
-        self._done(source)
+        now_ms = 1_000 * time.time()
+        self._quality.rejected(source, reason, int(now_ms), now_ms)
 
     @property
     def rejected(self) -> int:
         """Number of rejected records."""
-        return self._reasons.total()
+        return self._all.reasons.total()
 
     @property
     def swaps(self) -> int:
@@ -86,18 +87,12 @@ class Figures:
     @property
     def accuracy(self) -> float | None:
         """Running accuracy over all partitions, ``None`` before the first counted prediction."""
-        n = sum(n for n, _ in self._counts.values())
-        return sum(correct for _, correct in self._counts.values()) / n if n else None
+        return self._quality.accuracy
 
     @property
     def recent_accuracy(self) -> float | None:
         """Accuracy of the last 1,000 counted predictions."""
-        return sum(self._recent) / len(self._recent) if self._recent else None
-
-    @property
-    def coverage(self) -> float | None:
-        """Share of the predictions that have met their label, ``None`` without predictions."""
-        return self._with_label / self.predictions if self.predictions else None
+        return self._recent.accuracy
 
     def lag(self, ends: Mapping[int, int]) -> int:
         """Return how many records were neither predicted nor rejected.
@@ -107,7 +102,7 @@ class Figures:
         ends : mapping of int to int
             Partition of the data topic to the offset after its last record.
         """
-        return sum(max(0, end - self._next.get(partition, 0)) for partition, end in ends.items())
+        return self._quality.lag(ends)
 
     def rate(self, now: float) -> float:
         """Return the predictions a second over the last five seconds; `now` is monotonic."""
@@ -117,24 +112,36 @@ class Figures:
         then, count = self._history[0]
         return (self.predictions - count) / (now - then) if now > then else 0.0
 
-    def line(self, now: float, ends: Mapping[int, int]) -> str:
-        """Return all figures in one line, and why some are missing."""
-        lag, rate = self.lag(ends), self.rate(now)
+    def line(self, now: float, ends: Mapping[int, int], curve: bool = False) -> str:
+        """Return all figures in one line, and why some are missing.
+
+        Parameters
+        ----------
+        curve : bool
+            Whether to draw the accuracy of the last minute.
+        """
+        lag, rate, whole = self.lag(ends), self.rate(now), self._all
+        rejected = whole.reasons.total()
         if self.model is None:
-            return f"waiting for the first model, {self._needed()}, {self.rejected:,} rejected"
+            return f"waiting for the first model, {self._needed()}, {rejected:,} rejected"
+        recent = f"last {RECENT:,} {_share(self.recent_accuracy)}"
+        if self._recent.n:
+            recent += f" (baseline {_share(self._recent.baseline)})"
+        if curve:
+            recent += f" {sparkline(self._curve.accuracies(1_000 * time.time()))}"
         found = [
             f"{rate:,.{0 if rate >= 1 else 1}f}/s",
             f"accuracy {_share(self.accuracy)}",
-            f"last {RECENT:,} {_share(self.recent_accuracy)}",
+            recent,
             f"model {self.model}",
             f"{self.swaps} swaps",
-            f"{self.rejected:,} rejected",
+            f"{rejected:,} rejected",
             f"lag {lag:,}",
         ]
-        if self._delays:
-            found += [f"coverage {_share(self.coverage)}", f"label delay {self._delay()}"]
-        if not self._recent:
-            found += self._not_counted()
+        if delay := _delay(whole):
+            found += [f"coverage {_share(whole.coverage)}", f"label delay {delay}"]
+        if not self._recent.n:
+            found += self._not_counted(whole)
         if not rate:
             found.append("no new predictions" if lag else "no new records")
         return ", ".join(found)
@@ -147,21 +154,27 @@ class Figures:
         drift_every : int
             Records from one drift of the stream to the next; 0: it has none.
         """
-        counted = self.predictions - self._kinds.total()
-        lines = [f"{self.predictions:,} predictions, {counted:,} of them counted"]
-        lines += self._not_counted()
+        whole = self._all
+        scores = whole.scores
+        lines = [f"{self.predictions:,} predictions, {scores.n:,} of them counted"]
+        lines += self._not_counted(whole)
         lines.append(
             f"accuracy {_share(self.accuracy)}, last {RECENT:,} {_share(self.recent_accuracy)}"
-            + ("" if counted else " (nothing was counted)")
+            + ("" if scores.n else " (nothing was counted)")
         )
-        if self._delays:
+        if scores.n:
             lines.append(
-                f"coverage {_share(self.coverage)}: {self._with_label:,} of"
-                f" {self.predictions:,} predictions have met their label, after {self._delay()}"
+                f"without a model: the commoner label {_share(scores.majority)}, the label before"
+                f" {_share(scores.no_change)}"
             )
-        if self._assumed:
-            lines.append(f"assumed labels: {self._assumed:,}, counted apart")
-        for reason, count in self._reasons.most_common(1):
+        if delay := _delay(whole):
+            lines.append(
+                f"coverage {_share(whole.coverage)}: {whole.events['labelled']:,} of"
+                f" {self.predictions:,} predictions have met their label, after {delay}"
+            )
+        if assumed := whole.events["assumed"]:
+            lines.append(f"assumed labels: {assumed:,}, counted apart")
+        for reason, count in whole.reasons.most_common(1):
             lines.append(f"{self.rejected:,} rejected, {count:,} of them: {reason}")
         if self.first_ids:
             first, *swaps = [f"{model} at id {id}" for model, id in self.first_ids.items()]
@@ -182,43 +195,47 @@ class Figures:
             text += f", {self._labels[None]:,} without a label"
         return text
 
-    def _not_counted(self) -> list[str]:
+    @property
+    def _recent(self) -> Scores:
+        return self._quality.newest[RECENT].scores
+
+    @property
+    def _all(self) -> Bucket:
+        return self._quality.times[math.inf].total(0)
+
+    def _not_counted(self, whole: Bucket) -> list[str]:
         """Say how many predictions do not count, and why."""
+        seen = whole.events["seen"]
         reasons = {
-            "seen": "their model was trained on the record",
-            "unlabelled": "the record has no label",
+            "their model was trained on the record": seen,
+            "the record has no label": self.predictions - seen - whole.scores.n,
         }
-        return [
-            f"{self._kinds[kind]:,} not counted: {reason}"
-            for kind, reason in reasons.items()
-            if self._kinds[kind]
-        ]
-
-    def _met(self, outcome: Prediction) -> None:
-        """Add a prediction that meets its label, or none in time."""
-        if outcome.outcome == "assumed":
-            self._assumed += 1
-        elif outcome.outcome == "labelled":
-            self._with_label += 1
-            if outcome.delay is not None:
-                self._delays.append(outcome.delay)
-            if not outcome.seen:
-                self._kinds["unlabelled"] -= 1
-                self._recent.append(outcome.prediction == outcome.label)
-
-    def _delay(self) -> str:
-        """Say how late the latest labels came: the median, and what 95 % do not exceed."""
-        delays = sorted(self._delays)
-        p50, p95 = (delays[int(share * (len(delays) - 1))] for share in (0.5, 0.95))
-        return f"{p50:,.1f} s (95 %: {p95:,.1f} s)"
-
-    def _done(self, source: tuple[int, int]) -> None:
-        partition, offset = source
-        self._next[partition] = max(self._next.get(partition, 0), offset + 1)
+        return [f"{count:,} not counted: {reason}" for reason, count in reasons.items() if count]
 
 
 def _known(label: int | str | None) -> int | None:
     return _TEXT if isinstance(label, str) else label
+
+
+def sparkline(accuracies: Sequence[float | None]) -> str:
+    """Return a line of bars, between the least and the greatest; a blank where there is none.
+
+    Examples
+    --------
+    >>> sparkline([0.5, None, 0.7, 1.0])
+    '▁ ▄█'
+    """
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    least = min(known, default=0.0)
+    step = max(_LEAST_RANGE, max(known, default=0.0) - least) / (len(_BARS) - 1)
+    bars = (" " if a is None else _BARS[round((a - least) / step)] for a in accuracies)
+    return "".join(bars)
+
+
+def _delay(whole: Bucket) -> str:
+    """Say how late labels come: half of them, and 95 %; empty if none came later."""
+    p50, p95 = whole.delay_below(0.5), whole.delay_below(0.95)
+    return "" if p50 is None else f"{p50:,.1f} s (95 %: {p95:,.1f} s)"
 
 
 def _share(value: float | None) -> str:

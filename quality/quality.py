@@ -95,15 +95,14 @@ class Quality:
 
     Parameters
     ----------
-    seconds : iterable of float
-        Lengths of the windows of time.
+    times : iterable of TimeWindow
     records : iterable of int
         Lengths of the windows of records that were counted.
 
     Attributes
     ----------
     times : dict of float to TimeWindow
-        By length.
+        By length in seconds.
     newest : dict of int to RecordWindow
         By length.
     served : dict of int to Served
@@ -111,8 +110,8 @@ class Quality:
     partitions : dict of int to Partition
     """
 
-    def __init__(self, seconds: Iterable[float] = (), records: Iterable[int] = ()) -> None:
-        self.times = {length: TimeWindow(length) for length in seconds}
+    def __init__(self, times: Iterable[TimeWindow] = (), records: Iterable[int] = ()) -> None:
+        self.times = {window.seconds: window for window in times}
         self.newest = {length: RecordWindow(length) for length in records}
         self.served: dict[int, Served] = {}
         self.partitions: dict[int, Partition] = {}
@@ -220,10 +219,12 @@ class Quality:
 
 def _note(bucket: Bucket, prediction: Prediction) -> None:
     """Note what became of a prediction, besides its score."""
-    if prediction.outcome in ("revised", "assumed"):
-        bucket.events[prediction.outcome] += 1
-    elif prediction.label is not None:
-        bucket.events["labelled"] += 1
+    if prediction.outcome is None:
         bucket.events["seen"] += prediction.seen
+    elif prediction.outcome != "labelled":
+        bucket.events[prediction.outcome] += 1
+        return
+    if prediction.label is not None:
+        bucket.events["labelled"] += 1
         if prediction.delay is not None:
             bucket.delay(prediction.delay)

@@ -32,8 +32,9 @@ class Bucket:
     counted, correct : Counter of int
         Those that were counted, and those that were right, by model version.
     events : Counter of str
-        ``labelled``: predictions that met their label, at once or later. ``seen``: not counted,
-        since the model was trained on the record. ``revised``, ``assumed``: such outcomes.
+        ``labelled``: predictions that met their label, at once or later. ``seen``: predictions that
+        are not counted, since the model was trained on the record. ``revised``, ``assumed``: such
+        outcomes.
     reasons : Counter of str
         Rejected records by reason.
     """
@@ -110,13 +111,24 @@ class Bucket:
 
 
 class TimeWindow:
-    """The last seconds, in buckets of a 60th of them.
+    """The last seconds, in buckets; it reaches back at least so long, at most a bucket longer.
 
-    It reaches back at least so long, and at most one bucket longer.
+    Parameters
+    ----------
+    seconds : float
+        Infinite for all that comes.
+    parts : int
+        Buckets of so many seconds.
+
+    Attributes
+    ----------
+    first_ms : float
+        The oldest time that was counted; infinite before the first.
     """
 
     def __init__(self, seconds: float, parts: int = PARTS) -> None:
         self.seconds = seconds
+        self.first_ms = math.inf
         self._part_ms = 1_000 * seconds / parts
         self._parts = parts
         self._buckets: dict[int, Bucket] = {}
@@ -130,6 +142,7 @@ class TimeWindow:
         number, first = int(min(time_ms, now_ms) // self._part_ms), self._first(now_ms)
         if number < first:
             return None
+        self.first_ms = min(self.first_ms, time_ms)
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets = {n: b for n, b in self._buckets.items() if n >= first}

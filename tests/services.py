@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -9,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import pytest
 from kafka.errors import KafkaTimeoutError
@@ -101,6 +103,20 @@ class Services:
             timeout=seconds,
             check=False,
         )
+
+    def verify(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m predictor.verify`` in this process, which need not start first."""
+        from predictor.verify.__main__ import main  # what imports this module starts faster
+
+        with (
+            patch.dict(os.environ, self.env | dict(env or {}), clear=True),
+            redirect_stdout(io.StringIO()) as output,
+            redirect_stderr(io.StringIO()) as errors,
+        ):
+            status = main(arguments)
+        return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
 def children(pid: int) -> list[int]:

@@ -156,6 +156,8 @@ def test_each_service_does_its_work_with_its_own_rights_over_tls_and_scram(
 
     verified = start.python("-m", "predictor.verify", env=kafka.user("verifier"))
     assert (verified.returncode, verified.stderr) == (0, "")
+    status = start.python("-m", "predictor.status", env=kafka.user("verifier"))
+    assert (status.returncode, status.stderr) == (0, "")
     topic = ("secured.prediction", "--count", "2000")
     shown = start.python("-m", "local.topic", *topic, env=kafka.user("verifier"))
     assert (shown.stdout.count("\n"), shown.stderr) == (2_000, "")
@@ -298,13 +300,12 @@ class Own(NamedTuple):
     kafka: SecuredKafka
 
     @contextmanager
-    def without(self, acl: ACL) -> Iterator[str]:
-        """Grant all but one of the rights; return the name of what that is on."""
-        acls = [_renamed(each, self.env["GROUP_ID"]) for each in RIGHTS]
-        lacking = _renamed(acl, self.env["GROUP_ID"])
-        self.kafka.admin.create_acls([each for each in acls if each != lacking])
+    def granted(self, *lacking: ACL) -> Iterator[None]:
+        """Grant all rights but these."""
+        acls = [_renamed(each, self.env["GROUP_ID"]) for each in RIGHTS if each not in lacking]
+        self.kafka.admin.create_acls(acls)
         try:
-            yield lacking.resource_pattern.resource_name
+            yield
         finally:
             self.kafka.admin.delete_acls(
                 [
@@ -312,6 +313,12 @@ class Own(NamedTuple):
                     for each in acls
                 ]
             )
+
+    @contextmanager
+    def without(self, acl: ACL) -> Iterator[str]:
+        """Grant all but one of the rights; return the name of what that is on."""
+        with self.granted(acl):
+            yield _renamed(acl, self.env["GROUP_ID"]).resource_pattern.resource_name
 
 
 RIGHTS = granted(TOPICS | PEOPLE)
@@ -392,13 +399,14 @@ def test_without_any_right_to_create_a_topic_or_add_partitions_that_topic_is_nam
     assert error.value.args[0] == name
 
 
-@pytest.mark.parametrize("acl", of(PEOPLE.values(), {READ, DESCRIBE, ACLOperation.DELETE}))
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [("verifier", ["predictor.verify"]), ("operator", ["predictor.reset", "--yes"])],
+)
 def test_without_any_of_their_rights_people_are_told_which_one_is_lacking(
-    own: Own, start: Services, acl: ACL
+    own: Own, start: Services, user: str, command: list[str]
 ) -> None:
-    user = acl.principal.removeprefix("User:")
-    command = {"verifier": ["predictor.verify"], "operator": ["predictor.reset", "--yes"]}[user]
-    with Topics(own.env) as topics, own.without(acl) as name:
+    with Topics(own.env) as topics, own.granted():
         topics.publish(1)
         topics.write(20)
         topics.producer.send(topics.settings.label_topic, b"no label", partition=0).get(30)
@@ -407,10 +415,12 @@ def test_without_any_of_their_rights_people_are_told_which_one_is_lacking(
         eventually(lambda: topics.records(topics.settings.label_rejected_topic))
         assert predictor.stop(20) == 0
         await_no_members(topics)
-        done = start.python("-m", *command, env=own.names | own.kafka.user(user))
-    assert done.returncode == 1
-    assert f"user {user} lacks the right to " in done.stderr
-    assert name in done.stderr
+    for right in of([user], {READ, DESCRIBE, ACLOperation.DELETE}):
+        with own.without(*right.values) as name:
+            done = start.python("-m", *command, env=own.names | own.kafka.user(user))
+        assert done.returncode == 1, right.id
+        assert f"user {user} lacks the right to " in done.stderr
+        assert name in done.stderr
 
 
 @pytest.mark.parametrize("service", SERVICES)

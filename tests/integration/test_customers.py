@@ -82,7 +82,7 @@ def await_trained(topics: Topics, offset: int) -> None:
 
 
 def verified(start: Services, env: dict[str, str]) -> str:
-    done = start.python("-m", "predictor.verify", env=env)
+    done = start.verify(env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -40,7 +40,7 @@ def test_models_swap_while_sea_is_predicted_well_above_its_majority_class_and_al
         assert all(older <= newer for older, newer in pairwise(versions))
 
     topics.check(topics.log)
-    verified = start.python("-m", "predictor.verify", "--log", str(topics.log), "--json")
+    verified = start.verify("--log", str(topics.log), "--json")
     report = orjson.loads(verified.stdout)
     assert (verified.returncode, report["verified"]) == (0, True)
     assert report["predictions"] == records

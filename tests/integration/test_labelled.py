@@ -11,6 +11,7 @@ import pytest
 
 from modelgenerator.labelled.__main__ import main
 from modelgenerator.publish import publish
+from modelgenerator.publish.__main__ import main as publish_main
 from stream.records import Label, Schema, encode_label
 from tests.services import Services, eventually
 from tests.topics import Topics, regression
@@ -45,7 +46,11 @@ def topics(topics: Topics, settings_env: dict[str, str], monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_model_trained_on_a_part_of_the_file_is_not_counted_on_what_it_has_seen(
-    ending: str, topics: Topics, start: Services, tmp_path: Path
+    ending: str,
+    topics: Topics,
+    start: Services,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     topics.describe(Schema(["age", "id_2"], "income", ">50K"))
     topics.write(300)
@@ -58,9 +63,10 @@ def test_a_model_trained_on_a_part_of_the_file_is_not_counted_on_what_it_has_see
     )
     topics.write(20, label=False)
     path, part, model = tmp_path / f"all.{ending}", tmp_path / "part.csv", tmp_path / "m.joblib"
-    done = start.python("-m", "modelgenerator.labelled", str(path))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    assert main([str(path)]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.splitlines() == [
         f"wrote 301 labelled records of {topics.settings.data_topic} to {path}, 2 features each",
         "left out: 1 that do not fit the stream, 1 invalid, 20 unlabelled",
         f"publish what was trained on it with --trained-to {path}",
@@ -69,12 +75,9 @@ def test_a_model_trained_on_a_part_of_the_file_is_not_counted_on_what_it_has_see
     assert (trained.returncode, trained.stdout) == (0, "149\n"), trained.stderr
 
     for given, highest in ((path, 300), (part, 149)):
-        done = start.python(
-            *("-m", "modelgenerator.publish", str(model), "--no-wait", "--no-pin"),
-            *("--trained-to", str(given), "--backtest"),
-        )
-        assert done.returncode == 0, done.stderr
-        assert "its figures are too high" not in done.stdout
+        trained_to = ("--trained-to", str(given), "--backtest")
+        assert publish_main([str(model), "--no-wait", "--no-pin", *trained_to]) == 0
+        assert "its figures are too high" not in capsys.readouterr().out
         assert topics.models()[-1]["trained_to"] == {"0": highest}
     assert publish(joblib.load(model), trained_to=str(part), wait=0) == 3
     assert topics.models()[-1]["trained_to"] == {"0": 149}
@@ -82,7 +85,7 @@ def test_a_model_trained_on_a_part_of_the_file_is_not_counted_on_what_it_has_see
     eventually(lambda: topics.answered() == 323)
     seen = {p["source"][1] for p in topics.predictions() if p.get("seen")}
     assert seen == set(range(150))
-    verified = start.python("-m", "predictor.verify")
+    verified = start.verify()
     assert verified.returncode == 0, verified.stdout + verified.stderr
     topics.check()
 
@@ -151,7 +154,7 @@ def test_what_a_model_was_trained_on_can_be_several_files_and_places(
 
 
 def test_labels_that_came_later_are_in_the_file_and_in_the_backtest(
-    topics: Topics, start: Services, tmp_path: Path
+    topics: Topics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics.write(300, label=False)
     wrong = [Label(0, id=n) for n in range(100)]
@@ -162,16 +165,14 @@ def test_labels_that_came_later_are_in_the_file_and_in_the_backtest(
     topics.producer.flush(30)
     topics.write(10)
     path = tmp_path / "late.csv"
-    done = start.python("-m", "modelgenerator.labelled", str(path))
-    assert done.returncode == 0, done.stderr
-    assert "left out: 100 unlabelled\n" in done.stdout
+    assert main([str(path)]) == 0
+    assert "left out: 100 unlabelled\n" in capsys.readouterr().out
     found = pd.read_csv(path)
     assert found["offset"].tolist() == [*range(200), *range(300, 310)]
     assert found["label"].tolist()[:200] == [0, 1] + [0] * 98 + [1] * 100
-    done = start.python("-m", "modelgenerator.labelled", str(path), "--force", "--last", "160")
-    assert done.returncode == 0, done.stderr
+    assert main([str(path), "--force", "--last", "160"]) == 0
     assert pd.read_csv(path)["offset"].tolist() == [*range(150, 200), *range(300, 310)]
     model = tmp_path / "m.joblib"
     joblib.dump(regression(), model)
-    done = start.python("-m", "modelgenerator.publish", str(model), "--no-wait", "--backtest")
-    assert "backtest on 210 of the newest 210 labelled records" in done.stdout, done.stderr
+    assert publish_main([str(model), "--no-wait", "--backtest"]) == 0
+    assert "backtest on 210 of the newest 210 labelled records" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def assert_clean(topics: Topics, start: Services) -> None:
     report = topics.check()
     assert not report.not_checked
     assert report.recomputed == report.predictions
-    verified = start.python("-m", "predictor.verify")
+    verified = start.verify()
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert "not checked" not in verified.stdout
 
@@ -217,7 +217,7 @@ def test_a_wrong_prediction_of_named_features_is_found_by_both_checks(
     await_answered(topics, 50)
     with pytest.raises(AssertionError, match="I6 prediction partition 0"):
         topics.check()
-    verified = start.python("-m", "predictor.verify")
+    verified = start.verify()
     assert verified.returncode != 0
     assert "I6" in verified.stdout + verified.stderr
 

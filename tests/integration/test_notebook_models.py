@@ -54,12 +54,14 @@ def test_what_a_notebook_fitted_on_its_columns_is_served_unchanged(
     assert topics.rejected() == []
     for made in topics.predictions():
         row = made["source"][1] % len(FRAME)
-        assert made["probability"] == expected[made["model"] - 1][row], MODELS
+        # How the last digit is rounded depends on how many records are predicted at once.
+        same = pytest.approx(expected[made["model"] - 1][row], rel=1e-12)
+        assert made["probability"] == same, MODELS
         assert made["label"] == LABELS[row]
     assert {made["model"] for made in topics.predictions()} == set(range(1, len(MODELS) + 1))
     written = len(topics.predictions())
     assert topics.check().recomputed == written
-    verified = start.python("-m", "predictor.verify", "--json")
+    verified = start.verify("--json")
     assert json.loads(verified.stdout)["checked"]["I6"] == written
 
 
@@ -95,7 +97,7 @@ def test_a_category_that_an_encoder_raises_on_is_rejected_alone(
     assert "'plan': expected a text" in number
     assert "no 'town'" in name
     assert topics.check().recomputed == len(sent) + 1
-    assert start.python("-m", "predictor.verify").returncode == 0
+    assert start.verify().returncode == 0
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -172,7 +172,7 @@ def test_a_threshold_decides_the_labels_from_the_command_to_the_checkers(
     assert {p["prediction"] == (p["probability"] >= 0.2) for p in topics.predictions()} == {True}
     assert any(0.2 <= p["probability"] <= 0.5 for p in topics.predictions())
     assert topics.check().recomputed == 400
-    verified = start.python("-m", "predictor.verify", "--json")
+    verified = start.verify("--json")
     assert json.loads(verified.stdout)["checked"]["I6"] == 400
     (published,) = topics.models()
     said = {name: published[name] for name in ("threshold", "recipe", "reason", "pinned")}
@@ -238,7 +238,7 @@ def test_what_is_served_is_what_the_published_models_predict_says_until_a_thresh
     served = [p for p in topics.predictions() if p["model"] == len(OWN_RULES) + 1]
     assert {p["prediction"] == (p["probability"] >= 0.8) for p in served} == {True}
     recomputed = topics.check().recomputed
-    verified = json.loads(start.python("-m", "predictor.verify", "--json").stdout)
+    verified = json.loads(start.verify("--json").stdout)
     assert verified["checked"]["I6"] == recomputed == len(topics.predictions())
 
 
@@ -275,7 +275,7 @@ def test_a_null_is_predicted_where_the_model_accepts_it_and_rejected_by_name_els
     published = topics.models()[0]
     assert (published["accepts_missing"], published["accepts_missing_in"]) == (False, [0])
     assert topics.check().recomputed == 301
-    assert start.python("-m", "predictor.verify").returncode == 0
+    assert start.verify().returncode == 0
 
 
 def test_records_with_nulls_that_a_model_takes_only_alone_are_rejected_and_it_goes_on_serving(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from msgspec.structs import replace
 
 from local.figures import FIRST_MODEL, Figures
 from local.process import Process, leashed, stop
-from modelgenerator import trainer
+from modelgenerator.training import trainer
 from stream.records import Label, Prediction, Record, encode_label, encode_record
 from tests.services import ROOT, eventually, gone
 
@@ -119,6 +121,22 @@ def test_the_line_says_why_nothing_is_counted_and_why_nothing_comes() -> None:
     assert figures.line(50.0, {0: 5}).endswith("lag 3, no new predictions")
 
 
+def test_the_line_shows_what_would_be_right_without_a_model_beside_the_recent_accuracy() -> None:
+    figures = Figures()
+    for offset in range(10):
+        figures.predicted(prediction(offset, label=int(offset < 6)))
+    assert ", last 1,000 0.6000 (baseline 0.8889), model 1" in figures.line(0.0, {0: 10})
+
+
+def test_on_a_terminal_the_line_has_a_curve_of_the_accuracy_of_the_last_minute() -> None:
+    figures = Figures()
+    figures.predicted(prediction(0, prediction=0), int(1_000 * time.time()) - 30_000)
+    figures.predicted(prediction(1))
+    (curve,) = re.findall(r" \(baseline 1.0000\) ([ ▁█]{16}), ", figures.line(0.0, {0: 2}, True))
+    assert curve.split() == ["▁", "█"]
+    assert "▁" not in figures.line(0.0, {0: 2})
+
+
 def test_the_report_says_where_models_swapped_and_drifts_were() -> None:
     figures = Figures()
     for offset in range(25):
@@ -127,6 +145,7 @@ def test_the_report_says_where_models_swapped_and_drifts_were() -> None:
     assert figures.report(drift_every=8) == [
         "25 predictions, 25 of them counted",
         "accuracy 1.0000, last 1,000 1.0000",
+        "without a model: the commoner label 1.0000, the label before 1.0000",
         "1 rejected, 1 of them: label: expected 0 or 1",
         "first model: 1 at id 0; 2 swaps: 2 at id 10, 3 at id 20",
         "3 drifts: at id 8, at id 16, at id 24",
@@ -167,6 +186,7 @@ def test_labels_that_come_later_are_counted_when_they_come_and_give_coverage_and
         "2 not counted: their model was trained on the record",
         "4 not counted: the record has no label",
         "accuracy 1.0000, last 1,000 0.7500",
+        "without a model: the commoner label 1.0000, the label before 1.0000",
         "coverage 0.5000: 5 of 10 predictions have met their label, after 5.0 s (95 %: 5.0 s)",
         "assumed labels: 1, counted apart",
         "first model: 1 at id 0; 0 swaps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def late(offset: int, **fields: object) -> Prediction:
 
 
 def following(predictions: Sequence[Prediction], *seconds: float) -> Quality:
-    found = Quality(seconds or (HOUR,), (1_000,))
+    found = Quality(map(TimeWindow, seconds or (HOUR,)), (1_000,))
     for each in predictions:
         found.predicted(each, int(NOW), NOW)
     return found
@@ -59,6 +60,15 @@ def test_a_window_of_time_keeps_at_most_61_buckets_however_long_it_runs() -> Non
         window.at(NOW + 1_000 * second, NOW + 1_000 * second)
     assert len(window._buckets) <= 61
     assert len(window.accuracies(NOW)) == 61
+
+
+def test_a_window_without_end_forgets_nothing() -> None:
+    window = TimeWindow(math.inf)
+    for hours in (0, 1, 10_000):
+        bucket = window.at(NOW + 3_600_000 * hours, NOW + 3_600_000 * hours)
+        assert bucket
+        bucket.count(1, Outcome(1, 1))
+    assert window.total(NOW + 1e15).scores.n == 3
 
 
 def test_a_time_that_is_to_come_counts_now() -> None:
@@ -149,7 +159,7 @@ def test_what_is_not_counted_is_in_no_score_and_the_rest_adds_up() -> None:
 
 
 def test_a_label_counts_when_it_comes_and_for_the_model_that_predicted() -> None:
-    found = Quality([60.0])
+    found = Quality([TimeWindow(60.0)])
     found.predicted(prediction(0, label=None), int(NOW), NOW)
     found.predicted(late(0), int(NOW) + 600_000, NOW + 600_000)
     bucket = found.times[60.0].total(NOW + 600_000)

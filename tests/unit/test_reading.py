@@ -64,7 +64,7 @@ def test_a_search_goes_no_further_back_than_it_is_told() -> None:
 
 
 def test_a_search_through_garbage_takes_the_memory_of_one_poll() -> None:
-    topic = Partition(0, 100_000)
+    topic = Partition(0, 20_000)
     tracemalloc.start()
     try:
         assert find(topic) == Numbers(1, [2])
