@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ class Trainer:
     archive : bool
         Whether models of former concepts may come back.
     publish_seconds : float
-        Between two models, at least.
+        Between two models, at least; and twice what publishing the first one took. 0 is no limit.
     clock : callable
         Monotonic seconds.
 
@@ -153,7 +154,7 @@ class Trainer:
         self._is_first = True
         self._hurried_until = 0
         self._published, self._next_model = 0, FIRST_MODEL
-        self._published_at = -publish_seconds
+        self._publish_from = -math.inf
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
         """Take the next labelled records, and yield each model as soon as it is to be published.
@@ -230,7 +231,12 @@ class Trainer:
                 warnings.simplefilter("ignore")
                 self._learn([place for place in block if place in self._window])
         if self._is_due and (found := self._publication()):
+            begun = self._clock()
             yield found
+            if self._publish_seconds:
+                # Reading gets at least as much time as publishing, however long that takes.
+                took = self._clock() - begun
+                self._publish_from = begun + max(self._publish_seconds, 2 * took)
 
     def _learn(self, block: list[Place]) -> None:
         for partition, offset in block:
@@ -246,7 +252,7 @@ class Trainer:
         return (
             self._committee.learnt >= self._next_model
             and 0 < self._window.ones < len(self._window)
-            and self._clock() >= self._published_at + self._publish_seconds
+            and self._clock() >= self._publish_from
         )
 
     def _publication(self) -> Publication | None:
@@ -261,7 +267,7 @@ class Trainer:
         step = min(self._retrain_every, committee.learnt // 2)
         if committee.learnt < self._hurried_until:
             step = min(step, HURRY)
-        self._published, self._published_at = committee.learnt, self._clock()
+        self._published = committee.learnt
         self._next_model = committee.learnt + max(HURRY, step)
         return Publication(
             recipe=recipe,
