@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from estimators.vote import Floats, positive
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.learning import EachOnce, Labels, fit, go_on
@@ -51,7 +53,10 @@ class Learner:
             return None
         begun = time.perf_counter()
         try:
-            return positive(self.model, matrix)
+            found = positive(self.model, matrix)
+            if not np.isfinite(found).all():
+                raise ValueError("not all probabilities are numbers")
+            return found
         except Exception as error:  # noqa: BLE001 - a recipe of one's own may raise anything
             self._give_up("predict", error)
             return None
@@ -79,6 +84,7 @@ class Learner:
         errors, self._errors = self._errors, []
         count = self._learning.due(new, errors, stretch)
         if count:
+            count = min(count, max(1, self.recipe.cells // (layout.width or 1)))
             matrix, labels = window.matrix(layout, window.newest_places(count), to_fit=True)
             try:
                 self._train(matrix, labels, columns)

@@ -24,6 +24,7 @@ from modelgenerator.training.learning import (
     SinceAlarm,
     Steady,
 )
+from modelgenerator.window import CELLS
 from stream.quoting import one_line
 from stream.records import FEATURES_LIMIT
 from stream.service import Fatal
@@ -76,12 +77,15 @@ class Recipe:
         Returns what decides on which records it is trained, and when.
     widest : int
         Number of features with which it is left out, and one less is not.
+    cells : int
+        Features times records that it is trained on, at most.
     """
 
     name: str
     make: Callable[[Columns], Any]
     learning: Callable[[], Learning]
     widest: int = FEATURES_LIMIT + 1
+    cells: int = CELLS
 
 
 def sgd(columns: Columns) -> Any:
@@ -136,7 +140,7 @@ def boosting(columns: Columns) -> Any:
 RECIPES = (
     Recipe("sgd", sgd, partial(EachOnce, every=50)),
     Recipe("rff", rff, partial(EachOnce, every=25), widest=1_001),
-    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001),
+    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001, cells=NEIGHBOURS_CELLS),
     Recipe("linear", linear, Steady),
     Recipe("hgb_since", boosting, SinceAlarm),
 )
@@ -160,7 +164,7 @@ def recipes(name: str | None = None) -> Sequence[Recipe]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-        found = [*(found() if callable(found) else found)]
+        found = list(found() if callable(found) else found)
     except Exception as error:  # noqa: BLE001 - a module of one's own may raise anything
         raise Fatal(
             f"RECIPES={name}: {type(error).__name__}: {one_line(str(error), 200)}"
