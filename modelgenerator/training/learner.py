@@ -41,6 +41,7 @@ class Learner:
         self.recipe = recipe
         self.model: Any = None
         self.standing = Standing(gate)
+        self._gate = gate
         self.seconds = 0.0
         self._learning = recipe.learning()
         self._once = isinstance(self._learning, EachOnce)
@@ -108,8 +109,9 @@ class Learner:
         self.model = self._growing
 
     def _give_up(self, method: str, error: Exception) -> None:
-        """Begin again without a model."""
+        """Begin again without a model; the next one must be scored before it votes."""
         self.model = self._growing = None
+        self.standing = Standing(self._gate)
         _warnings.warn(
             self.recipe.name,
             f"recipe {self.recipe.name}: {method} raised {type(error).__name__}:"

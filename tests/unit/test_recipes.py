@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modelgenerator.settings import Settings
 from modelgenerator.training.recipes import RECIPES, Columns, recipes
-from modelgenerator.training.trainer import new_trainer
+from modelgenerator.training.trainer import Trainer
 from stream.layout import Layout
 from stream.service import Fatal
 from tests.unit.streams import linear, observe, stream
@@ -49,7 +48,7 @@ def test_without_a_table_of_ones_own_there_are_five_recipes() -> None:
 
 @pytest.mark.parametrize("name", ["own_recipes:table", "own_recipes:function"])
 def test_a_table_of_ones_own_is_trained_and_votes(name: str) -> None:
-    one = new_trainer(Settings(recipes=name), Layout())
+    one = Trainer(recipes(name))
     found = observe(one, stream(linear), 400)[-1]
     assert [*found.accuracies] == ["vote", "bayes", "tree"]
     assert {*found.model.members} <= {"bayes", "tree"}
@@ -83,7 +82,7 @@ def test_categories_become_few_columns_however_many_there_are() -> None:
 
 
 def test_wide_records_have_fewer_neighbours_so_that_a_model_stays_small() -> None:
-    one = new_trainer(Settings(archive=False), Layout(500))
+    one = Trainer(layout=Layout(500), archive=False)
     found = observe(one, stream(linear, width=500), 600)
     sizes = [p.model.members["knn"][-1].n_samples_fit_ for p in found if "knn" in p.model.members]
     assert sizes
@@ -91,6 +90,6 @@ def test_wide_records_have_fewer_neighbours_so_that_a_model_stays_small() -> Non
 
 
 def test_records_that_are_too_wide_leave_the_costly_recipes_out() -> None:
-    one = new_trainer(Settings(archive=False), Layout(1_001))
+    one = Trainer(layout=Layout(1_001), archive=False)
     (found,) = observe(one, stream(linear, width=1_001), 200)
     assert {*found.model.members} == {"sgd", "linear", "hgb_since"}

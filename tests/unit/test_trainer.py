@@ -389,7 +389,8 @@ def found_ones(gate: Gate) -> tuple[float, float]:
 
 def test_the_gate_of_balanced_accuracy_finds_ones_that_are_one_in_a_hundred() -> None:
     ones, zeros = found_ones(Gate("balanced_accuracy"))
-    assert ones > 0.75
+    fewer, _ = found_ones(Gate())
+    assert ones > fewer + 0.2
     assert zeros < 0.2
 
 
@@ -480,4 +481,4 @@ def test_while_no_recipe_has_a_model_nothing_is_published(monkeypatch: pytest.Mo
     monkeypatch.setattr(Failing, "broken", "fit")
     assert observe(one, records, 500) == []
     monkeypatch.setattr(Failing, "broken", "")
-    assert [p.reason for p in observe(one, records, 100)] == ["first", "cadence"]
+    assert [p.reason for p in observe(one, records, 100)] == ["first"]
