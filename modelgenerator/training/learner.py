@@ -85,7 +85,6 @@ class Learner:
         errors, self._errors = self._errors, []
         count = self._learning.due(new, errors, stretch)
         if count:
-            count = min(count, max(1, self.recipe.cells // (layout.width or 1)))
             matrix, labels = window.matrix(layout, window.newest_places(count), to_fit=True)
             try:
                 self._train(matrix, labels, columns)

@@ -24,7 +24,6 @@ from modelgenerator.training.learning import (
     SinceAlarm,
     Steady,
 )
-from modelgenerator.window import CELLS
 from stream.quoting import one_line
 from stream.records import FEATURES_LIMIT
 from stream.service import Fatal
@@ -77,15 +76,12 @@ class Recipe:
         Returns what decides on which records it is trained, and when.
     widest : int
         Number of features with which it is left out, and one less is not.
-    cells : int
-        Features times records that it is trained on, at most.
     """
 
     name: str
     make: Callable[[Columns], Any]
     learning: Callable[[], Learning]
     widest: int = FEATURES_LIMIT + 1
-    cells: int = CELLS
 
 
 def sgd(columns: Columns) -> Any:
@@ -140,7 +136,7 @@ def boosting(columns: Columns) -> Any:
 RECIPES = (
     Recipe("sgd", sgd, partial(EachOnce, every=50)),
     Recipe("rff", rff, partial(EachOnce, every=25), widest=1_001),
-    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001, cells=NEIGHBOURS_CELLS),
+    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001),
     Recipe("linear", linear, Steady),
     Recipe("hgb_since", boosting, SinceAlarm),
 )

@@ -37,9 +37,7 @@ def test_rising_errors_raise_an_alarm_that_knows_how_many_there_were() -> None:
     rising = RisingErrors()
     assert not rising.add(errors(0.1, 2_000))
     assert rising.add(errors(0.5, 300))
-    assert re.fullmatch(
-        r"wrong on 0\.[1-5]\d\d of the records, before on 0\.[01]\d\d", str(rising)
-    )
+    assert re.fullmatch(r"wrong on 0\.[1-5]\d\d of the records, before on 0\.[01]\d\d", str(rising))
 
 
 def test_falling_errors_raise_no_alarm() -> None:

@@ -81,14 +81,6 @@ def test_categories_become_few_columns_however_many_there_are() -> None:
     assert many.encoder().buckets == 1
 
 
-def test_wide_records_have_fewer_neighbours_so_that_a_model_stays_small() -> None:
-    one = Trainer(layout=Layout(500), archive=False)
-    found = observe(one, stream(linear, width=500), 600)
-    sizes = [p.model.members["knn"][-1].n_samples_fit_ for p in found if "knn" in p.model.members]
-    assert sizes
-    assert max(sizes) == 2**16 // 500
-
-
 def test_records_that_are_too_wide_leave_the_costly_recipes_out() -> None:
     one = Trainer(layout=Layout(1_001), archive=False)
     (found,) = observe(one, stream(linear, width=1_001), 200)
