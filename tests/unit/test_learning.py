@@ -112,7 +112,7 @@ def test_one_label_alone_is_answered() -> None:
 
 def test_a_pipeline_goes_on_learning_and_fits_once_what_cannot_go_on() -> None:
     rng = np.random.default_rng(0)
-    first, second = rng.random((100, 2)), rng.random((100, 2)) + 5
+    first, second = rng.random((100, 2)), rng.random((100, 2)) + 1
     encoder, fourier, sgd = ColumnEncoder(), FourierFeatures(components=5), SGDClassifier()
     found = make_pipeline(encoder, fourier, sgd)
     go_on(found, first, np.ones(100, dtype=np.int64), begun=False)
