@@ -76,6 +76,9 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
             self.count_, self.mean_, self.squares_ = np.zeros((3, len(self.numbers_)))
         values = numbers(X, self.numbers_)
         there = ~np.isnan(values)
+        # One wild value must not decide the scale for long; a lasting change is still followed.
+        most = np.where(self.squares_ > 0, LARGEST * self._deviation, np.inf)
+        values = np.clip(values, self.mean_ - most, self.mean_ + most)
         count = there.sum(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1)
@@ -89,13 +92,17 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
         self.count_, self.squares_ = self.count_ * fading, self.squares_ * fading
         return self
 
+    @property
+    def _deviation(self) -> Floats:
+        """Standard deviations, 1 where there is none."""
+        found = np.sqrt(self.squares_ / np.maximum(self.count_, 1))
+        return np.where((found > 0) & np.isfinite(found), found, 1.0)
+
     def transform(self, X: Any) -> Floats:
         """Return numbers as deviations from the mean, then the columns of each category."""
         X = X if hasattr(X, "iloc") else np.asarray(X)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            deviation = np.sqrt(self.squares_ / np.maximum(self.count_, 1))
-            deviation = np.where((deviation > 0) & np.isfinite(deviation), deviation, 1.0)
-            scaled = (numbers(X, self.numbers_) - self.mean_) / deviation
+            scaled = (numbers(X, self.numbers_) - self.mean_) / self._deviation
         scaled = np.nan_to_num(scaled, nan=0.0).clip(-LARGEST, LARGEST)
         if not self.categories:
             return scaled

@@ -58,7 +58,7 @@ class Intake:
 
     Examples
     --------
-    >>> intake = Intake(Trainer(recipes(200), 200, 100), Join(200), has_model=False)
+    >>> intake = Intake(Trainer(), Join(200), has_model=False)
     >>> intake.sort(0, 7, b'{"id":1,"features":[0.5],"lable":1}')
     >>> str(intake)
     '1 records read: 0 labelled 0, 0 labelled 1, 1 without a label; unknown fields: lable'

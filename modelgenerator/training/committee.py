@@ -69,6 +69,11 @@ class Committee:
         return {name: each.value for name, each in ({VOTE: self._standing} | standings).items()}
 
     @property
+    def ones(self) -> float:
+        """The share of records learnt from that are labelled 1; older ones fade."""
+        return self._ones.ones
+
+    @property
     def seconds(self) -> dict[str, float]:
         """What each recipe has cost so far."""
         return {name: learner.seconds for name, learner in self._learners.items()}
@@ -94,7 +99,8 @@ class Committee:
                 continue
             if found := learner.learn(window, layout, columns, len(block), pace.stretch):
                 self.news, urgent = f"alarm ({name}: {found})", True
-        if self.learnt - self._renewed >= RENEWED_EVERY or not self._weights:
+        lost = any(self._learners[name].standing.value is None for name in self._weights)
+        if self.learnt - self._renewed >= RENEWED_EVERY or not self._weights or lost:
             self._renewed = self.learnt
             urgent |= self._renew(window, layout, pace.left_out)
         return urgent
@@ -128,7 +134,7 @@ class Committee:
     @property
     def _threshold(self) -> float:
         """Probability from which on a record is labelled 1."""
-        return self._gate.threshold(self._ones.ones)
+        return self._gate.threshold(self.ones)
 
     def _score(self, matrix: Any, labels: Labels, left_out: Sequence[str]) -> bool:
         threshold, given = self._threshold, dict[str, Floats]()
@@ -164,6 +170,7 @@ class Committee:
             if learner.model is not None and name not in left_out
         }
         if not values:
+            self._weights = {}
             return False
         before, self._weights = self._weights, weights(values)
         self._calibration = self._calibrator.fit()

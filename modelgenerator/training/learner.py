@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from estimators.vote import Floats, positive
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.learning import EachOnce, Labels, fit, go_on
@@ -39,6 +41,7 @@ class Learner:
         self.recipe = recipe
         self.model: Any = None
         self.standing = Standing(gate)
+        self._gate = gate
         self.seconds = 0.0
         self._learning = recipe.learning()
         self._once = isinstance(self._learning, EachOnce)
@@ -51,7 +54,10 @@ class Learner:
             return None
         begun = time.perf_counter()
         try:
-            return positive(self.model, matrix)
+            found = positive(self.model, matrix)
+            if not np.isfinite(found).all():
+                raise ValueError("not all probabilities are numbers")
+            return found
         except Exception as error:  # noqa: BLE001 - a recipe of one's own may raise anything
             self._give_up("predict", error)
             return None
@@ -102,8 +108,9 @@ class Learner:
         self.model = self._growing
 
     def _give_up(self, method: str, error: Exception) -> None:
-        """Begin again without a model."""
+        """Begin again without a model; the next one must be scored before it votes."""
         self.model = self._growing = None
+        self.standing = Standing(self._gate)
         _warnings.warn(
             self.recipe.name,
             f"recipe {self.recipe.name}: {method} raised {type(error).__name__}:"

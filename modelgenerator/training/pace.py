@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -50,6 +51,7 @@ class Pace:
         self._clock = clock
         self._next_look = 0.0
         self._calm_since = clock()
+        self._taken_back = -math.inf
         self._calm = CALM_SECONDS
         self._before: Mapping[str, float] = {}
 
@@ -68,13 +70,13 @@ class Pace:
             return None
         self._next_look = now + LOOK_SECONDS
         if unread >= BEHIND:
-            if self._calm_since < now - LOOK_SECONDS:
+            if now - self._taken_back < self._calm:
                 self._calm = min(2 * self._calm, LONGEST_CALM_SECONDS)
-            self._calm_since = now
+            self._calm_since, self._taken_back = now, -math.inf
             return self._slow_down(unread, seconds)
         if now - self._calm_since < self._calm or (self.stretch == 1 and not self.left_out):
             return None
-        self._calm_since = now
+        self._calm_since = self._taken_back = now
         if self.left_out:
             return f"recipe {self.left_out.pop()} is trained again"
         self.stretch //= 2

@@ -160,7 +160,7 @@ def recipes(name: str | None = None) -> Sequence[Recipe]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-        found = [*(found() if callable(found) else found)]
+        found = list(found() if callable(found) else found)
     except Exception as error:  # noqa: BLE001 - a module of one's own may raise anything
         raise Fatal(
             f"RECIPES={name}: {type(error).__name__}: {one_line(str(error), 200)}"

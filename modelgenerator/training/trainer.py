@@ -220,8 +220,10 @@ class Trainer:
                 return
             # The commonest, so that one odd first record does not decide.
             self.follow(Layout(self._window.commonest_width))
-        while len(self._block) >= (size := BLOCK * self.pace.stretch):
-            block, self._block = self._block[:size], self._block[size:]
+        size = BLOCK * self.pace.stretch if self._committee.learnt else FIRST_MODEL
+        if len(self._block) >= size:
+            # All of them: recipes learn from the newest of the window, which must be scored by now.
+            block, self._block = self._block, []
             with (
                 warnings.catch_warnings(),
                 # Several threads are slower on so few records, and take cores from the predictor.
@@ -252,6 +254,7 @@ class Trainer:
         return (
             self._committee.learnt >= self._next_model
             and 0 < self._window.ones < len(self._window)
+            and 0 < self._committee.ones < 1
             and self._clock() >= self._publish_from
         )
 

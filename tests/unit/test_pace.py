@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from modelgenerator.training.pace import Pace
+
+COSTS = {"sgd": 1.0, "knn": 5.0, "hgb": 3.0}
+
+
+class Stream:
+    """A pace that is looked at once a second."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.pace = Pace(lambda: self.now)
+        self.costs = dict(COSTS)
+
+    def seconds(self, count: int, unread: int) -> list[str]:
+        said = []
+        for _ in range(count):
+            self.now += 1.0
+            self.costs = {n: spent + COSTS[n] for n, spent in self.costs.items()}
+            if what := self.pace.look(unread, self.costs):
+                said.append(what)
+        return said
+
+
+def test_a_stream_that_is_kept_up_with_is_trained_on_as_often_as_usual() -> None:
+    one = Stream()
+    assert one.seconds(100, unread=1_999) == []
+    assert (one.pace.stretch, one.pace.left_out) == (1, [])
+
+
+def test_while_training_is_behind_it_trains_more_and_more_seldom() -> None:
+    one = Stream()
+    assert one.seconds(2, unread=2_000) == [
+        "2,000 records behind: recipes are trained 2 times more seldom",
+        "2,000 records behind: recipes are trained 4 times more seldom",
+    ]
+    assert one.pace.stretch == 4
+
+
+def test_it_looks_once_a_second() -> None:
+    one = Stream()
+    one.seconds(1, unread=5_000)
+    one.now += 0.9
+    assert one.pace.look(5_000, one.costs) is None
+    assert one.pace.stretch == 2
+
+
+def test_then_the_costliest_recipes_are_left_out_but_never_the_last_one() -> None:
+    one = Stream()
+    said = one.seconds(20, unread=9_000)
+    assert said[5:] == [
+        "9,000 records behind: recipe knn is left out for now",
+        "9,000 records behind: recipe hgb is left out for now",
+    ]
+    assert (one.pace.stretch, one.pace.left_out) == (32, ["knn", "hgb"])
+
+
+def test_when_it_keeps_up_again_each_step_is_taken_back() -> None:
+    one = Stream()
+    one.seconds(7, unread=9_000)
+    said = one.seconds(100, unread=0)
+    assert said == [
+        "recipe hgb is trained again",
+        "recipe knn is trained again",
+        "recipes are trained as often as usual again",
+    ]
+    assert (one.pace.stretch, one.pace.left_out) == (1, [])
+
+
+def test_a_step_that_was_taken_back_too_soon_is_taken_back_later_the_next_time() -> None:
+    one = Stream()
+
+    def until_back() -> int:
+        one.seconds(1, unread=9_000)
+        seconds = 0
+        while one.pace.stretch > 1:
+            one.seconds(1, unread=0)
+            seconds += 1
+        return seconds
+
+    waits = [until_back() for _ in range(12)]
+    assert waits == sorted(waits)
+    assert waits[2] > waits[0]
+    assert waits[-1] == 300
