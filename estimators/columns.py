@@ -17,6 +17,9 @@ LARGEST = 10.0
 """Deviations from the mean beyond which a number is cut off: one wild value must not throw a model
 that learns from single records."""
 
+_AT_ONCE = 4_096
+"""Columns whose mean is taken at once: the copies of very wide records would take much memory."""
+
 Floats = NDArray[np.float64]
 
 
@@ -28,8 +31,21 @@ def cells(X: Any, column: int) -> Sequence[Any]:
 
 def numbers(X: Any, columns: Sequence[int]) -> Floats:
     """Return columns of an array or a data frame as float64, NaN where a value is missing."""
-    part = X.iloc[:, columns].to_numpy() if hasattr(X, "iloc") else np.asarray(X)[:, columns]
-    return part.astype(np.float64)
+    if hasattr(X, "iloc"):
+        return np.asarray(X.iloc[:, columns].to_numpy(), dtype=np.float64)
+    whole = len(columns) == np.shape(X)[1]  # what is wide is not copied
+    return np.asarray(X if whole else np.asarray(X)[:, columns], dtype=np.float64)
+
+
+def _moments(values: Floats) -> Floats:
+    """Return count, mean and sum of squared deviations of each column; NaN is left out."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.where(there, values, 0.0)
+        mean = apart.sum(axis=0) / np.maximum(count, 1)
+        apart = np.where(there, apart - mean, 0.0)
+        return np.array([count, mean, (apart**2).sum(axis=0)])
 
 
 class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # carries no types
@@ -75,18 +91,14 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
             self.numbers_ = [i for i in range(X.shape[1]) if i not in categories]
             self.count_, self.mean_, self.squares_ = np.zeros((3, len(self.numbers_)))
         values = numbers(X, self.numbers_)
-        there = ~np.isnan(values)
-        # One wild value must not decide the scale for long; a lasting change is still followed.
-        most = np.where(self.squares_ > 0, LARGEST * self._deviation, np.inf)
-        values = np.clip(values, self.mean_ - most, self.mean_ + most)
-        count = there.sum(axis=0)
+        slices = range(0, values.shape[1], _AT_ONCE)
+        parts = [_moments(values[:, start : start + _AT_ONCE]) for start in slices]
+        count, mean, squares = np.hstack(parts) if parts else np.zeros((3, 0))
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-            squares = (np.where(there, values - mean, 0.0) ** 2).sum(axis=0)
             together = np.maximum(self.count_ + count, 1)
-            apart = mean - self.mean_
-            self.mean_ = self.mean_ + apart * (count / together)
-            self.squares_ += squares + apart**2 * self.count_ * count / together
+            moved = mean - self.mean_
+            self.mean_ = self.mean_ + moved * (count / together)
+            self.squares_ += squares + moved**2 * self.count_ * count / together
         self.count_ += count
         fading = np.minimum(1.0, REMEMBERED / np.maximum(self.count_, 1))
         self.count_, self.squares_ = self.count_ * fading, self.squares_ * fading
@@ -101,9 +113,14 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
     def transform(self, X: Any) -> Floats:
         """Return numbers as deviations from the mean, then the columns of each category."""
         X = X if hasattr(X, "iloc") else np.asarray(X)
+        values, deviation = numbers(X, self.numbers_), self._deviation
+        scaled = np.empty_like(values)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            scaled = (numbers(X, self.numbers_) - self.mean_) / self._deviation
-        scaled = np.nan_to_num(scaled, nan=0.0).clip(-LARGEST, LARGEST)
+            for start in range(0, values.shape[1], _AT_ONCE):
+                some = slice(start, start + _AT_ONCE)
+                part = (values[:, some] - self.mean_[some]) / deviation[some]
+                part[np.isnan(part)] = 0.0
+                part.clip(-LARGEST, LARGEST, out=scaled[:, some])
         if not self.categories:
             return scaled
         return np.hstack([scaled, *(self._buckets(cells(X, each)) for each in self.categories)])

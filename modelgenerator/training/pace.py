@@ -13,7 +13,7 @@ BEHIND = 2_000
 STRETCH = 32
 """Times more seldom than usual, at most; then recipes are left out."""
 
-CALM_SECONDS = 5.0
+CALM_SECONDS = 1.0
 """How long it must not be behind until a step is taken back; twice as long each time that was too
 soon, until `LONGEST_CALM_SECONDS`."""
 
@@ -84,7 +84,9 @@ class Pace:
 
     def _slow_down(self, unread: int, seconds: Mapping[str, float]) -> str | None:
         if self.stretch < STRETCH:
-            self.stretch *= 2
+            goal = min(STRETCH, max(2 * self.stretch, unread // BEHIND))
+            while self.stretch < goal:
+                self.stretch *= 2
             return (
                 f"{unread:,} records behind: recipes are trained {self.stretch} times more seldom"
             )

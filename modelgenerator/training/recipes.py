@@ -138,7 +138,7 @@ RECIPES = (
     Recipe("rff", rff, partial(EachOnce, every=25), widest=1_001),
     Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001),
     Recipe("linear", linear, Steady),
-    Recipe("hgb_since", boosting, SinceAlarm),
+    Recipe("hgb_since", boosting, SinceAlarm, widest=10_001),
 )
 
 

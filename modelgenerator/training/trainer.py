@@ -200,7 +200,7 @@ class Trainer:
     def keep_up(self, unread: int) -> None:
         """Train more seldom, or leave recipes out, if so many records wait to be read."""
         if changed := self.pace.look(unread, self._committee.seconds):
-            log.warning("%s", changed)
+            log.info("%s", changed)
 
     @property
     def needs(self) -> str:
