@@ -95,7 +95,7 @@ class Committee:
             return Columns(matrix.shape[1], commonest)
 
         for name, learner in self._learners.items():
-            if name in pace.left_out or matrix.shape[1] >= learner.recipe.widest:
+            if name in pace.left_out or matrix.shape[1] > learner.recipe.widest:
                 continue
             if found := learner.learn(window, layout, columns, len(block), pace.stretch):
                 self.news, urgent = f"alarm ({name}: {found})", True

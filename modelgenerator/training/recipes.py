@@ -37,10 +37,6 @@ BUCKETS = 32
 HASHED = 1_024
 """Columns that all categories become together, at most, and one each."""
 
-BINS = 2**22
-"""Features times bins of a histogram of gradient boosting, at most; each takes 24 bytes, and
-several histograms are held."""
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -75,13 +71,13 @@ class Recipe:
     learning : callable
         Returns what decides on which records it is trained, and when.
     widest : int
-        Number of features with which it is left out, and one less is not.
+        Number of features up to which it is trained; with more, it is left out.
     """
 
     name: str
     make: Callable[[Columns], Any]
     learning: Callable[[], Learning]
-    widest: int = FEATURES_LIMIT + 1
+    widest: int = FEATURES_LIMIT
 
 
 def sgd(columns: Columns) -> Any:
@@ -116,29 +112,27 @@ def linear(columns: Columns) -> Any:
 
 def boosting(columns: Columns) -> Any:
     """Return gradient boosting; rare, unseen and missing categories are all missing."""
-    bins = min(63, max(2, BINS // columns.width))
     trees = HistGradientBoostingClassifier(
         learning_rate=0.25,
         max_iter=30,
         max_leaf_nodes=15,
         min_samples_leaf=10,
-        max_bins=bins,
+        max_bins=CATEGORIES + 1,
         early_stopping=False,
         random_state=0,
         categorical_features=[*columns.commonest] or None,
     )
     if not columns.commonest:
         return trees
-    texts = {column: texts[: bins - 1] for column, texts in columns.commonest.items()}
-    return make_pipeline(CategoryCodes(texts), trees)
+    return make_pipeline(CategoryCodes(columns.commonest), trees)
 
 
 RECIPES = (
     Recipe("sgd", sgd, partial(EachOnce, every=50)),
-    Recipe("rff", rff, partial(EachOnce, every=25), widest=1_001),
-    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_001),
+    Recipe("rff", rff, partial(EachOnce, every=25), widest=1_000),
+    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_000),
     Recipe("linear", linear, Steady),
-    Recipe("hgb_since", boosting, SinceAlarm, widest=10_001),
+    Recipe("hgb_since", boosting, SinceAlarm, widest=10_000),
 )
 
 

@@ -89,6 +89,7 @@ def test_lateness_is_the_records_between_the_last_trained_on_and_the_first_predi
         ([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1], 0.5),
         ([0.7, 0.7, 0.7, 0.7], [1, 0, 0, 1], 0.2),
         ([0.9, 0.9, 0.1, 0.1], [1, 1, 0, 1], 0.25),  # gaps of 0.1 and 0.4, two records each
+        ([0.9, 0.9, 0.1, 0.1], [1, 1, 0, 0], 0.1),  # too low and too high do not cancel
         ([0.02, 0.04], [1, 0], 0.47),  # one bin: half of them are 1, 0.03 was said
     ],
 )
