@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from zlib import crc32
 
@@ -37,6 +37,11 @@ def numbers(X: Any, columns: Sequence[int]) -> Floats:
     return np.asarray(X if whole else np.asarray(X)[:, columns], dtype=np.float64)
 
 
+def _slices(values: Floats) -> Iterator[slice]:
+    for start in range(0, values.shape[1], _AT_ONCE):
+        yield slice(start, start + _AT_ONCE)
+
+
 def _moments(values: Floats) -> Floats:
     """Return count, mean and sum of squared deviations of each column; NaN is left out."""
     there = ~np.isnan(values)
@@ -52,15 +57,16 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
     """Scales numbers, fills gaps with the mean, and puts each category into columns of its own.
 
     Mean and deviation are those of about the last `REMEMBERED` records, so they follow a drift.
-    A text of a category becomes a 1 in one of `buckets` columns, chosen by a hash: the width stays
-    the same whatever texts come, so an estimator may go on learning with `partial_fit`.
+    Each text that is known has a column, in which it is a 1. All others share a few columns, chosen
+    by a hash: the width stays the same whatever texts come, so an estimator may go on learning with
+    `partial_fit`.
 
     Parameters
     ----------
-    categories : sequence of int
-        Positions of the categories; all other columns are numbers.
+    texts : dict of int to (list of str), optional
+        Position of each category to the texts with a column; all other columns are numbers.
     buckets : int
-        Columns that each category becomes.
+        Columns of each category for all other texts.
 
     Notes
     -----
@@ -73,8 +79,8 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
     [[1.0], [0.0]]
     """
 
-    def __init__(self, categories: Sequence[int] = (), buckets: int = 32) -> None:
-        self.categories = categories
+    def __init__(self, texts: dict[int, list[str]] | None = None, buckets: int = 8) -> None:
+        self.texts = texts
         self.buckets = buckets
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -87,14 +93,26 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
         X = X if hasattr(X, "iloc") else np.asarray(X)
         if not hasattr(self, "n_features_in_"):
             self.n_features_in_ = X.shape[1]
-            categories = {*self.categories}
-            self.numbers_ = [i for i in range(X.shape[1]) if i not in categories]
+            texts = self.texts or {}
+            self.codes_ = {
+                column: {text: code for code, text in enumerate(known)}
+                for column, known in texts.items()
+            }
+            self.numbers_ = [i for i in range(X.shape[1]) if i not in texts]
             self.count_, self.mean_, self.squares_ = np.zeros((3, len(self.numbers_)))
         values = numbers(X, self.numbers_)
-        slices = range(0, values.shape[1], _AT_ONCE)
-        parts = [_moments(values[:, start : start + _AT_ONCE]) for start in slices]
-        count, mean, squares = np.hstack(parts) if parts else np.zeros((3, 0))
         with np.errstate(over="ignore", invalid="ignore"):
+            # One wild value must not decide the scale for long; a lasting change is still followed.
+            most = np.where(self.squares_ > 0, LARGEST * self._deviation, np.inf)
+            parts = [
+                _moments(
+                    values[:, some].clip(
+                        self.mean_[some] - most[some], self.mean_[some] + most[some]
+                    )
+                )
+                for some in _slices(values)
+            ]
+            count, mean, squares = np.hstack(parts) if parts else np.zeros((3, 0))
             together = np.maximum(self.count_ + count, 1)
             moved = mean - self.mean_
             self.mean_ = self.mean_ + moved * (count / together)
@@ -116,20 +134,23 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc] # ca
         values, deviation = numbers(X, self.numbers_), self._deviation
         scaled = np.empty_like(values)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for start in range(0, values.shape[1], _AT_ONCE):
-                some = slice(start, start + _AT_ONCE)
+            for some in _slices(values):
                 part = (values[:, some] - self.mean_[some]) / deviation[some]
                 part[np.isnan(part)] = 0.0
                 part.clip(-LARGEST, LARGEST, out=scaled[:, some])
-        if not self.categories:
-            return scaled
-        return np.hstack([scaled, *(self._buckets(cells(X, each)) for each in self.categories)])
+        return np.hstack([scaled, *(self._columns(X, column) for column in self.codes_)])
 
-    def _buckets(self, column: Sequence[Any]) -> Floats:
-        found = np.zeros((len(column), self.buckets))
-        for row, text in enumerate(column):
+    def _columns(self, X: Any, column: int) -> Floats:
+        """Return the columns of a category."""
+        codes = self.codes_[column]
+        found = np.zeros((len(X), len(codes) + self.buckets))
+        for row, text in enumerate(cells(X, column)):
             if isinstance(text, str):
-                found[row, crc32(text.encode("utf-8", "surrogatepass")) % self.buckets] = 1.0
+                code = codes.get(text)
+                if code is None:
+                    hashed = crc32(text.encode("utf-8", "surrogatepass"))
+                    code = len(codes) + hashed % self.buckets
+                found[row, code] = 1.0
         return found
 
 

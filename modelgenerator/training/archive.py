@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from estimators.vote import positive
+from estimators.vote import Floats, positive
 from modelgenerator.training.learning import Labels
 
 KEPT = 10
@@ -37,9 +37,16 @@ class Frozen(NamedTuple):
     model: Any
     value: float
 
+    def votes(self, matrix: Any) -> Floats:
+        """Return the probability of label 1 of each record; one half where the model raises."""
+        try:
+            return positive(self.model, matrix)
+        except Exception:  # noqa: BLE001 - a recipe of one's own may raise anything
+            return np.full(len(matrix), 0.5)
+
     def right(self, matrix: Any, labels: Labels, threshold: float) -> NDArray[np.bool_]:
         """Tell of each record whether it is predicted right."""
-        found: NDArray[np.bool_] = (positive(self.model, matrix) > threshold) == (labels == 1)
+        found: NDArray[np.bool_] = (self.votes(matrix) > threshold) == (labels == 1)
         return found
 
 
@@ -76,9 +83,9 @@ class Archive:
         if at - began < CONCEPT or not recent or recent[0][0] > at - BEFORE_ALARM:
             return
         new = recent[0][1]
-        answers = positive(new.model, matrix) > 0.5
+        answers = new.votes(matrix) > 0.5
         for old in list(self._kept):
-            if np.mean((positive(old.model, matrix) > 0.5) == answers) >= ALIKE:
+            if np.mean((old.votes(matrix) > 0.5) == answers) >= ALIKE:
                 self._kept.remove(old)
         self._kept.append(new)
 

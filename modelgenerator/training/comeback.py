@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from estimators.vote import Floats, positive
+from estimators.vote import Floats
 from modelgenerator.training.archive import Archive, Frozen
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.learner import wrong
@@ -56,7 +56,7 @@ class Comeback:
         self._right.extend(not each for each in vote_wrong)
         if not self.model:
             return votes
-        own = positive(self.model.model, matrix)
+        own = self.model.votes(matrix)
         both = vote_wrong, wrong(own, labels, threshold)
         for standing, found in zip(self._standings, both, strict=True):
             standing.add(np.array(found, dtype=np.float64), labels)

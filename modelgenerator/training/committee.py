@@ -24,6 +24,9 @@ from stream.layout import Layout
 RENEWED_EVERY = 100
 """Labelled records after which weights and calibration are renewed, and the archive looked at."""
 
+AGREED = 500
+"""Newest records on which models of the archive are compared with each other."""
+
 ONES_HALF_LIFE = 2_000.0
 """Of the share of records that are labelled 1."""
 
@@ -85,6 +88,8 @@ class Committee:
         """
         matrix, labels = window.matrix(layout, block)
         urgent = self._score(matrix, labels, pace.left_out)
+        if urgent and self._comeback:
+            self._comeback.end_concept(window.matrix(layout, window.newest_places(AGREED))[0])
         self._ones.add(np.zeros(len(labels)), labels)
         self.learnt += len(block)
 
@@ -125,9 +130,8 @@ class Committee:
             voting = voting if name == VOTE else {name: 1.0}
         elif self._comeback and self._comeback.model:
             members, voting = {ARCHIVED: self._comeback.model.model}, {ARCHIVED: 1.0}
-        threshold = self._threshold
-        if threshold == 0.5:  # of the vote itself: of the calibrated one, it is slightly worse
-            threshold = float(self._calibration(np.array([threshold]))[0])
+        # Of the vote itself, as in the standings: of the calibrated one, it is slightly worse.
+        threshold = float(self._calibration(np.array([self._threshold]))[0])
         members = {each: members[each] for each in voting}
         return name, Vote(members, dict(voting), features, self._calibration, threshold)
 
@@ -158,8 +162,6 @@ class Committee:
         if not self._errors.add(wrong(served, labels, threshold)):
             return False
         self.news = f"alarm ({self._errors})"
-        if self._comeback:
-            self._comeback.end_concept(matrix)
         return True
 
     def _renew(self, window: Window, layout: Layout, left_out: Sequence[str]) -> bool:

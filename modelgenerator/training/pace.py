@@ -70,7 +70,7 @@ class Pace:
             return None
         self._next_look = now + LOOK_SECONDS
         if unread >= BEHIND:
-            if now - self._taken_back < self._calm:
+            if now - self._taken_back <= self._calm:
                 self._calm = min(2 * self._calm, LONGEST_CALM_SECONDS)
             self._calm_since, self._taken_back = now, -math.inf
             return self._slow_down(unread, seconds)

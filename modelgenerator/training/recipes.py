@@ -31,10 +31,10 @@ from stream.service import Fatal
 CATEGORIES = 62
 """Commonest texts of a category that gradient boosting knows: one less than its bins."""
 
-BUCKETS = 32
-"""Columns that a category becomes for all other recipes, at most."""
+KNOWN, BUCKETS = 32, 8
+"""Columns of a category for all other recipes: its commonest texts, and all others, at most."""
 
-HASHED = 1_024
+ENCODED = 1_024
 """Columns that all categories become together, at most, and one each."""
 
 
@@ -55,8 +55,17 @@ class Columns:
 
     def encoder(self) -> ColumnEncoder:
         """Return an encoder that makes scaled numbers of all columns."""
-        categories = [*self.commonest]
-        return ColumnEncoder(categories, max(1, min(BUCKETS, HASHED // max(1, len(categories)))))
+        share = ENCODED // max(1, len(self.commonest))
+        buckets = max(1, min(BUCKETS, share // 5))
+        known = min(KNOWN, max(0, share - buckets))
+        return ColumnEncoder(self._texts(known), buckets)
+
+    def codes(self) -> CategoryCodes:
+        """Return an encoder that makes codes of the texts of each category."""
+        return CategoryCodes(self._texts(CATEGORIES))
+
+    def _texts(self, most: int) -> dict[int, list[str]]:
+        return {column: texts[:most] for column, texts in self.commonest.items()}
 
 
 @dataclass(frozen=True)
@@ -124,13 +133,13 @@ def boosting(columns: Columns) -> Any:
     )
     if not columns.commonest:
         return trees
-    return make_pipeline(CategoryCodes(columns.commonest), trees)
+    return make_pipeline(columns.codes(), trees)
 
 
 RECIPES = (
     Recipe("sgd", sgd, partial(EachOnce, every=50)),
     Recipe("rff", rff, partial(EachOnce, every=25), widest=1_000),
-    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=1_000),
+    Recipe("knn", knn, partial(Latest, 2_000, every=100), widest=64),
     Recipe("linear", linear, Steady),
     Recipe("hgb_since", boosting, SinceAlarm, widest=10_000),
 )

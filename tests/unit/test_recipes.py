@@ -77,8 +77,11 @@ def test_a_wrong_table_ends_the_start_with_the_reason_in_one_line(name: str, sai
 def test_categories_become_few_columns_however_many_there_are() -> None:
     few = Columns(10, {0: ["a"], 5: ["b"]})
     many = Columns(2_000, {index: ["a"] for index in range(2_000)})
-    assert few.encoder().buckets == 32
+    assert few.encoder().buckets == 8
+    assert few.encoder().texts == {0: ["a"], 5: ["b"]}
     assert many.encoder().buckets == 1
+    assert {*map(len, (many.encoder().texts or {}).values())} == {0}
+    assert Columns(2, {0: [*"abcdefgh"] * 5}).encoder().texts == {0: [*"abcdefgh"] * 4}
 
 
 def test_records_that_are_too_wide_leave_the_costly_recipes_out() -> None:
