@@ -6,14 +6,14 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from predictor.model_shelf import ModelShelf
 from predictor.settings import PredictorSettings
@@ -36,6 +36,9 @@ LATEST = 100_000
 
 ASIDE_SECONDS = 60.0
 """How often models are set aside at most: it takes a tenth of a second, and predicting waits."""
+
+CATCH_UP_SECONDS = 10.0
+"""How long schemas and statuses are waited for that a new model has to fit."""
 
 _POLL_MS = 100
 
@@ -152,15 +155,38 @@ class ModelFeed:
             consumer.seek(place, end)
         while not self._stop and not self._shelf.search_needed:
             self._look_at_keys()
-            for place, records in consumer.poll().items():  # it does not wait: models must not
-                for record in records:
-                    readers[place](record)
-            for model in topic.poll(_POLL_MS):
+            arrived = [*topic.poll(_POLL_MS)]
+            self._read(consumer, readers, all_of_it=bool(arrived))
+            for model in arrived:
                 self._offer(topic, model)
             for model in topic.index.torn():
                 self._warn_torn(model)
             if current := self._shelf.serve()[0]:
                 topic.index.forget(current.version)
+
+    def _read(
+        self,
+        consumer: KafkaConsumer,
+        readers: Mapping[TopicPartition, Callable[[Any], None]],
+        all_of_it: bool,
+    ) -> None:
+        """Read the schemas and statuses that have come, without waiting for more.
+
+        For a model that has come, read up to where they end now: it has to fit them.
+        """
+        ends: dict[TopicPartition, int] = {}
+        if all_of_it:
+            ends = consumer.end_offsets([*readers], timeout_ms=clients.REQUEST_TIMEOUT_MS)
+        give_up = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            for place, records in consumer.poll(_POLL_MS if ends else 0).items():
+                for record in records:
+                    readers[place](record)
+            if all(consumer.position(place) >= end for place, end in ends.items()):
+                return
+            self._stop.check()
+            if time.monotonic() > give_up:
+                raise KafkaTimeoutError("schemas and statuses are not read to their end")
 
     def _search(self, topic: ModelTopic) -> None:
         """Serve the newest model on the topic that passes every check."""
