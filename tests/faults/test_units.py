@@ -196,7 +196,7 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     held, go = tmp_path / "held", tmp_path / "go"
     topics.publish(2, Held(held, go))
     predictor = start("predictor")
-    topics.write(100)
+    topics.write(90)  # a probe has 100 rows
     eventually(held.exists, WAIT_SECONDS)
     topics.publish(3, regression())
     await_line(predictor, "model 3 (test) serves from the next unit")
