@@ -105,3 +105,18 @@ def test_requirements_hold_what_is_imported_and_nothing_else(package: str) -> No
     lines = (ROOT / package / "requirements.txt").read_text().splitlines()
     required = {re.split(r"[<>=~! #]", line)[0] for line in lines} - {""}
     assert required - (NEEDED_UNSEEN - used) == used
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_holds_the_packages_that_its_service_imports(service: str) -> None:
+    waiting, needed = [service], set[str]()
+    while waiting:
+        package = waiting.pop()
+        needed.add(package)
+        found = set().union(*map(_packages, _files(package))) & {*PACKAGES}
+        waiting += found - needed
+    copied = re.findall(
+        r"^COPY --chown=\S+ (\w+)/", (ROOT / service / "Dockerfile").read_text(), re.M
+    )
+    assert {*copied} == needed
+    assert {f"!{name}" for name in needed} <= {*(ROOT / ".dockerignore").read_text().split()}
