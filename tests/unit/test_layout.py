@@ -118,5 +118,5 @@ def test_an_image_holds_the_packages_that_its_service_imports(service: str) -> N
     copied = re.findall(
         r"^COPY --chown=\S+ (\w+)/", (ROOT / service / "Dockerfile").read_text(), re.M
     )
-    assert {*copied} == needed
-    assert {f"!{name}" for name in needed} <= {*(ROOT / ".dockerignore").read_text().split()}
+    assert needed <= {*copied}
+    assert {f"!{name}" for name in copied} <= {*(ROOT / ".dockerignore").read_text().split()}
