@@ -475,3 +475,29 @@ def test_while_no_recipe_has_a_model_nothing_is_published(monkeypatch: pytest.Mo
     assert observe(one, records, 500) == []
     monkeypatch.setattr(Failing, "broken", "")
     assert [p.reason for p in observe(one, records, 100)] == ["first"]
+
+
+def test_balanced_accuracy_finds_the_ones_of_which_there_are_one_in_a_hundred() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.random((5_000, 5))
+    score = features[:, 0] + features[:, 1] + rng.normal(scale=0.1, size=len(features))
+    labels = (score > np.quantile(score, 0.99)).astype(int)
+
+    def shares(gate: str) -> tuple[float, float]:
+        one, predicted = Trainer(gate=Gate.parse(gate), archive=False), np.zeros(len(labels))
+        found: list[Publication] = []
+        for start in range(0, len(labels), 100):
+            some = slice(start, start + 100)
+            if found:
+                predicted[some] = found[-1].model.predict(features[some])
+            found += one.observe(
+                Labelled(0, start + n, row.tolist(), int(label))
+                for n, (row, label) in enumerate(zip(features[some], labels[some], strict=True))
+            )
+        late = np.arange(len(labels)) >= 2_000
+        return predicted[late & (labels == 1)].mean(), predicted[late & (labels == 0)].mean()
+
+    ones_found, zeros_wrong = shares("balanced_accuracy")
+    assert ones_found > 0.8
+    assert zeros_wrong < 0.2
+    assert shares("accuracy")[0] < 0.5
