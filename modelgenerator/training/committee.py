@@ -123,16 +123,17 @@ class Committee:
         if not self._weights:
             return None
         name, voting = VOTE, self._weights
-        members = {each: self._learners[each].frozen() for each in voting}
-        if not serves(VOTE):
-            able = [each for each in voting if serves(each)]
-            name = max(able, key=voting.__getitem__, default=VOTE)
-            voting = voting if name == VOTE else {name: 1.0}
-        elif self._comeback and self._comeback.model:
-            members, voting = {ARCHIVED: self._comeback.model.model}, {ARCHIVED: 1.0}
+        former = self._comeback.model if self._comeback and serves(VOTE) else None
+        if former:
+            members, voting = {ARCHIVED: former.model}, {ARCHIVED: 1.0}
+        else:
+            if not serves(VOTE):
+                able = [each for each in voting if serves(each)]
+                name = max(able, key=voting.__getitem__, default=VOTE)
+                voting = voting if name == VOTE else {name: 1.0}
+            members = {each: self._learners[each].frozen() for each in voting}
         # Of the vote itself, as in the standings: of the calibrated one, it is slightly worse.
         threshold = float(self._calibration(np.array([self._threshold]))[0])
-        members = {each: members[each] for each in voting}
         return name, Vote(members, dict(voting), features, self._calibration, threshold)
 
     @property

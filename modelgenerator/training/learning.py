@@ -80,21 +80,32 @@ class Learning(Protocol):
         """
 
 
+class _Counter:
+    """Counts records up to a number, again and again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, new: int, most: int) -> int:
+        """Add records; once there are `most`, return how many there are, and begin again."""
+        self._count += new
+        if self._count < most:
+            return 0
+        reached, self._count = self._count, 0
+        return reached
+
+
 @dataclass
 class EachOnce:
     """Every record once, in blocks of `every`, with the estimator's `partial_fit`."""
 
     every: int
     alarm: str = ""
-    _new: int = 0
+    _new: _Counter = field(default_factory=_Counter)
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return the size of the block once it is full."""
-        self._new += new
-        if self._new < self.every * stretch:
-            return 0
-        block, self._new = self._new, 0
-        return block
+        return self._new.add(new, self.every * stretch)
 
 
 @dataclass
@@ -104,15 +115,11 @@ class Latest:
     size: int
     every: int
     alarm: str = ""
-    _new: int = 0
+    _new: _Counter = field(default_factory=_Counter)
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return the size every so often."""
-        self._new += new
-        if self._new < self.every * stretch:
-            return 0
-        self._new = 0
-        return self.size
+        return self.size if self._new.add(new, self.every * stretch) else 0
 
 
 @dataclass
@@ -129,18 +136,16 @@ class Steady:
     hurried: int = 1_000
     alarm: str = ""
     _errors: RisingErrors = field(default_factory=RisingErrors)
-    _new: int = 0
+    _new: _Counter = field(default_factory=_Counter)
     _hurry: int = 0
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return the width of the window in which the errors are steady."""
         self.alarm = str(self._errors) if self._errors.add(errors) else ""
         self._hurry = self.hurried if self.alarm else self._hurry - new
-        self._new += new
         every = self.every if errors and self._hurry <= 0 else self.every // 5
-        if self._new < every * stretch:
+        if not self._new.add(new, every * stretch):
             return 0
-        self._new = 0
         return max(self.least, min(self._errors.width, self.most))
 
 
@@ -157,20 +162,16 @@ class SinceAlarm:
     alarm: str = ""
     _errors: RisingErrors = field(default_factory=RisingErrors)
     _since: int = 0
-    _new: int = 0
+    _new: _Counter = field(default_factory=_Counter)
 
     def due(self, new: int, errors: list[bool], stretch: int) -> int:
         """Return how many records there were since the alarm."""
         self.alarm = str(self._errors) if self._errors.add(errors) else ""
         if self.alarm:
-            self._since = self._new = 0
+            self._since, self._new = 0, _Counter()
         self._since += new
-        self._new += new
         every = self.first if self._since <= self.until else self.until
-        if self._new < every * stretch:
-            return 0
-        self._new = 0
-        return self._since
+        return self._since if self._new.add(new, every * stretch) else 0
 
 
 def fit(estimator: Any, features: Any, labels: Labels) -> Any:
