@@ -147,7 +147,7 @@ class Malicious:
 class Held:
     """Predicts 0 for every record, once the file `go` is there.
 
-    Touches the file `held` when it waits; a probe, of eight rows, 100 or 500, does not.
+    Touches the file `held` when it waits; a probe does not: it repeats eight rows at most.
     """
 
     classes_ = (0, 1)
@@ -158,7 +158,7 @@ class Held:
 
     def predict(self, matrix: Matrix) -> Any:
         """Predict."""
-        if 8 < len(matrix) < 500 and len(matrix) != 100:
+        if len(np.unique(matrix, axis=0)) > 8:
             self.held.touch()
             while not self.go.exists():
                 time.sleep(0.01)
