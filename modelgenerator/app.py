@@ -21,7 +21,7 @@ from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
 from modelgenerator.trained import TrainedModels, trained_already
-from modelgenerator.training.trainer import Trainer, new_trainer
+from modelgenerator.training.trainer import new_trainer
 from stream import clients, layout
 from stream.keys import SigningKey
 from stream.layout import Layout
@@ -64,7 +64,7 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
         while True:
             stop.check()
             schemas.follow(trainer, intake.read)
-            suspend_failed(statuses, trainer)
+            trainer.suspend(*statuses.poll())
             trainer.keep_up(data.unread)
             publications = trainer.observe(chain(labels.poll(), data.poll()))
             while found := stop.until_stopped(partial(next, publications, None)):
@@ -78,14 +78,9 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
                             statuses.watch(version, found.recipe)
                             # Later models are of later labels, maybe of older records.
                             trained_to, intake.has_model = None, True
-                suspend_failed(statuses, trainer)  # what was read at once may give many models
+                trainer.suspend(*statuses.poll())  # what was read at once may give many models
+            models.sum_up()
             intake.say_why_no_model()
-
-
-def suspend_failed(statuses: StatusFeed, trainer: Trainer) -> None:
-    """Suspend recipes whose models predictors refused or barred."""
-    for recipe in statuses.poll():
-        trainer.suspend(recipe)
 
 
 def look(settings: Settings, stop: Stop, afresh: bool) -> tuple[Layout, dict[str, int] | None]:

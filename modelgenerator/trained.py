@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from modelgenerator.envelope import describe, pickled
+from modelgenerator.published import Published
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.schema_feed import check_layout
 from modelgenerator.settings import Settings
@@ -63,15 +64,17 @@ class TrainedModels:
         self._stop = stop
         self._consumer = clients.connected(clients.consumer, settings, stop, log)
         self._publisher = Publisher(settings, key, stop, self._consumer)
+        self._published = Published(log)
 
     def close(self) -> None:
         """Disconnect."""
+        self._published.sum_up(at_once=True)
         self._publisher.close()
         if not self._stop:  # the end of the process closes it too, without waiting for a broker
             clients.close(self._consumer)
 
     def publish(self, found: Publication) -> int | None:
-        """Publish a model unless one is pinned, and say so in one line.
+        """Publish a model unless one is pinned, and log it, or sum it up with the next ones.
 
         Returns
         -------
@@ -119,17 +122,16 @@ class TrainedModels:
             f"{name}={'-' if value is None else format(value, '.4f')}"
             for name, value in found.accuracies.items()
         )
-        log.info(
-            "model=%d recipe=%s reason=%s trained_on=%d %s bytes=%d milliseconds=%.0f",
-            version,
-            found.recipe,
-            found.reason,
-            found.trained_on,
-            accuracies,
-            len(pickle),
-            1_000 * (time.monotonic() - started),
+        details = f"trained_on={found.trained_on} {accuracies} bytes={len(pickle)}"
+        took = 1_000 * (time.monotonic() - started)
+        self._published.add(
+            version, found.recipe, found.reason, f"{details} milliseconds={took:.0f}"
         )
         return version
+
+    def sum_up(self) -> None:
+        """Log what was published since the last line, once it is due."""
+        self._published.sum_up()
 
     def _look_up_schema(self) -> Schema | None:
         """Return the newest schema: it counts at once."""

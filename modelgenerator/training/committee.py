@@ -16,7 +16,7 @@ from modelgenerator.training.gate import Gate
 from modelgenerator.training.learner import Learner, wrong
 from modelgenerator.training.learning import Labels, RisingErrors
 from modelgenerator.training.pace import Pace
-from modelgenerator.training.recipes import CATEGORIES, Columns, Recipe
+from modelgenerator.training.recipes import ARCHIVED, CATEGORIES, VOTE, Columns, Recipe
 from modelgenerator.training.standings import Standing, weights
 from modelgenerator.window import Place, Window
 from stream.layout import Layout
@@ -29,9 +29,6 @@ AGREED = 500
 
 ONES_HALF_LIFE = 2_000.0
 """Of the share of records that are labelled 1."""
-
-VOTE = "vote"
-ARCHIVED = "archived"
 
 
 class Committee:

@@ -37,6 +37,10 @@ KNOWN, BUCKETS = 32, 8
 ENCODED = 1_024
 """Columns that all categories become together, at most, and one each."""
 
+VOTE, ARCHIVED = "vote", "archived"
+TAKEN = {VOTE: "what the recipes serve together", ARCHIVED: "a model of a former concept"}
+"""What no recipe may be called, and what that names."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -170,6 +174,12 @@ def recipes(name: str | None = None) -> Sequence[Recipe]:
         ) from None
     if not found or not all(isinstance(each, Recipe) for each in found):
         raise Fatal(f"RECIPES={name}: no table of recipes: {one_line(repr(found), 200)}")
+    for each in found:
+        if each.name in TAKEN:
+            raise Fatal(
+                f"RECIPES={name}: a recipe is called {each.name!r}, which names"
+                f" {TAKEN[each.name]}; any name but {' and '.join(map(repr, TAKEN))} is allowed"
+            )
     if len({each.name for each in found}) < len(found):
         raise Fatal(f"RECIPES={name}: two recipes have one name: {[each.name for each in found]}")
     return found

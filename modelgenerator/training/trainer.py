@@ -189,13 +189,14 @@ class Trainer:
             self._block = [*self._window]
         self.layout = layout
 
-    def suspend(self, recipe: str) -> None:
-        """Suspend a recipe, or the vote, because predictors refused or barred its model.
+    def suspend(self, *names: str) -> None:
+        """Suspend recipes, or the vote, because predictors refused or barred their models.
 
         While the vote is suspended, the model of the best recipe serves alone. If all are
         suspended, the vote is published all the same.
         """
-        self._suspended_until[recipe] = self._committee.learnt + SUSPENDED
+        until = self._committee.learnt + SUSPENDED
+        self._suspended_until |= dict.fromkeys(names, until)
 
     def keep_up(self, unread: int) -> None:
         """Train more seldom, or leave recipes out, if so many records wait to be read."""

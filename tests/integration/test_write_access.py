@@ -88,7 +88,7 @@ def test_whatever_is_written_to_the_data_topic_each_other_record_is_predicted_an
     topics.write(400)
     await_answered(topics, topics.written() + garbage + 2, 120)
     assert len(topics.rejected()) == garbage
-    await_line(trainer, "model=3 ")
+    eventually(lambda: 3 in topics.versions())
     assert (trainer.stop(), predictor.stop()) == (0, 0)
     topics.check(topics.log)
 

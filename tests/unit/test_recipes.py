@@ -25,6 +25,8 @@ double = [bayes, bayes]
 none = []
 number = 7
 names = ["bayes"]
+votes = [bayes, Recipe("vote", bayes.make, bayes.learning)]
+former = [Recipe("archived", bayes.make, bayes.learning)]
 
 def function():
     return table
@@ -65,6 +67,16 @@ def test_a_table_of_ones_own_is_trained_and_votes(name: str) -> None:
         ("own_recipes:names", "no table of recipes: ['bayes']"),
         ("own_recipes:number", "TypeError: 'int' object is not iterable"),
         ("own_recipes:double", "two recipes have one name: ['bayes', 'bayes']"),
+        (
+            "own_recipes:votes",
+            "a recipe is called 'vote', which names what the recipes serve together; any name but"
+            " 'vote' and 'archived' is allowed",
+        ),
+        (
+            "own_recipes:former",
+            "a recipe is called 'archived', which names a model of a former concept; any name but"
+            " 'vote' and 'archived' is allowed",
+        ),
         ("own_recipes:broken", r"RuntimeError: out of\nideas"),
     ],
 )
