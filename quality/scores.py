@@ -288,6 +288,50 @@ def wilson(successes: int, n: int) -> tuple[float, float] | None:
     return max(0.0, low), min(1.0, high)
 
 
+def mcnemar(only: int, only_other: int) -> float:
+    """Return how likely two models are right on so different records, if they are equally good.
+
+    The test is McNemar's, exact, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12 (1947): each record on which one of them alone is
+    right is as likely to be the one's as the other's.
+
+    Parameters
+    ----------
+    only, only_other : int
+        Records on which the one alone is right, and the other one.
+
+    Examples
+    --------
+    >>> round(mcnemar(9, 1), 5)
+    0.02148
+    """
+    n, ways, all_ways = only + only_other, 1, 1
+    for k in range(min(only, only_other)):
+        ways = ways * (n - k) // (k + 1)
+        all_ways += ways
+    return min(1.0, 2 * all_ways / 2**n)
+
+
+def chance(correct: int, n: int, other_correct: int, other_n: int) -> float | None:
+    """Return how likely two shares differ so much by chance; ``None`` where there are too few.
+
+    The test is Pearson's of a table of two by two. It needs five records expected in each cell
+    (Cochran, "Some methods for strengthening the common chi-square tests", Biometrics 10, 1954).
+
+    Examples
+    --------
+    >>> round(chance(50, 100, 70, 100), 4)
+    0.0039
+    """
+    table = (correct, n - correct), (other_correct, other_n - other_correct)
+    right, wrong = map(sum, zip(*table, strict=True))
+    if min(right, wrong) * min(n, other_n) < 5 * (n + other_n):
+        return None
+    cross = correct * table[1][1] - other_correct * table[0][1]
+    square = (n + other_n) * cross**2 / (n * other_n * right * wrong)
+    return math.erfc(math.sqrt(square / 2))
+
+
 _STARTS = (_COUNT, _POSITIVE, _PROBABILITY)
 
 

@@ -131,8 +131,8 @@ def _publish(options: argparse.Namespace, settings: Settings) -> None:
         if options.backtest or options.dry_run:
             candidate = check(settings, envelope, pickle, stream.schema, stop)
         if options.backtest:
-            lines = backtest(consumer, candidate, settings, options.backtest, stop)
-            print(*lines, sep="\n", file=out)
+            found = backtest(consumer, candidate, settings, options.backtest, stop)
+            print(*found.lines, sep="\n", file=out)
         if key is None:
             shown = msgspec.json.encode(_shown(envelope, pickle))
             print(msgspec.json.format(shown, indent=2).decode())

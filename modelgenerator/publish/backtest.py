@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from kafka import KafkaConsumer
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from modelgenerator.late_labels import with_late_labels
 from modelgenerator.publish.newest import Found, newest_records
 from modelgenerator.settings import Settings
 from modelgenerator.verdicts import served_model
+from quality.scores import Outcome, mcnemar, wilson
 from stream import classifier
 from stream.classifier import Model
 from stream.model_topic import ModelTopic
@@ -23,20 +24,22 @@ from stream.service import Stop
 BATCH = 5_000
 
 
+class Backtest(NamedTuple):
+    """What came of a backtest: in words, a line each, and each record with the model's outcome."""
+
+    lines: list[str]
+    records: list[tuple[Found, Outcome]]
+
+
 def backtest(
     consumer: KafkaConsumer, candidate: Model, settings: Settings, count: int, stop: Stop
-) -> list[str]:
+) -> Backtest:
     """Compare a model with the one being served, on records that neither was trained on.
 
     Parameters
     ----------
     count : int
         How many of the newest labelled records are taken, at most.
-
-    Returns
-    -------
-    list of str
-        The result, a line each.
     """
     found = newest_records(consumer, settings, count, stop)
     found = with_late_labels(consumer, settings, found, stop)
@@ -46,6 +49,8 @@ def backtest(
     served = served_model(topic, consumer, settings, stop)
     if served is None:
         lines.append("no model is being served to compare with")
+    elif served.version == candidate.version:
+        lines.append("this model is the one that is being served")
     else:
         try:
             classifier.check(served.envelope, None, None)
@@ -58,8 +63,8 @@ def backtest(
         for each in labelled
         if not any(m.envelope.trained_on_record(each.partition, each.offset) for _, m in models)
     ]
-    marks = zip(*(marked(model, fresh) for _, model in models), strict=True)
-    answered = [each for each in marks if None not in each]
+    given = zip(fresh, *(outcomes(model, fresh) for _, model in models), strict=True)
+    answered = [each for each in given if None not in each]
     lines.append(
         f"backtest on {len(answered)} of the newest {len(labelled)} labelled records;"
         f" {len(labelled) - len(fresh)} left out as one of the models was trained on them,"
@@ -67,12 +72,15 @@ def backtest(
     )
     lines += [may_flatter(name) for name, model in models if not model.envelope.trained_to]
     if not answered:
-        return [*lines, "nothing to compare on; try again when there are newer records"]
-    names, rights = [name for name, _ in models], [*zip(*answered, strict=True)]
+        lines.append("nothing to compare on; try again when there are newer records")
+        return Backtest(lines, [])
+    records, *of_models = zip(*answered, strict=True)
+    rights = [[outcome.right for outcome in each] for each in of_models]
+    names = [name for name, _ in models]
     lines += map(score, names, rights)
     if len(rights) == 2:
         lines.append(difference(names[0], rights[0], names[1], rights[1]))
-    return lines
+    return Backtest(lines, [*zip(records, of_models[0], strict=True)])
 
 
 def may_flatter(name: str) -> str:
@@ -83,16 +91,23 @@ def may_flatter(name: str) -> str:
     )
 
 
-def marked(model: Model, found: Sequence[Found]) -> list[bool | None]:
-    """Tell of each record whether the model predicts its label, ``None`` where it rejects it."""
-    marks: list[bool | None] = []
+def outcomes(model: Model, found: Sequence[Found]) -> list[Outcome | None]:
+    """Return what a model predicts of labelled records, ``None`` where it rejects one."""
+    given: list[Outcome | None] = []
+    before: dict[int, int] = {}  # partition to the label before
     for start in tqdm(range(0, len(found), BATCH), disable=not sys.stderr.isatty(), leave=False):
-        records = [_read(model, each) for each in found[start : start + BATCH]]
+        part = found[start : start + BATCH]
+        records = [_read(model, each) for each in part]
         answers = iter(model.answers([each.features for each in records if each]))
-        for each in records:
-            answer = next(answers) if each else "rejected"
-            marks.append(None if not each or isinstance(answer, str) else answer[0] == each.label)
-    return marks
+        for each, record in zip(part, records, strict=True):
+            answer = next(answers) if record else "rejected"
+            if not record or record.label is None or isinstance(answer, str):
+                given.append(None)
+                continue
+            last, before[each.partition] = before.get(each.partition), record.label
+            repeats = None if last is None else last == record.label
+            given.append(Outcome(answer[0], record.label, answer[1], repeats))
+    return given
 
 
 def _read(model: Model, found: Found) -> ModelInput | None:
@@ -105,24 +120,15 @@ def _read(model: Model, found: Found) -> ModelInput | None:
 
 
 def score(name: str, right: Sequence[bool]) -> str:
-    """Return the accuracy of a model with its 95 % interval.
-
-    The interval is Wilson's, "Probable inference, the law of succession, and statistical
-    inference", Journal of the American Statistical Association 22 (1927).
-    """
+    """Return the accuracy of a model with its 95 % interval."""
     correct, n = sum(right), len(right)
-    low, high = binomtest(correct, n).proportion_ci(method="wilson")
+    low, high = wilson(correct, n) or (0.0, 1.0)
     return f"{name:<12} accuracy {correct / n:.4f}  95 % interval {low:.4f} to {high:.4f}"
 
 
 def difference(name: str, right: Sequence[bool], other: str, other_right: Sequence[bool]) -> str:
-    """Return on how many records only one of two models is right, and how likely by chance.
-
-    The test is McNemar's, exact, "Note on the sampling error of the difference between correlated
-    proportions or percentages", Psychometrika 12 (1947): if the models are equally accurate, each
-    of these records is as likely to be the one's as the other's.
-    """
+    """Return on how many records only one of two models is right, and how likely by chance."""
     only = sum(a and not b for a, b in zip(right, other_right, strict=True))
     only_other = sum(b and not a for a, b in zip(right, other_right, strict=True))
-    p = binomtest(only, only + only_other).pvalue if only or only_other else 1.0
+    p = mcnemar(only, only_other)
     return f"only {name} has {only} right, only {other} {only_other}: McNemar's exact p = {p:.4g}"

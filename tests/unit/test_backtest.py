@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from modelgenerator.publish.backtest import difference, marked, score
+from modelgenerator.publish.backtest import difference, outcomes, score
 from modelgenerator.publish.newest import Found
+from quality.scores import Scores
+from stream.classifier import Model
 from stream.records import Record
 from tests.unit.classifiers import model
 from tests.unit.customers import NAMES, SCHEMA, customers, fitted, records
@@ -11,6 +13,10 @@ from tests.unit.customers import NAMES, SCHEMA, customers, fitted, records
 
 def marks(correct: int, n: int) -> list[bool]:
     return [True] * correct + [False] * (n - correct)
+
+
+def marks_of(model: Model, found: list[Found]) -> list[bool | None]:
+    return [outcome and outcome.right for outcome in outcomes(model, found)]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,19 @@ def test_each_model_reads_the_records_by_its_own_layout() -> None:
         accepts_missing=True,
     )
     right = (classifier.predict(frame) == labels)[:50].tolist()
-    assert marked(of_customers, found) == [*right, None, None, None]
-    assert marked(model(), found) == [None] * 52 + [True]
-    assert marked(model(), found[:3]) == [None] * 3
+    assert marks_of(of_customers, found) == [*right, None, None, None]
+    assert marks_of(model(), found) == [None] * 52 + [True]
+    assert marks_of(model(), found[:3]) == [None] * 3
+
+
+def test_outcomes_tell_whether_a_label_is_that_before_it_of_the_same_partition() -> None:
+    places = [(0, 1), (0, 1), (1, 0), (0, 0), (1, 0)]
+    found = [
+        Found(partition, offset, 0, Record(offset, [1.0, 0.0], label))
+        for offset, (partition, label) in enumerate(places)
+    ]
+    scores = Scores()
+    for outcome in outcomes(model(), found):
+        assert outcome
+        scores.add(outcome)
+    assert (scores.n, scores.correct, scores.no_change) == (5, 2, 2 / 3)

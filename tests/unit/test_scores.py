@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2_contingency
 from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 
-from quality.scores import BINS, METRICS, Outcome, Scores, total, wilson
+from quality.scores import BINS, METRICS, Outcome, Scores, chance, mcnemar, total, wilson
 
 
 def counted(outcomes: list[Outcome]) -> Scores:
@@ -142,3 +142,25 @@ def test_outcomes_that_are_taken_back_leave_nothing_behind(
     for outcome in gone:
         found.add(outcome, -1)
     assert found == counted(kept)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_the_paired_test_of_two_models_is_mcnemars_exact_one(only: int, other: int) -> None:
+    expected = binomtest(only, only + other).pvalue if only + other else 1.0
+    assert mcnemar(only, other) == pytest.approx(expected, rel=1e-6)
+
+
+@given(*4 * [st.integers(5, 500)])
+def test_the_test_of_two_shares_is_pearsons(right: int, wrong: int, other: int, bad: int) -> None:
+    found = chi2_contingency([[right, wrong], [other, bad]], correction=False)
+    p = chance(right, right + wrong, other, other + bad)
+    if found.expected_freq.min() < 5:
+        assert p is None
+    else:
+        assert p == pytest.approx(found.pvalue, rel=1e-6, abs=1e-300)
+
+
+def test_shares_of_few_records_are_not_compared() -> None:
+    assert chance(0, 4, 90, 100) is None
+    assert chance(0, 0, 90, 100) is None
+    assert chance(100, 100, 100, 100) is None
