@@ -309,7 +309,7 @@ def mcnemar(only: int, only_other: int) -> float:
     for k in range(min(only, only_other)):
         ways = ways * (n - k) // (k + 1)
         all_ways += ways
-    return min(1.0, 2 * all_ways / 2**n)
+    return min(1.0, 2 * all_ways / (1 << n))
 
 
 def chance(correct: int, n: int, other_correct: int, other_n: int) -> float | None:

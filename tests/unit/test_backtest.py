@@ -16,7 +16,7 @@ def marks(correct: int, n: int) -> list[bool]:
 
 
 def marks_of(model: Model, found: list[Found]) -> list[bool | None]:
-    return [outcome and outcome.right for outcome in outcomes(model, found)]
+    return [None if each is None else each.right for each in outcomes(model, found)]
 
 
 @pytest.mark.parametrize(
