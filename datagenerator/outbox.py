@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from datagenerator.metrics import RECORDS_SENT
 from stream.refusals import TopicError
 from stream.service import WARN_EVERY_SECONDS, Stop, Warnings
 
@@ -111,7 +112,7 @@ class Outbox:
         KafkaError
             When a record cannot be delivered.
         """
-        sent, before = self._sent, len(self._sent)
+        sent, arrived = self._sent, Counter[str]()
         while sent and sent[0][0].is_done:
             future, topic, size, tell = sent[0]
             if future.exception is not None:
@@ -120,9 +121,12 @@ class Outbox:
             if tell:
                 tell(future.value.offset)
             sent.popleft()
-        self.acknowledged += before - len(sent)
+            arrived[topic] += 1
+        self.acknowledged += arrived.total()
+        for topic, count in arrived.items():
+            RECORDS_SENT.labels(topic).inc(count)
         now = self._clock()
-        if not sent or len(sent) < before:
+        if arrived or not sent:
             self._last_progress = now
         elif now - self._last_progress > STALLED_SECONDS and now >= self._next_warning:
             self._next_warning = now + WARN_EVERY_SECONDS

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from datagenerator.metrics import RATE
 from datagenerator.rows import Source, Timed
 from datagenerator.settings import CATCH_UP_SECONDS, Settings
 
@@ -104,6 +105,7 @@ def paced(
 ) -> tuple[Iterator[Timed], Pace | Replay]:
     """Return the records from `first_id` on, and what counts those that are due."""
     if settings.time is None:
+        RATE.set(settings.records_per_second)
         return source.records(first_id), Pace(settings.records_per_second)
     replay = Replay(source.records(first_id), settings.speed)
     return iter(replay), replay

@@ -8,6 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from modelgenerator import metrics
 from modelgenerator.feed import Feed, StartOver, log
 from modelgenerator.intake import Intake
 from modelgenerator.settings import Settings
@@ -61,6 +62,7 @@ class DataFeed(Feed):
         Stopped
         """
         fetched = self.fetch()
+        metrics.RECORDS_READ.inc(sum(map(len, fetched.values())))
         for place in fetched:
             end = self._client and self._client.highwater(place)
             if (end or 0) - self._positions[place] > self._reach:

@@ -9,6 +9,7 @@ import sklearn
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from modelgenerator import metrics
 from modelgenerator.envelope import describe, pickled
 from modelgenerator.published import Published
 from modelgenerator.publisher import NotPublished, Publisher
@@ -118,14 +119,17 @@ class TrainedModels:
         except ModelError as error:
             _warnings.warn("refused", f"recipe {found.recipe}: model not published: {error}")
             raise
+        seconds = time.monotonic() - started
+        metrics.MODEL_VERSION.set(version)
+        metrics.PUBLISH_SECONDS.observe(seconds)
+        metrics.PUBLISHED.labels(found.reason.partition(" ")[0]).inc()  # without its numbers
         accuracies = " ".join(
             f"{name}={'-' if value is None else format(value, '.4f')}"
             for name, value in found.accuracies.items()
         )
         details = f"trained_on={found.trained_on} {accuracies} bytes={len(pickle)}"
-        took = 1_000 * (time.monotonic() - started)
         self._published.add(
-            version, found.recipe, found.reason, f"{details} milliseconds={took:.0f}"
+            version, found.recipe, found.reason, f"{details} milliseconds={1_000 * seconds:.0f}"
         )
         return version
 

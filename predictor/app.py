@@ -9,6 +9,7 @@ if __name__ == "__main__":  # the imports below take a second or two, and SIGTER
 
 from functools import partial
 
+from predictor import metrics
 from predictor.accuracy_log import AccuracyLog
 from predictor.history import History
 from predictor.model_feed import ModelFeed
@@ -53,8 +54,9 @@ def main(settings: PredictorSettings, stop: Stop) -> None:
                 units.read_again()
                 continue
             if units.commit(unit, result):
-                statuses.serving(result)
+                statuses.serving(result, model)
                 summary.take(result)
+                metrics.committed(result)
                 stop.until_stopped(partial(accuracy_log.append, result.counted))
 
 

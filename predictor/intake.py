@@ -7,16 +7,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
+from typing import NamedTuple
 
 from kafka import TopicPartition
 
+from predictor import metrics
 from predictor.consumed import Consumed, ConsumedLabel
 from predictor.group import Group
 from predictor.label_feed import LabelFeed
 from predictor.order import merge
 from predictor.settings import PredictorSettings
 from predictor.state import State
-from predictor.waiting import Waiting
+from predictor.waiting import Queue, Waiting
 from stream.kafka_workarounds import progress
 from stream.layout import Layout
 from stream.service import Stop
@@ -38,6 +40,21 @@ LONGEST_POLL_SECONDS = 1.0
 
 HURRY_SECONDS = 0.02
 """How long records are waited for while something else is there to read."""
+
+
+class Lag(NamedTuple):
+    """The records of a partition that wait to be predicted.
+
+    Attributes
+    ----------
+    read : int
+        Those that were read.
+    unread : int
+        Offsets behind them; aborted records and the ends of transactions have some, too.
+    """
+
+    read: int
+    unread: int
 
 
 class Pending:
@@ -125,6 +142,7 @@ class Intake:
             if self._group.changed:
                 return  # these may be of partitions that were just assigned: all are read again
             for place, records in polled.items():
+                metrics.RECORDS_READ.inc(len(records))
                 new = self.waiting.sort(map(Consumed.of, records))
                 self._pending[place.partition].records += new
                 size += _size(new)
@@ -170,15 +188,18 @@ class Intake:
         """How many records are pending."""
         return sum(len(pending.records) for pending in self._pending.values())
 
-    def lag(self) -> tuple[int, bool]:
-        """Return how many records wait to be predicted, and whether that is exact.
+    def lag(self) -> dict[int, Lag]:
+        """Return how many records of each partition wait to be predicted.
 
-        It is at most so many where not all was read yet: aborted records and the ends of
-        transactions have offsets, too. What is behind an open transaction does not wait yet.
+        What is behind an open transaction does not wait yet.
         """
-        found = progress(self._group.consumer).values()
-        unread = self.waiting.skipped + sum(max(0, at.readable - at.position) for at in found)
-        return self.waiting.read + self.queued + unread, not unread
+        found, queues = progress(self._group.consumer), self.waiting.queues
+        lags = {}
+        for partition, pending in self._pending.items():
+            queue, at = queues.get(partition, Queue(0)), found.get(self._place(partition))
+            unread = queue.skipped + (max(0, at.readable - at.position) if at else 0)
+            lags[partition] = Lag(queue.read + len(pending.records), unread)
+        return lags
 
     def _read_labels(self) -> set[int]:
         """Return the partitions whose records have to wait for labels that were not read yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from predictor import metrics
 from stream.classifier import Model
 from stream.layout import Layout
 
@@ -66,6 +67,7 @@ class ModelShelf:
                 return False
             if self._current:
                 self.swaps += 1
+                metrics.SWAPS.inc()
                 self._previous = self._current
             self._current = model
             return True
@@ -78,6 +80,7 @@ class ModelShelf:
     def count_refused(self, reason: str, count: int = 1) -> None:
         """Count models that are refused, now or for good, and records that are no model."""
         self.refused, self.refusal = self.refused + count, reason
+        metrics.REFUSED.inc(count)
 
     @property
     def why_none(self) -> str:
@@ -90,6 +93,7 @@ class ModelShelf:
     def bar(self, version: int) -> None:
         """Never serve a version again; the model before it serves in its place."""
         with self._lock:
+            metrics.BARRED.inc(version not in self.barred)
             self.barred.add(version)
             if self._current and self._current.version == version:
                 self._current, self._previous = self._previous, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from predictor.state import State
 from stream.records import Prediction, Rejected
@@ -37,6 +38,11 @@ class Result:
     def __len__(self) -> int:
         """Return how many outputs there are."""
         return len(self.predictions) + len(self.rejected) + len(self.rejected_labels)
+
+    @cached_property
+    def made(self) -> list[Prediction]:
+        """The predictions without the outcomes; to be asked for once the result is complete."""
+        return [prediction for prediction, _ in self.predictions if prediction.outcome is None]
 
     def begin(self, state: State) -> State:
         """Return the state of a partition, which this unit is about to change."""

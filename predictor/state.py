@@ -65,6 +65,11 @@ class State:
         self.tally, self.early = replace(self.tally), self.early.copy()
         self.labels_paused = False
 
+    @property
+    def before(self) -> Tally:
+        """The tally before the last unit."""
+        return self._committed[0]
+
     def commit(self) -> None:
         """Make final what the unit changed."""
         if not self.rebuilding:

@@ -10,9 +10,11 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from predictor import metrics
 from predictor.result import Result
 from predictor.settings import PredictorSettings
 from stream import clients, refusals
+from stream.classifier import Model
 from stream.records import Status, encode_status
 from stream.seal import own_seal
 from stream.service import Fatal, Stop
@@ -52,16 +54,16 @@ class Statuses:
         if self._problem:
             raise Fatal(self._problem)
 
-    def serving(self, result: Result) -> None:
+    def serving(self, result: Result, model: Model | None) -> None:
         """Put on record from which offsets on a model predicts, at its first predictions."""
-        predictions = [each for each, _ in result.predictions if each.outcome is None]
-        if not predictions or (version := predictions[0].model) == self._serving:
+        if model is None or not result.made or model.version == self._serving:
             return
-        self._serving = version
+        self._serving = version = model.version
         first: dict[str, int] = {}
-        for prediction in predictions:
+        for prediction in result.made:
             partition, offset = prediction.source
             first.setdefault(str(partition), offset)
+        metrics.swapped(first, model.envelope)
         with suppress(KafkaError):  # the predictions themselves say it too
             self._stop.until_stopped(partial(self._send, version, "serving", since=first))
 

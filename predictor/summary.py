@@ -1,4 +1,4 @@
-"""How the predictor is doing, as lines of its log."""
+"""How the predictor is doing, as lines of its log and as gauges."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from itertools import zip_longest
 
+from predictor import metrics
 from predictor.model_shelf import ModelShelf
 from predictor.result import Result
 from predictor.tally import Tally, delay_below
@@ -19,6 +20,7 @@ log = logging.getLogger("predictor")
 BUSY_SECONDS = 1.0
 FIRST_SECONDS = 10.0
 EVERY_SECONDS = 60.0
+GAUGES_SECONDS = 1.0
 
 
 class Summary:
@@ -28,7 +30,7 @@ class Summary:
     all predictions that has one (coverage), and below how many seconds half of the delays are, and
     95 %. A line a minute names the commonest reason of the records that were rejected since the
     last such line, another that of the labels. While records wait for a model, a line says why:
-    after 10 s, then each minute.
+    after 10 s, then each minute. The gauges are set once a second.
 
     Parameters
     ----------
@@ -46,12 +48,13 @@ class Summary:
         self._rejected = {"rejected": Reasons(), "labels rejected": Reasons()}
         self._next_reasons = clock()
         self._next_waiting: float | None = None
+        self._gauges, self._next_gauges = metrics.Gauges(), clock()
 
     def take(self, result: Result) -> None:
         """Take in a committed result."""
-        outcomes = sum(prediction.outcome is not None for prediction, _ in result.predictions)
-        self._labels += outcomes + len(result.rejected_labels)
-        self._records += len(result.predictions) - outcomes + len(result.rejected)
+        made = len(result.made)
+        self._labels += len(result.predictions) - made + len(result.rejected_labels)
+        self._records += made + len(result.rejected)
         for reasons, found in zip(
             self._rejected.values(), (result.rejected, result.rejected_labels), strict=True
         ):
@@ -60,9 +63,15 @@ class Summary:
                 reasons.add(rejected.reason, f"partition {partition} offset {offset}")
 
     def write(self) -> None:
-        """Write the lines that are due."""
+        """Write the lines that are due, and set the gauges."""
         self._write_figures()
         self._write_why_records_wait()
+        if self._clock() >= self._next_gauges:
+            self._next_gauges = self._clock() + GAUGES_SECONDS
+            lags = {partition: sum(lag) for partition, lag in self._units.lag().items()}
+            waiting = sum(tally.waiting for tally in self._units.tallies.values())
+            model, _ = self._shelf.serve()
+            self._gauges.set(lags, waiting, model.envelope if model else None)
 
     def _write_figures(self) -> None:
         now = self._clock()
@@ -72,7 +81,7 @@ class Summary:
             return
         tallies = self._units.tallies.values()
         n, correct = sum(t.n for t in tallies), sum(t.correct for t in tallies)
-        lag, exact = self._units.lag()
+        lags = self._units.lag().values()
         model, _ = self._shelf.serve()
         log.info(
             "n=%d accuracy=%.6f model=%s swaps=%d refused=%d records/s=%.0f rejected=%d lag%s%d%s",
@@ -83,8 +92,8 @@ class Summary:
             self._shelf.refused,
             self._records / elapsed,
             sum(t.rejected for t in tallies),
-            "=" if exact else "<=",
-            lag,
+            "<=" if any(lag.unread for lag in lags) else "=",
+            sum(map(sum, lags)),
             _late(tallies),
         )
         self._pause = FIRST_SECONDS if busy else EVERY_SECONDS

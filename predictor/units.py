@@ -17,10 +17,11 @@ from typing import NamedTuple
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
+from predictor import metrics
 from predictor.committer import CommitError, Committer, FencedError
 from predictor.consumed import Consumed, ConsumedLabel
 from predictor.group import Group
-from predictor.intake import MAX_RECORDS, Intake
+from predictor.intake import MAX_RECORDS, Intake, Lag
 from predictor.recovery import Recovery
 from predictor.result import Result
 from predictor.settings import PredictorSettings
@@ -147,8 +148,10 @@ class Units:
         for partition, state in result.states.items():
             state.tally.known_from = rebuild.known_from(partition, state.tally.expired_to)
         try:
-            offsets = self._committer.commit(unit.membership, result)
+            with metrics.TRANSACTION_SECONDS.time():
+                offsets = self._committer.commit(unit.membership, result)
         except CommitError as error:
+            metrics.TRANSACTIONS_FAILED.inc()
             result.rollback()
             if isinstance(error, FencedError):
                 self._fenced()
@@ -177,8 +180,8 @@ class Units:
         """Read the unit again that was not committed."""
         self._must_recover = True
 
-    def lag(self) -> tuple[int, bool]:
-        """Return how many records wait to be predicted, and whether that is exact."""
+    def lag(self) -> dict[int, Lag]:
+        """Return how many records of each partition wait to be predicted."""
         return self._intake.lag()
 
     def _read(self) -> None:

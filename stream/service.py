@@ -258,6 +258,10 @@ def run(name: str, settings: type[S], main: Callable[[S, Stop], None]) -> NoRetu
         for line in misspelt(settings):
             log.warning("%s", line)
         stop.beat_on(found.health_file)
+        if found.metrics_port:
+            from stream.metrics import serve  # commands, which serve none, start without it
+
+            serve(found, log)
         main(found, stop)
     except Stopped:
         log.info("stopped")

@@ -114,6 +114,17 @@ class StreamSettings(BaseSettings):
         None,
         description="File that the loop of the service touches, at most once a second",
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port on which Prometheus finds metrics of the service; 0 is none",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on with `METRICS_PORT`; with `0.0.0.0`, whoever reaches the"
+        " machine can read the metrics",
+    )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Protocol of the brokers' listener"
     )
@@ -186,7 +197,9 @@ class StreamSettings(BaseSettings):
             field = cls.model_fields.get(name)
             if field and isinstance(value, str) and not _is_secret(field):
                 value = _plain(name.upper(), field, spelling.plain(value))
-            if value != "":
+            # A link of Kubernetes to a service called metrics gives METRICS_PORT=tcp://10.0.0.7:80.
+            linked = name.endswith("_port") and str(value).startswith(("tcp://", "udp://"))
+            if value != "" and not linked:
                 found[name] = value
         return found
 

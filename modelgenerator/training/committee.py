@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from estimators.vote import Calibration, Floats, Vote
+from modelgenerator import metrics
 from modelgenerator.training.archive import Frozen
 from modelgenerator.training.calibration import Calibrator
 from modelgenerator.training.comeback import COMPARED, Comeback
@@ -101,6 +102,7 @@ class Committee:
                 continue
             if found := learner.learn(window, layout, columns, len(block), pace.stretch):
                 self.news, urgent = f"alarm ({name}: {found})", True
+                metrics.DRIFT_ALARMS.labels(name).inc()
         lost = any(self._learners[name].standing.value is None for name in self._weights)
         if self.learnt - self._renewed >= RENEWED_EVERY or not self._weights or lost:
             self._renewed = self.learnt
@@ -160,6 +162,7 @@ class Committee:
         if not self._errors.add(wrong(served, labels, threshold)):
             return False
         self.news = f"alarm ({self._errors})"
+        metrics.DRIFT_ALARMS.labels(VOTE).inc()
         return True
 
     def _renew(self, window: Window, layout: Layout, left_out: Sequence[str]) -> bool:

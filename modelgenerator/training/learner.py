@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from estimators.vote import Floats, positive
+from modelgenerator import metrics
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.learning import EachOnce, Labels, fit, go_on
 from modelgenerator.training.recipes import Columns, Recipe
@@ -87,7 +88,8 @@ class Learner:
         if count:
             matrix, labels = window.matrix(layout, window.newest_places(count), to_fit=True)
             try:
-                self._train(matrix, labels, columns)
+                with metrics.TRAINING_SECONDS.labels(self.recipe.name).time():
+                    self._train(matrix, labels, columns)
             except Exception as error:  # noqa: BLE001 - a recipe of one's own may raise anything
                 self._give_up("fit", error)
         self.seconds += time.perf_counter() - begun

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threadpoolctl import ThreadpoolController
 
 from estimators.vote import Vote
+from modelgenerator import metrics
 from modelgenerator.settings import Settings
 from modelgenerator.training.committee import Committee
 from modelgenerator.training.gate import Gate
@@ -200,6 +201,7 @@ class Trainer:
 
     def keep_up(self, unread: int) -> None:
         """Train more seldom, or leave recipes out, if so many records wait to be read."""
+        metrics.LAG.set(unread)
         if changed := self.pace.look(unread, self._committee.seconds):
             log.info("%s", changed)
 
@@ -233,6 +235,7 @@ class Trainer:
                 # A fit that did not converge is judged by its score, like any other.
                 warnings.simplefilter("ignore")
                 self._learn([place for place in block if place in self._window])
+            metrics.WINDOW.set(len(self._window))
         if self._is_due and (found := self._publication()):
             begun = self._clock()
             yield found

@@ -15,6 +15,7 @@ from tests.services import ROOT, SERVICES
 PACKAGES = (*SERVICES, "estimators", "local", "quality", "stream")
 DISTRIBUTIONS = {
     "kafka": "kafka-python",
+    "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
     "sklearn": "scikit-learn",
     "snappy": "python-snappy",

@@ -367,3 +367,22 @@ def test_a_log_file_that_cannot_be_read_back_is_refused(
     monkeypatch.setenv("LOG_FILE", given)
     found = line(PredictorSettings)
     assert found.startswith(f"LOG_FILE={given}: it is no regular file; a file is needed")
+
+
+@pytest.mark.parametrize(
+    ("given", "port"), [("9100", 9_100), ("", 0), ("tcp://10.0.0.7:80", 0), ("udp://[::1]:80", 0)]
+)
+def test_a_port_that_a_container_platform_gives_for_a_link_is_no_port_of_ours(
+    monkeypatch: pytest.MonkeyPatch, given: str, port: int
+) -> None:
+    monkeypatch.setenv("METRICS_PORT", given)
+    assert read(StreamSettings).metrics_port == port
+
+
+@pytest.mark.parametrize("given", ["65536", "-1", "http"])
+def test_a_port_for_metrics_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("METRICS_PORT", given)
+    allowed = "allowed is a whole number, 0 or more, at most 65535"
+    assert line() == f"METRICS_PORT={given}: {allowed}"

@@ -15,6 +15,7 @@ from stream import clients
 from stream.records import Prediction, Status, decode_status
 from stream.seal import read_seal
 from stream.service import Fatal, Stop
+from tests.unit.classifiers import model
 
 SETTINGS = PredictorSettings.model_validate({"model_topic": "m", "replica": "one"})
 
@@ -77,17 +78,17 @@ def result(*sources: tuple[int, int]) -> Result:
 def test_a_model_is_said_to_serve_once_from_its_first_offset_of_each_partition(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(result((0, 7), (0, 8), (1, 5)))
-    statuses.serving(result((0, 9), (2, 1)))
+    statuses.serving(result((0, 7), (0, 8), (1, 5)), model(3))
+    statuses.serving(result((0, 9), (2, 1)), model(3))
     assert producer.sent == [Status(3, "serving", {"0": 7, "1": 5}, None, "one")]
 
 
 def test_a_model_that_has_predicted_nothing_yet_is_not_said_to_serve(
     statuses: Statuses, producer: Producer
 ) -> None:
-    statuses.serving(result())
+    statuses.serving(result(), model(3))
     assert producer.sent == []
-    statuses.serving(result((0, 7)))
+    statuses.serving(result((0, 7)), model(3))
     assert len(producer.sent) == 1
 
 

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from predictor.consumed import Consumed
+from predictor.intake import Lag
 from predictor.model_shelf import ModelShelf
 from predictor.result import Result
 from predictor.summary import Summary
@@ -24,9 +25,9 @@ class World:
         self.now = 1_000.0
         self.tallies = {0: Tally(tp=3, fp=1, rejected=2)}
         self.waiting = Waiting()
-        self.behind = (0, True)
+        self.behind = {0: Lag(0, 0)}
 
-    def lag(self) -> tuple[int, bool]:
+    def lag(self) -> dict[int, Lag]:
         return self.behind
 
     def clock(self) -> float:
@@ -84,7 +85,7 @@ def test_the_figures_come_once_a_second_while_records_are_committed(
 def test_with_nothing_to_commit_they_come_after_ten_seconds_and_then_once_a_minute(
     world: World, summary: Summary, log: pytest.LogCaptureFixture
 ) -> None:
-    world.behind = (1_234, False)
+    world.behind = {0: Lag(1_000, 0), 1: Lag(200, 34)}
     run(world, summary, 9.5)
     assert log.messages == []
     run(world, summary, 0.5)
