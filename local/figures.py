@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from quality.first_model import FirstModel
 from quality.quality import Quality
 from quality.scores import Scores
 from quality.windows import Bucket, TimeWindow
@@ -15,12 +16,6 @@ from stream.records import Prediction, RecordError, decode_label, decode_record
 
 RECENT = 1_000
 RATE_SECONDS = 5.0
-FIRST_MODEL = 200
-"""Labelled records that the modelgenerator trains the first model on."""
-
-_TEXT = -1
-"""Stands for a label that is a text: which one it means, only a model can say."""
-
 LISTED = 20
 """How many swaps or drifts a report names at most, the latest ones."""
 
@@ -42,20 +37,19 @@ class Figures:
         self.first_ids: dict[int, int | str] = {}
         self._curve = TimeWindow(CURVE_SECONDS, CURVE_PARTS)
         self._quality = Quality([self._curve, TimeWindow(math.inf)], [RECENT])
-        self._labels: Counter[int | None] = Counter()
+        self._first_model = FirstModel()
         self._largest_id = -1
         self._history: deque[tuple[float, int]] = deque()
 
     def written(self, value: bytes | None) -> None:
         """Add a record of the data topic, while there is no model."""
         with suppress(RecordError):  # it is rejected
-            self._labels[_known(decode_record(value).label)] += 1
+            self._first_model.written(decode_record(value))
 
     def labelled(self, value: bytes | None) -> None:
         """Add a record of the label topic, while there is no model."""
         with suppress(RecordError):
-            self._labels[_known(decode_label(value).label)] += 1
-            self._labels[None] -= 1
+            self._first_model.labelled(decode_label(value))
 
     def predicted(self, prediction: Prediction, time_ms: int | None = None) -> None:
         """Add a record of the prediction topic, with its timestamp; now, if there is none."""
@@ -123,7 +117,9 @@ class Figures:
         lag, rate, whole = self.lag(ends), self.rate(now), self._all
         rejected = whole.reasons.total()
         if self.model is None:
-            return f"waiting for the first model, {self._needed()}, {rejected:,} rejected"
+            return (
+                f"waiting for the first model, {self._first_model.needs()}, {rejected:,} rejected"
+            )
         recent = f"last {RECENT:,} {_share(self.recent_accuracy)}"
         if self._recent.n:
             recent += f" (baseline {_share(self._recent.baseline)})"
@@ -184,17 +180,6 @@ class Figures:
             lines.append(f"{len(drifts)} drifts{_listed([f'at id {id}' for id in drifts])}")
         return lines
 
-    def _needed(self) -> str:
-        """Say what the first model still needs."""
-        labelled = self._labels[0] + self._labels[1] + self._labels[_TEXT]
-        text = f"{min(labelled, FIRST_MODEL)} of {FIRST_MODEL} labelled records so far"
-        absent = [str(label) for label in (0, 1) if not self._labels[label]]
-        if labelled and absent and not self._labels[_TEXT]:
-            text += f", none labelled {absent[0]}"
-        if self._labels[None] > 0:
-            text += f", {self._labels[None]:,} without a label"
-        return text
-
     @property
     def _recent(self) -> Scores:
         return self._quality.newest[RECENT].scores
@@ -211,10 +196,6 @@ class Figures:
             "the record has no label": self.predictions - seen - whole.scores.n,
         }
         return [f"{count:,} not counted: {reason}" for reason, count in reasons.items() if count]
-
-
-def _known(label: int | str | None) -> int | None:
-    return _TEXT if isinstance(label, str) else label
 
 
 def sparkline(accuracies: Sequence[float | None]) -> str:

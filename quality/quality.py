@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from quality.history import History
 from quality.scores import Outcome, Scores
 from quality.windows import Bucket, RecordWindow, TimeWindow
 from stream.records import Prediction
@@ -98,6 +99,8 @@ class Quality:
     times : iterable of TimeWindow
     records : iterable of int
         Lengths of the windows of records that were counted.
+    histories : iterable of float
+        Seconds whose accuracy is kept over time.
 
     Attributes
     ----------
@@ -105,14 +108,22 @@ class Quality:
         By length in seconds.
     newest : dict of int to RecordWindow
         By length.
+    histories : dict of float to History
+        By length in seconds.
     served : dict of int to Served
         By model version; the newest 200.
     partitions : dict of int to Partition
     """
 
-    def __init__(self, times: Iterable[TimeWindow] = (), records: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        times: Iterable[TimeWindow] = (),
+        records: Iterable[int] = (),
+        histories: Iterable[float] = (),
+    ) -> None:
         self.times = {window.seconds: window for window in times}
         self.newest = {length: RecordWindow(length) for length in records}
+        self.histories = {seconds: History(seconds) for seconds in histories}
         self.served: dict[int, Served] = {}
         self.partitions: dict[int, Partition] = {}
 
@@ -148,6 +159,8 @@ class Quality:
             window.count(outcome)
         for bucket in buckets:
             bucket.count(model, outcome)
+        for history in self.histories.values():
+            history.count(time_ms, now_ms, outcome.right, model)
 
     def rejected(self, source: tuple[int, int], reason: str, time_ms: int, now_ms: float) -> None:
         """Take in a rejected record; `source` is its partition and last offset."""
@@ -188,10 +201,14 @@ class Quality:
         return sum(partition.n for partition in self.partitions.values())
 
     @property
+    def correct(self) -> int:
+        """Running count of right predictions over all partitions."""
+        return sum(partition.correct for partition in self.partitions.values())
+
+    @property
     def accuracy(self) -> float | None:
         """Running accuracy over all partitions, ``None`` before the first counted prediction."""
-        correct = sum(partition.correct for partition in self.partitions.values())
-        return correct / self.n if self.n else None
+        return self.correct / self.n if self.n else None
 
     def lag(self, ends: Mapping[int, int]) -> int:
         """Return how many records were neither predicted nor rejected.

@@ -20,6 +20,7 @@ from predictor.settings import PredictorSettings
 from predictor.status import report
 from predictor.status.checks import Check, check, seconds
 from predictor.status.topics import Topics
+from quality.report import window
 from stream.arguments import argument_parser
 from stream.command import command
 
@@ -91,7 +92,7 @@ def _check(checks: Sequence[Check], topics: Topics) -> int:
 def _values(topics: Topics) -> dict[str, Any]:
     """Return what can be checked."""
     topics.update()
-    found = report.window(topics.window, 1_000 * time.time(), topics.limited)
+    found = window(topics.window, 1_000 * time.time(), topics.limited)
     return found | {"lag": report.counts(topics.standings())["lag"]}
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from predictor.status.checks import Check
-from predictor.status.topics import DESCRIBED, Said, Standing
+from predictor.status.topics import DESCRIBED, Standing
 from quality.quality import Quality
-from quality.scores import wilson
-from quality.windows import Bucket, TimeWindow
+from quality.report import models, swaps, window
+from stream.follower import Said
 from stream.models import instant
 from stream.quoting import one_line
 
@@ -20,24 +20,6 @@ RIGHT = {
 """Columns of numbers."""
 
 TALLY = ("n", "correct", "seen", "unlabelled", "rejected", "waiting", "late", "revised", "assumed")
-
-
-def window(found: TimeWindow, now_ms: float, limited: bool = False) -> dict[str, Any]:
-    """Return what happened in a window, of which not all was read if it is `limited`.
-
-    The rates are from its first record on: a stream may be younger than the window.
-    """
-    values, start_ms = found.total(now_ms).as_json(), found.start(now_ms)
-    first_ms = min(max(start_ms, found.first_ms), now_ms)
-    seconds = max(1.0, (now_ms - first_ms) / 1_000)
-    return {
-        "seconds": found.seconds,
-        "since": instant(first_ms if limited else start_ms),
-        "limited": limited,
-        "predictions_per_second": values["predictions"] / seconds,
-        "rejected_per_second": values["rejected"] / seconds,
-        **values,
-    }
 
 
 def counts(standings: Sequence[Standing]) -> dict[str, Any]:
@@ -77,11 +59,8 @@ def status(
         "window": found,
         "counts": total,
         "partitions": [_partition(standing) for standing in standings],
-        "models": _models(quality, window_of_time.total(now_ms)),
-        "swaps": [
-            {"version": swap.version, "before": swap.before, "time": instant(swap.time_ms)}
-            for swap in quality.swaps
-        ],
+        "models": models(quality, window_of_time.total(now_ms)),
+        "swaps": swaps(quality),
         "refusals": [
             {"time": instant(said.time_ms)} | {n: getattr(said.record, n) for n in _REFUSAL}
             for said in refusals
@@ -103,30 +82,6 @@ def _partition(standing: Standing) -> dict[str, Any]:
     accuracy = found["correct"] / found["n"] if found["n"] else None
     place = {name: getattr(standing, name) for name in ("partition", "committed", "end", "lag")}
     return place | found | {"accuracy": accuracy}
-
-
-def _models(quality: Quality, bucket: Bucket) -> list[dict[str, Any]]:
-    """Return the versions that were looked at, oldest first, with their part of the window."""
-    serving, rows = quality.serving, []
-    for version, served in sorted(quality.served.items()):
-        counted, correct = bucket.counted[version], bucket.correct[version]
-        status = "barred" if served.barred else "replaced"
-        rows.append(
-            {
-                "version": version,
-                "algorithm": served.algorithm or None,
-                "reason": served.reason or None,
-                "status": "serving" if version == serving else status,
-                "since": instant(served.first_ms) if served.first_ms else None,
-                "until": instant(served.last_ms) if version != serving else None,
-                "predictions": bucket.predictions[version],
-                "counted": counted,
-                "accuracy": correct / counted if counted else None,
-                "interval": wilson(correct, counted),
-                "barred": served.barred or None,
-            }
-        )
-    return rows
 
 
 def screen(status: dict[str, Any]) -> str:

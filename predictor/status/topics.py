@@ -17,10 +17,10 @@ from predictor.tally import Tally
 from quality.quality import Quality
 from quality.windows import TimeWindow
 from stream import clients, reading
+from stream.follower import Follower, Said
 from stream.model_topic import ModelTopic
 from stream.records import (
     RecordError,
-    Rejected,
     Status,
     decode_prediction,
     decode_rejected,
@@ -29,9 +29,6 @@ from stream.records import (
 from stream.seal import decode_sealed, own_seal
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
-
-MOST = 5_000_000
-"""Most offsets of predictions that are read, and as many of rejected records."""
 
 STATUSES = 1_000
 """Latest records of the status topic that are read."""
@@ -71,13 +68,6 @@ class Standing(NamedTuple):
     tally: Tally | None
 
 
-class Said(NamedTuple):
-    """A record of a topic that is shown as it is, and its timestamp."""
-
-    time_ms: int
-    record: Any
-
-
 class Topics:
     """Follows the output topics; connected until the stack closes.
 
@@ -85,8 +75,6 @@ class Topics:
     ----------
     quality : Quality
         Has the one window that was asked for.
-    limited : bool
-        Whether the window has more records than are read.
     rejections : deque of Said
         The last rejected records.
 
@@ -99,17 +87,18 @@ class Topics:
     def __init__(self, settings: PredictorSettings, seconds: float, stack: ExitStack) -> None:
         self._settings = settings
         self._stop = Stop()
-        admin = stack.enter_context(clients.closing(clients.admin(settings)))
+        self._admin = stack.enter_context(clients.closing(clients.admin(settings)))
         wanted = [settings.data_topic, settings.prediction_topic, settings.rejected_topic]
-        found = partition_counts(admin, [*wanted, settings.status_topic, settings.model_topic])
+        found = partition_counts(
+            self._admin, [*wanted, settings.status_topic, settings.model_topic]
+        )
         if missing := [topic for topic in wanted if topic not in found]:
             raise Fatal(f"{settings.kafka_bootstrap_servers}: no topic {', '.join(missing)}")
-        self._partitions = found
+        self._has_statuses = settings.status_topic in found
 
         def consumer(**options: Any) -> KafkaConsumer:
             return stack.enter_context(clients.closing(clients.consumer(settings, **options)))
 
-        self._consumer = consumer(max_poll_records=5_000)
         self._group = consumer(group_id=settings.group_id)
         self._other = consumer()
         self._models: ModelTopic | None = None
@@ -117,15 +106,26 @@ class Topics:
         if settings.model_topic in found and (trusted is None or any(trusted.glob("*.pem"))):
             self._models = ModelTopic(settings, consumer(), self._stop, trusted)
         self.quality = Quality([TimeWindow(seconds)])
-        self.limited = False
         self.rejections: deque[Said] = deque(maxlen=LAST)
-        self._begin()
+        self._follower = Follower(
+            consumer(max_poll_records=5_000),
+            {
+                settings.prediction_topic: decode_prediction,
+                settings.rejected_topic: decode_rejected,
+            },
+            self.window.start(1_000 * time.time()),
+        )
 
     @property
     def window(self) -> TimeWindow:
         """The window that was asked for."""
         (window,) = self.quality.times.values()
         return window
+
+    @property
+    def limited(self) -> bool:
+        """Whether the window has more records than are read."""
+        return bool(self._follower.limited)
 
     def update(self) -> None:
         """Read what was written until now.
@@ -134,19 +134,14 @@ class Topics:
         ------
         KafkaError
         """
-        places = list(self._consumer.assignment())
-        ends = self._consumer.end_offsets(places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        left = {place: end - self._consumer.position(place) for place, end in ends.items()}
-        silent_since = time.monotonic()
-        with tqdm(
-            total=sum(left.values()), unit=" records", disable=None, leave=False, delay=1
-        ) as progress:
-            while any(offsets > 0 for offsets in left.values()):
-                for records in self._consumer.poll(timeout_ms=200).values():
-                    for record in records:
-                        self._add(record)
-                now = {p: end - self._consumer.position(p) for p, end in ends.items()}
-                progress.update(sum(left.values()) - sum(now.values()))
+        ends = self._follower.ends()
+        left, silent_since = self._follower.left(ends), time.monotonic()
+        with tqdm(total=left, unit=" records", disable=None, leave=False, delay=1) as progress:
+            while left:
+                for said in self._follower.poll():
+                    self._add(said)
+                now = self._follower.left(ends)
+                progress.update(left - now)
                 if now != left:
                     silent_since = time.monotonic()
                 elif time.monotonic() - silent_since > reading.SILENCE_SECONDS:
@@ -158,7 +153,8 @@ class Topics:
     def standings(self) -> list[Standing]:
         """Return where the group stands in each partition."""
         topic = self._settings.data_topic
-        return [self._standing(TopicPartition(topic, n)) for n in range(self._partitions[topic])]
+        partitions = partition_counts(self._admin, [topic])[topic]
+        return [self._standing(TopicPartition(topic, number)) for number in range(partitions)]
 
     def refusals(self) -> list[Said]:
         """Tell the quality which models serve and are barred; return the last refusals.
@@ -188,31 +184,14 @@ class Topics:
                 served = self.quality.model(model.version)
                 served.algorithm, served.reason = model.envelope.algorithm, model.envelope.reason
 
-    def _begin(self) -> None:
-        """Seek where the window begins."""
-        start_ms, starts = int(self.window.start(1_000 * time.time())), {}
-        for topic in (self._settings.prediction_topic, self._settings.rejected_topic):
-            count = self._partitions[topic]
-            for place in (TopicPartition(topic, number) for number in range(count)):
-                first, end = reading.bounds(self._consumer, place)
-                wanted = max(first, reading.offset_at(self._consumer, place, start_ms, end))
-                starts[place] = max(wanted, end - MOST // count)
-                self.limited |= starts[place] > wanted
-        self._consumer.assign(list(starts))
-        for place, start in starts.items():
-            self._consumer.seek(place, start)
-
-    def _add(self, record: Any) -> None:
-        now_ms = 1_000 * time.time()
-        with suppress(RecordError):  # `verify` names it
-            if record.topic == self._settings.prediction_topic:
-                prediction = decode_prediction(record.value)
-                self.quality.predicted(prediction, record.timestamp, now_ms)
-            else:
-                rejected: Rejected = decode_rejected(record.value)
-                source = (rejected.source[0], rejected.last)
-                self.quality.rejected(source, rejected.reason, record.timestamp, now_ms)
-                self.rejections.append(Said(record.timestamp, rejected))
+    def _add(self, said: Said) -> None:
+        record, now_ms = said.record, 1_000 * time.time()
+        if said.topic == self._settings.prediction_topic:
+            self.quality.predicted(record, said.time_ms, now_ms)
+        else:
+            source = (record.source[0], record.last)
+            self.quality.rejected(source, record.reason, said.time_ms, now_ms)
+            self.rejections.append(said)
 
     def _standing(self, place: TopicPartition) -> Standing:
         start, end = reading.bounds(self._other, place)
@@ -226,7 +205,7 @@ class Topics:
         return Standing(place.partition, found.offset, end, lag, tally)
 
     def _statuses(self) -> Iterator[tuple[int, Status]]:
-        if self._settings.status_topic not in self._partitions:
+        if not self._has_statuses:
             return
         place, seal = TopicPartition(self._settings.status_topic, 0), own_seal(self._settings)
         start, end = reading.bounds(self._other, place)

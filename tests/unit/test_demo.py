@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from local.figures import FIRST_MODEL, Figures
+from local.figures import Figures
 from local.process import Process, leashed, stop
 from modelgenerator.training import trainer
+from quality.first_model import FIRST_MODEL
 from stream.records import Label, Prediction, Record, encode_label, encode_record
 from tests.services import ROOT, eventually, gone
 

@@ -8,10 +8,12 @@ from msgspec.structs import replace
 from predictor.status import report
 from predictor.status.__main__ import read_options
 from predictor.status.checks import CHECKED, Check, check, seconds
-from predictor.status.topics import Said, Standing
+from predictor.status.topics import Standing
 from predictor.tally import Tally
 from quality.quality import Quality
+from quality.report import window
 from quality.windows import Bucket, TimeWindow
+from stream.follower import Said
 from stream.models import instant
 from stream.records import Prediction, Rejected, Status
 
@@ -102,7 +104,7 @@ def test_a_check_of_what_is_not_known_does_not_hold() -> None:
 
 def test_all_that_can_be_checked_is_in_the_window_or_the_lag() -> None:
     (found,) = Quality([TimeWindow(60.0)]).times.values()
-    assert set(CHECKED) - {"lag"} <= report.window(found, NOW).keys()
+    assert set(CHECKED) - {"lag"} <= window(found, NOW).keys()
     assert set(CHECKED) & Bucket().as_json().keys() == set(CHECKED) - {
         "lag", "predictions_per_second", "rejected_per_second",
     }  # fmt: skip
@@ -113,10 +115,10 @@ def test_rates_are_of_the_time_that_was_read() -> None:
     for offset in range(120):
         quality.predicted(prediction(offset), int(NOW) - 5_000, NOW)
     (found,) = quality.times.values()
-    whole = report.window(found, NOW)
+    whole = window(found, NOW)
     assert whole["predictions_per_second"] == 24.0
     assert whole["since"] == instant(found.start(NOW))
-    limited = report.window(found, NOW, limited=True)
+    limited = window(found, NOW, limited=True)
     assert limited["since"] == instant(NOW - 5_000)
 
 
