@@ -73,7 +73,7 @@ check: setup ## formatting, lint, types, import rules, the examples of docstring
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/python -m pytest --doctest-modules tests/unit/test_layout.py \
-		stream estimators quality datagenerator modelgenerator predictor local
+		stream estimators quality datagenerator modelgenerator predictor dashboard local
 
 lock: setup ## pin what */requirements.txt ask for in requirements.lock
 	$(VENV)/python -m pip install -q uv

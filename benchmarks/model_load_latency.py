@@ -37,9 +37,10 @@ from local.services import start as start_service
 from stream import clients
 from stream.arguments import argument_parser
 from stream.keys import signing_key
-from stream.models import Envelope, Message, now, pack
+from stream.models import Envelope, Message, pack
 from stream.records import Record, decode_prediction, encode_record
 from stream.settings import StreamSettings
+from stream.times import now
 from stream.topics import ensure_topics
 
 FEATURES = 20

@@ -14,10 +14,11 @@ import sklearn
 
 from stream import classifier
 from stream.classifier import Model
-from stream.models import PART_BYTES, Envelope, ModelError, now, pack, unpack
+from stream.models import PART_BYTES, Envelope, ModelError, pack, unpack
 from stream.records import Schema
 from stream.service import Stop
 from stream.settings import ModelLimits
+from stream.times import now
 
 MESSAGE_BYTES = 1_000_000
 """What a broker takes as one message by default, with some room."""

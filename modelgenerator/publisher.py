@@ -34,12 +34,13 @@ from stream import clients, reading
 from stream.deadlines import DeadlineExceeded
 from stream.keys import SigningKey
 from stream.model_topic import ModelTopic, StoredModel
-from stream.models import Envelope, now
+from stream.models import Envelope
 from stream.reading import newest_schema
 from stream.records import Schema
 from stream.refusals import PERMANENT, causes, explained, raise_if_refused
 from stream.seal import own_seal
 from stream.service import Stop, Warnings
+from stream.times import now
 from stream.topics import create_missing_topics
 from stream.transactions import Transactions
 

@@ -17,10 +17,10 @@ from os import fstat
 from os.path import samestat
 from pathlib import Path
 
-from stream.models import instant
 from stream.records import Prediction
 from stream.service import Warnings
 from stream.settings import SettingsError
+from stream.times import instant
 
 log = logging.getLogger("predictor")
 

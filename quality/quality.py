@@ -15,7 +15,7 @@ from typing import NamedTuple
 from quality.history import History
 from quality.scores import Outcome, Scores
 from quality.windows import Bucket, RecordWindow, TimeWindow
-from stream.records import Prediction
+from stream.records import Prediction, Status
 
 MODELS = 200
 """Newest model versions whose scores are kept."""
@@ -167,6 +167,13 @@ class Quality:
         self._done(source)
         for bucket in self._buckets(time_ms, now_ms):
             bucket.reject(reason)
+
+    def told(self, status: Status, time_ms: int) -> None:
+        """Take in a record of the status topic."""
+        if status.status == "serving":
+            self.model(status.version).at(time_ms)
+        elif status.status == "barred":
+            self.model(status.version).barred = status.reason or "no reason given"
 
     def model(self, version: int) -> Served:
         """Return what is kept of a version, to say more of it."""

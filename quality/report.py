@@ -7,7 +7,7 @@ from typing import Any
 from quality.quality import Quality
 from quality.scores import wilson
 from quality.windows import Bucket, TimeWindow
-from stream.models import instant
+from stream.times import instant
 
 
 def window(found: TimeWindow, now_ms: float, limited: bool = False) -> dict[str, Any]:

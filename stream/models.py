@@ -10,10 +10,8 @@ Nothing here unpickles.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated
 
@@ -30,8 +28,6 @@ SIGNATURE = "signature"
 
 PART_BYTES = 600_000
 """Bytes of the pickle in one part: with base64 and envelope it stays below Kafka's 1 MB."""
-
-_LAST_SECOND = datetime.max.replace(microsecond=999_000, tzinfo=UTC).timestamp()
 
 TEXT_LIMIT = 1_000
 """Most characters of a text in the envelope; log lines and errors quote them."""
@@ -178,20 +174,6 @@ class Message:
 
     value: bytes
     headers: list[tuple[str, bytes]]
-
-
-def now() -> str:
-    """Return the time in the format of the topics: UTC, ISO 8601, milliseconds, ``Z``."""
-    return instant(1_000 * time.time())
-
-
-def instant(milliseconds: float) -> str:
-    """Return a time in milliseconds since 1970, such as a record's timestamp, in that format.
-
-    Producers may give any timestamp; one beyond the years 1970 to 9999 becomes the nearest in them.
-    """
-    found = datetime.fromtimestamp(min(max(0.0, milliseconds / 1_000), _LAST_SECOND), UTC)
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def pack(

@@ -16,9 +16,9 @@ import duckdb
 
 from modelgenerator.envelope import highest_offsets
 from modelgenerator.publish.newest import Found
-from stream.models import instant
 from stream.records import Type
 from stream.service import Fatal
+from stream.times import instant
 
 ENDINGS = (".csv", ".parquet")
 PLACE = {"partition": "INTEGER", "offset": "BIGINT", "timestamp": "TIMESTAMP", "id": "VARCHAR"}

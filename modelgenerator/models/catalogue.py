@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stream.model_topic import ModelIndex
-from stream.models import SIGNATURE, Envelope, ModelError, instant, unpack
+from stream.models import SIGNATURE, Envelope, ModelError, unpack
 from stream.records import LARGEST_VERSION, Prediction, Status
+from stream.times import instant
 
 
 @dataclass

@@ -10,8 +10,8 @@ from predictor.status.topics import DESCRIBED, Standing
 from quality.quality import Quality
 from quality.report import models, swaps, window
 from stream.follower import Said
-from stream.models import instant
 from stream.quoting import one_line
+from stream.times import instant
 
 RIGHT = {
     "partition", "committed", "lag", "n", "rejected", "waiting", "model", "version", "predictions",

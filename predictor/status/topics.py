@@ -163,12 +163,9 @@ class Topics:
         """
         found: deque[Said] = deque(maxlen=LAST)
         for time_ms, status in self._statuses():
-            if status.status == "serving":
-                self.quality.model(status.version).at(time_ms)
-            else:
+            self.quality.told(status, time_ms)
+            if status.status != "serving":
                 found.append(Said(time_ms, status))
-            if status.status == "barred":
-                self.quality.model(status.version).barred = status.reason or "no reason given"
         return list(found)
 
     def describe(self) -> None:

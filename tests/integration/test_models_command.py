@@ -17,7 +17,8 @@ from kafka import TopicPartition
 from modelgenerator.models import table
 from modelgenerator.models.__main__ import main
 from stream import clients, reading
-from stream.models import instant, pack, unpack
+from stream.models import pack, unpack
+from stream.times import instant
 from tests.services import Services, eventually
 from tests.topics import Topics, await_answered, await_serving
 from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled

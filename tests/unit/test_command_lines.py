@@ -20,6 +20,7 @@ from tests.services import ROOT
 
 FOLDERS = (
     "benchmarks",
+    "dashboard",
     "datagenerator",
     "examples",
     "local",
@@ -30,7 +31,7 @@ FOLDERS = (
 MADE_FOR_ANOTHER = {Path("local/leash.py")}
 """Takes a whole command of somebody else's as its arguments, so it knows none that is wrong."""
 
-SERVICES = ("datagenerator", "modelgenerator", "predictor")
+SERVICES = ("dashboard", "datagenerator", "modelgenerator", "predictor")
 
 
 def programs() -> list[Path]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import ROOT, SERVICES
+from tests.services import ROOT
+from tests.services import SERVICES as THREE
 
+SERVICES = (*THREE, "dashboard")
 PACKAGES = (*SERVICES, "estimators", "local", "quality", "stream")
 DISTRIBUTIONS = {
     "kafka": "kafka-python",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.settings import DashboardSettings
 from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
@@ -17,6 +18,7 @@ SERVICES: dict[str, type[StreamSettings]] = {
     "datagenerator": DatageneratorSettings,
     "modelgenerator": ModelgeneratorSettings,
     "predictor": PredictorSettings,
+    "dashboard": DashboardSettings,
 }
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.settings import DashboardSettings
 from datagenerator.settings import Settings as DatageneratorSettings
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
 from stream.settings import SettingsError, StreamSettings, misspelt, read
 from tests.services import ROOT
 
-SERVICES = (DatageneratorSettings, ModelgeneratorSettings, PredictorSettings)
+SERVICES = (DatageneratorSettings, ModelgeneratorSettings, PredictorSettings, DashboardSettings)
 ALL = {name.upper() for service in SERVICES for name in service.model_fields}
 IN_WORDS = "allowed are ASCII letters, digits, dots, underscores and hyphens, at most 200"
 

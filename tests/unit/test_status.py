@@ -14,8 +14,8 @@ from quality.quality import Quality
 from quality.report import window
 from quality.windows import Bucket, TimeWindow
 from stream.follower import Said
-from stream.models import instant
 from stream.records import Prediction, Rejected, Status
+from stream.times import instant
 
 NOW = 1_795_000_000_000.0
 
