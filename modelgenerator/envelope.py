@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import pickle
 import platform
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import joblib
 import numpy as np
 import sklearn
 
@@ -79,10 +79,25 @@ def highest_offsets(places: Iterable[tuple[int | str, int]]) -> dict[str, int]:
 
 
 def pickled(model: Any) -> bytes:
-    """Return the model as joblib's compressed pickle."""
-    buffer = io.BytesIO()
-    joblib.dump(model, buffer, compress=3)
-    return buffer.getvalue()
+    """Return the model as a pickle that is compressed with zlib, as `joblib.load` reads it, too."""
+    packed = _Packed()
+    pickle.Pickler(packed, protocol=5).dump(model)
+    return packed.end()
+
+
+class _Packed:
+    """A file that compresses what is written, so that a large pickle is never held as a whole."""
+
+    def __init__(self) -> None:
+        self._packer = zlib.compressobj(3)
+        self._parts: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self._parts.append(self._packer.compress(data))
+        return len(data)
+
+    def end(self) -> bytes:
+        return b"".join([*self._parts, self._packer.flush()])
 
 
 def check(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import cycle, islice
+from pickle import loads
 from typing import Any
 
 import joblib
@@ -40,6 +41,9 @@ _TIMED_ROWS = (100, *5 * [500])
 _TIMED_NUMBERS = 2_000_000
 _CHUNK_BYTES = 2**20
 _SLICE_BYTES = 2**16
+_SMALL_BYTES = 2**24
+_ARRAY_OF_JOBLIB = b"joblib.numpy_pickle"
+"""Stands in a pickle between whose opcodes joblib has written arrays."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
     Parameters
     ----------
     pickle : bytes
-        Written by joblib, plain or compressed with zlib.
+        Written by joblib or pickle, plain or compressed with zlib.
     max_bytes : int
         Largest size that it may unpack to.
 
@@ -274,12 +278,12 @@ def unpickle(pickle: bytes, max_bytes: int = MAX_BYTES) -> Any:
         When it is larger, cannot be unpickled, or holds an estimator of another scikit-learn
         version than its envelope says.
     """
-    _check_unpacked(pickle, max_bytes)
+    size = _unpacked_size(pickle, max_bytes)
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("always", message="Trying to unpickle estimator")
-            found = joblib.load(io.BytesIO(pickle))
+            found = _read(pickle, size)
     except Exception as error:  # noqa: BLE001 - unpickling may raise anything
         raise ModelError(f"cannot be unpickled: {type(error).__name__}: {error}"[:300]) from None
     for warning in said:  # scikit-learn's InconsistentVersionWarning
@@ -356,8 +360,8 @@ def probe(envelope: Envelope) -> list[list[Cell]]:
     return rows
 
 
-def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
-    """Check the unpacked size of a pickle, holding at most one chunk of it in memory."""
+def _unpacked_size(pickle: bytes, max_bytes: int) -> int:
+    """Return the unpacked size of a pickle, holding at most one chunk of it in memory."""
     size = 0
     if pickle[:1] == b"\x80":
         size = len(pickle)
@@ -380,6 +384,19 @@ def _check_unpacked(pickle: bytes, max_bytes: int) -> None:
             raise ModelError("cannot be unpickled: more data after its end")
     if size > max_bytes:
         raise ModelError(f"larger than {max_bytes} bytes when unpacked")
+    return size
+
+
+def _read(pickle: bytes, size: int) -> Any:
+    """Unpickle a model of this unpacked size.
+
+    joblib's reader holds no second copy of a large model, but for a small one it is slow.
+    """
+    if size <= _SMALL_BYTES:
+        unpacked = pickle if pickle[:1] == b"\x80" else zlib.decompress(pickle)
+        if _ARRAY_OF_JOBLIB not in unpacked:
+            return loads(unpacked)  # noqa: S301 - it is signed by a trusted key
+    return joblib.load(io.BytesIO(pickle))
 
 
 def load_within(limits: ModelLimits, stop: Stop, envelope: Envelope, pickle: bytes) -> Model:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 LOOK_SECONDS = 1.0
-BEHIND = 2_000
-"""Records that are not read yet from which on training is behind."""
+BEHIND_SECONDS = 1.0
+"""How old records may be when they have been learnt from; beyond, training is behind."""
 
 STRETCH = 32
 """Times more seldom than usual, at most; then recipes are left out."""
@@ -38,9 +38,14 @@ class Pace:
     Examples
     --------
     >>> pace = Pace(clock=iter(range(100)).__next__)
-    >>> said = [pace.look(5_000, {"sgd": 0.1, "knn": 0.4}) for _ in range(6)]
-    >>> said[-1]
-    '5,000 records behind: recipe knn is left out for now'
+    >>> pace.took(0.5, records=500)
+    >>> pace.look(4_000, {"sgd": 0.1, "knn": 0.4})
+    'training is 4.5 s behind: recipes are trained 4 times more seldom'
+    >>> for _ in range(4):
+    ...     pace.took(0.5, records=500)
+    ...     said = pace.look(4_000, {"sgd": 0.1, "knn": 0.4})
+    >>> said
+    'training is 4.5 s behind: recipe knn is left out for now'
     >>> pace.stretch, pace.left_out
     (32, ['knn'])
     """
@@ -54,6 +59,13 @@ class Pace:
         self._taken_back = -math.inf
         self._calm = CALM_SECONDS
         self._before: Mapping[str, float] = {}
+        self._records, self._seconds, self._longest = 0, 0.0, 0.0
+
+    def took(self, seconds: float, records: int) -> None:
+        """Take in how long it took to learn from records that were read at once."""
+        self._records += records
+        self._seconds += seconds
+        self._longest = max(seconds, self._longest)
 
     def look(self, unread: int, seconds: Mapping[str, float]) -> str | None:
         """Look once a second whether training is behind; return what changed, in words.
@@ -69,11 +81,13 @@ class Pace:
         if now < self._next_look:
             return None
         self._next_look = now + LOOK_SECONDS
-        if unread >= BEHIND:
+        behind = self._longest + unread * self._seconds / max(1, self._records)
+        self._records, self._seconds, self._longest = 0, 0.0, 0.0
+        if behind > BEHIND_SECONDS:
             if now - self._taken_back <= self._calm:
                 self._calm = min(2 * self._calm, LONGEST_CALM_SECONDS)
             self._calm_since, self._taken_back = now, -math.inf
-            return self._slow_down(unread, seconds)
+            return self._slow_down(behind, seconds)
         if now - self._calm_since < self._calm or (self.stretch == 1 and not self.left_out):
             return None
         self._calm_since = self._taken_back = now
@@ -82,14 +96,13 @@ class Pace:
         self.stretch //= 2
         return None if self.stretch > 1 else "recipes are trained as often as usual again"
 
-    def _slow_down(self, unread: int, seconds: Mapping[str, float]) -> str | None:
+    def _slow_down(self, behind: float, seconds: Mapping[str, float]) -> str | None:
+        said = f"training is {behind:.1f} s behind:"
         if self.stretch < STRETCH:
-            goal = min(STRETCH, max(2 * self.stretch, unread // BEHIND))
+            goal = min(STRETCH, max(2 * self.stretch, int(behind / BEHIND_SECONDS)))
             while self.stretch < goal:
                 self.stretch *= 2
-            return (
-                f"{unread:,} records behind: recipes are trained {self.stretch} times more seldom"
-            )
+            return f"{said} recipes are trained {self.stretch} times more seldom"
         lately = {
             name: spent - self._before.get(name, 0.0)
             for name, spent in seconds.items()
@@ -100,4 +113,4 @@ class Pace:
             return None
         costliest = max(lately, key=lately.__getitem__)
         self.left_out.append(costliest)
-        return f"{unread:,} records behind: recipe {costliest} is left out for now"
+        return f"{said} recipe {costliest} is left out for now"

@@ -156,12 +156,14 @@ class Trainer:
         self._hurried_until = 0
         self._published, self._next_model = 0, FIRST_MODEL
         self._publish_from = -math.inf
+        self._publishing = 0.0
 
     def observe(self, records: Iterable[Labelled]) -> Iterator[Publication]:
         """Take the next labelled records, and yield each model as soon as it is to be published.
 
         A second label of a record that is in the window is ignored, unless it revises the first.
         """
+        begun, before, self._publishing = self._clock(), self._observed, 0.0
         for record in records:
             if record.revises:
                 self._window.revise(record)
@@ -171,6 +173,8 @@ class Trainer:
                 self._observed += 1
                 yield from self._go_on()
         yield from self._go_on()
+        seconds = self._clock() - begun - self._publishing
+        self.pace.took(seconds, max(0, self._observed - before))
 
     def follow(self, layout: Layout) -> None:
         """Take the next records by another layout, of the same types if there were records before.
@@ -200,7 +204,7 @@ class Trainer:
         self._suspended_until |= dict.fromkeys(names, until)
 
     def keep_up(self, unread: int) -> None:
-        """Train more seldom, or leave recipes out, if so many records wait to be read."""
+        """Train more seldom, or leave recipes out, where training is behind."""
         metrics.LAG.set(unread)
         if changed := self.pace.look(unread, self._committee.seconds):
             log.info("%s", changed)
@@ -239,9 +243,10 @@ class Trainer:
         if self._is_due and (found := self._publication()):
             begun = self._clock()
             yield found
+            took = self._clock() - begun
+            self._publishing += took
             if self._publish_seconds:
                 # Reading gets at least as much time as publishing, however long that takes.
-                took = self._clock() - begun
                 self._publish_from = begun + max(self._publish_seconds, 2 * took)
 
     def _learn(self, block: list[Place]) -> None:

@@ -250,6 +250,22 @@ def test_a_plain_pickle_is_loaded_up_to_the_bound() -> None:
         load(envelope(), plain, len(plain) - 1)
 
 
+@pytest.mark.parametrize("rows", [100, 2_000_000])  # in memory at once, and as a file
+@pytest.mark.parametrize("level", [0, 3])
+def test_a_model_is_loaded_whether_joblib_or_pickle_wrote_it(
+    rows: int, level: int, tmp_path: Path
+) -> None:
+    fitted = LogisticRegression().fit([[1.0, 0.0], [-1.0, 0.0]], [1, 0])
+    fitted.spare = np.zeros(rows)
+    plain = pickle.dumps(fitted, protocol=5)
+    by_pickle = zlib.compress(plain, level) if level else plain
+    joblib.dump(fitted, tmp_path / "model", compress=level)
+    for found in (by_pickle, (tmp_path / "model").read_bytes()):
+        model = load(envelope(), found)
+        assert model.predict([[1.0, 0.0], [-1.0, 0.0]])[0] == [1, 0]
+        assert len(model.classifier.spare) == rows
+
+
 def test_a_pickle_cut_short_is_refused() -> None:
     whole = pickled(LogisticRegression().fit(X, Y))
     for length in (0, 1, 2, len(whole) // 2):
