@@ -12,6 +12,7 @@ from typing import Any, Self
 import anyio
 import msgspec
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -22,6 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.metrics import QualityMetrics
 from dashboard.settings import DashboardSettings
 from dashboard.state import State
 from stream.service import Fatal
@@ -74,6 +76,13 @@ def application(settings: DashboardSettings, state: State) -> Starlette:
     async def events(_: Request) -> Response:
         return StreamingResponse(_events(state), media_type="text/event-stream")
 
+    quality = CollectorRegistry()
+    quality.register(QualityMetrics(lambda: msgspec.json.decode(state.shown["windows"])))
+
+    def metrics(_: Request) -> Response:
+        content = generate_latest(REGISTRY) + generate_latest(quality)
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
+
     # Where only this machine is meant, no foreign name may lead here: a page of somebody else
     # could read this one under its own name (DNS rebinding).
     names = ["localhost", "127.0.0.1", settings.dashboard_host] if settings.only_here else ["*"]
@@ -83,6 +92,7 @@ def application(settings: DashboardSettings, state: State) -> Starlette:
             Route("/api/state", whole),
             Route("/api/models/{version:int}", model),
             Route("/events", events),
+            Route("/metrics", metrics),
             Mount("/page", StaticFiles(directory=FILES)),
         ],
         middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=names)],

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from dashboard.metrics import QualityMetrics
 from tests.services import ROOT, SERVICES
 
 FOLDER = ROOT / "monitoring"
@@ -24,7 +25,7 @@ def exposed() -> Iterator[tuple[str, str]]:
     """Yield name and type of each metric of the project."""
     for service in SERVICES:
         importlib.import_module(f"{service}.metrics")
-    for metric in REGISTRY.collect():
+    for metric in [*REGISTRY.collect(), *QualityMetrics(dict).collect()]:
         if OWN.fullmatch(metric.name):
             yield metric.name, metric.type
 
