@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(filter-out benchmarks/%,$(wildcard */requirements.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
+.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose test-monitoring soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,11 @@ test-faults: setup ## each fault caused on real brokers under load, 15 minutes
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }
 	$(VENV)/python -m pytest tests/compose
+
+test-monitoring: setup ## the alerts and the configuration of Prometheus, with promtool, seconds
+	@promtool --version >/dev/null 2>&1 || { echo "test-monitoring: no promtool; it is in Debian's package" \
+	    "prometheus (apt-get install prometheus) and in the archive of Prometheus"; exit 1; }
+	$(VENV)/python -m pytest tests/monitoring
 
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak

@@ -23,5 +23,11 @@ def settings_in(folder: Path, servers: str) -> dict[str, str]:
 
 
 def start(name: str, env: Mapping[str, str], log_path: Path | None = None) -> Process:
-    """Start a service, with what it logs in a file or on this process's own output."""
+    """Start a service, with what it logs in a file or on this process's own output.
+
+    The first service gets ``METRICS_PORT``, each other one the port after that of the one before.
+    """
+    port = env.get("METRICS_PORT", "")
+    if port.isdecimal() and int(port):
+        env = {**env, "METRICS_PORT": str(int(port) + (*SERVICES, "dashboard").index(name))}
     return Process(name, [sys.executable, "-m", f"{name}.app"], log_path, env=env)

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+import local.services
 import stream.metrics
 from datagenerator.outbox import Outbox
 from modelgenerator.training.recipes import RECIPES
@@ -188,3 +189,12 @@ def test_where_nobody_can_listen_one_line_names_the_settings(host: str) -> None:
             stream.metrics.serve(settings, LOG)
     (line,) = str(raised.value).splitlines()
     assert line.startswith(f"METRICS_PORT={port}: nobody can listen on METRICS_HOST={host}: ")
+
+
+@pytest.mark.parametrize(("given", "ports"), [("9464", "9464 9465 9466"), ("0", "0 0 0")])
+def test_services_that_are_started_on_one_machine_get_a_port_each(
+    given: str, ports: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.services, "Process", lambda *_, env: env["METRICS_PORT"])
+    env = {"METRICS_PORT": given}
+    assert " ".join(str(local.services.start(name, env)) for name in SERVICES) == ports

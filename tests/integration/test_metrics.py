@@ -1,0 +1,154 @@
+"""What Prometheus reads of the running services is what stands on the topics."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.services import (
+    SERVICES,
+    Services,
+    assert_ends,
+    await_line,
+    eventually,
+    last_error,
+)
+from tests.topics import Topics, await_answered, await_serving
+from tests.unit.classifiers import Slow
+from tests.unit.test_monitoring import SUFFIXES, exposed
+
+Scrape = Callable[[], Counter[str]]
+
+
+@pytest.fixture
+def port() -> str:
+    """Return a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+@pytest.fixture
+def scrape(port: str) -> Scrape:
+    """Return what scrapes a service: the samples as ``name{value of its label}``."""
+
+    def scrape() -> Counter[str]:
+        found: Counter[str] = Counter()
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+        except URLError:  # it has not started yet
+            return found
+        for metric in text_string_to_metric_families(text):
+            for sample in metric.samples:
+                labels = ",".join(sample.labels.values())
+                found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value  # type: ignore[assignment] # floats are counted, too
+        return found
+
+    return scrape
+
+
+def test_the_datagenerator_tells_how_many_records_and_labels_it_has_sent(
+    topics: Topics, start: Services, port: str, scrape: Scrape
+) -> None:
+    settings = topics.settings
+    start("datagenerator", METRICS_PORT=port, RATE="1000", COUNT="300", LABEL_DELAY="0.1")
+    records, labels = (
+        f"datagenerator_records_sent_total{{{topic}}}"
+        for topic in (settings.data_topic, settings.label_topic)
+    )
+    eventually(lambda: scrape()[labels] == 300)
+    assert scrape()[records] == 300 == len(topics.records(settings.data_topic))
+    assert len(topics.records(settings.label_topic)) == 300
+    assert scrape()["datagenerator_target_records_per_second"] == 1_000
+
+
+def test_the_modelgenerator_tells_what_it_has_read_trained_and_published(
+    topics: Topics, start: Services, port: str, scrape: Scrape
+) -> None:
+    process = start("modelgenerator", METRICS_PORT=port)
+    topics.write(450)
+    eventually(lambda: scrape()["modelgenerator_records_read_total"] == 450)
+    eventually(lambda: scrape()["modelgenerator_model_version"] >= 2)
+    topics.write(1)  # what is said is of the end of a turn
+    eventually(lambda: scrape()["modelgenerator_window_records"] >= 450)
+    assert_counts_what_was_published(topics, scrape)
+    assert_ends(process)
+
+
+def assert_counts_what_was_published(topics: Topics, scrape: Scrape) -> None:
+    """Assert that each published model is counted once under its reason, and each fit."""
+
+    def same() -> bool:
+        found = scrape()
+        reasons = Counter(model.reason.partition(" ")[0] for model, _ in topics.assembled())
+        counted = {r: found[f"modelgenerator_models_published_total{{{r}}}"] for r in reasons}
+        return bool(reasons) and counted == reasons and scrape() == found
+
+    eventually(same)
+    assert scrape()["modelgenerator_training_seconds_count{linear}"] >= 1
+    assert scrape()["modelgenerator_publish_seconds_count"] == len(topics.versions())
+
+
+def test_the_predictor_tells_what_it_has_predicted_and_what_became_of_models(
+    topics: Topics, start: Services, port: str, scrape: Scrape
+) -> None:
+    topics.publish(1)
+    predictor = start("predictor", METRICS_PORT=port, MODEL_MAX_MICROSECONDS="3000")
+    eventually(lambda: scrape()["predictor_model_version"] == 1)
+    topics.write(100)
+    topics.write_values([b"not JSON", b'{"id": 1}'])
+    topics.write(20, label=False)
+    await_answered(topics, 122)
+    topics.label_ids(*range(100, 110))
+    eventually(lambda: len(topics.outcomes()) == 10)
+    topics.publish(2, Slow(0.02))
+    await_line(predictor, "refused model 2")
+    topics.publish(3)
+    await_serving(topics, 3)
+    eventually(lambda: scrape()["predictor_lag_records{0}"] == 0)
+    eventually(lambda: scrape()["predictor_model_version"] == 3)
+    found, predictions = scrape(), topics.predictions()
+    made = Counter(str(p["prediction"]) for p in predictions if "outcome" not in p)
+    assert {label: found[f"predictor_predictions_total{{{label}}}"] for label in "01"} == made
+    assert found["predictor_records_read_total"] == topics.answered() - len(topics.outcomes())
+    assert found["predictor_outcomes_total{labelled}"] == made.total() - 10
+    assert found["predictor_waiting_predictions"] == 10
+    assert found["predictor_rejected_records_total"] == len(topics.rejected()) == 2
+    assert found["predictor_label_delay_seconds_count"] == 10
+    assert found["predictor_models_refused_total"] == found["predictor_swaps_total"] == 1
+    assert found["predictor_transaction_seconds_count"] >= 3
+    assert found["predictor_transactions_failed_total"] == 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_exposes_what_is_documented_of_it_and_ends_while_it_is_scraped(
+    service: str, topics: Topics, start: Services, port: str, scrape: Scrape
+) -> None:
+    process = start(service, METRICS_PORT=port)
+    eventually(scrape)
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    for name, kind in exposed():
+        if name.startswith(f"{service}_"):
+            assert f"# TYPE {name}{SUFFIXES[kind][0].removesuffix('_bucket')} {kind}\n" in text
+    assert "process_cpu_seconds_total" in text
+    with socket.create_connection(("127.0.0.1", int(port))):  # a scraper that says nothing
+        assert_ends(process, signal.SIGTERM)
+
+
+def test_a_port_that_is_taken_ends_the_start_with_a_line_that_names_the_setting(
+    topics: Topics, start: Services, port: str
+) -> None:
+    with socket.create_server(("127.0.0.1", int(port))):
+        line = last_error(start("predictor", METRICS_PORT=port), status=2)
+    assert line.startswith(f"METRICS_PORT={port}: nobody can listen on METRICS_HOST=127.0.0.1: ")
+    process = start("predictor")
+    await_line(process, "partitions 0@0")
+    assert "metrics at" not in process.log()
