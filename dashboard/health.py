@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from stream.times import instant
+
 IDLE_SECONDS = 20.0
 """So long after the last prediction, a stream counts as idle, or as stuck."""
 
@@ -78,8 +80,7 @@ def health(facts: Facts) -> Health:
 
 def _not_followed(facts: Facts) -> Health | None:
     if facts.lost_since is not None:
-        seconds = facts.now - facts.lost_since
-        why = [f"for {_duration(seconds)}; everything below is from before"]
+        why = [f"since {_clock(facts.lost_since)}; everything below is from before"]
         return Health("broken", "Kafka is unreachable", [*why, *filter(None, [facts.trouble])])
     if facts.missing:
         why = [f"no topic {topic}" for topic in facts.missing]
@@ -93,13 +94,13 @@ def _not_followed(facts: Facts) -> Health | None:
 def _not_predicting(facts: Facts) -> Health | None:
     if facts.serving is None:
         return Health("waiting", "Waiting for the first model", [facts.needs, *facts.refused])
-    silent = facts.now - facts.predicted
-    if silent < IDLE_SECONDS:
+    if facts.now - facts.predicted < IDLE_SECONDS:
         return None
     if facts.lag > facts.partitions:  # a transaction's marker is an offset, too
-        why = [f"no prediction for {_duration(silent)}, {facts.lag:,} records wait"]
+        why = [f"since {_clock(facts.predicted)}; {facts.lag:,} records wait"]
         return Health("broken", "Nothing is predicted", [*why, *facts.refused])
-    return Health("idle", "Idle", [f"no new record for {_duration(silent)}; none waits"])
+    why = [f"no new record since {_clock(facts.predicted)}; none waits"]
+    return Health("idle", "Idle", why)
 
 
 def _predicting(facts: Facts) -> Health:
@@ -126,7 +127,7 @@ def _wrong(facts: Facts) -> list[str]:
     rate = minute["predictions_per_second"]
     if rate and facts.lag / rate > BEHIND_SECONDS:
         seconds = facts.lag / rate
-        found.append(f"{facts.lag:,} records wait, those of {_duration(seconds)} at this rate")
+        found.append(f"{facts.lag:,} records wait, those of {seconds:,.0f} s at this rate")
     rejected, all_records = minute["rejected"], minute["predictions"] + minute["rejected"]
     if rejected > REJECTED_SHARE * all_records:
         reason = next(iter(minute["reasons"]), "")
@@ -139,8 +140,5 @@ def _wrong(facts: Facts) -> list[str]:
     return found
 
 
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+def _clock(seconds: float) -> str:
+    return f"{instant(1_000 * seconds)[:19].replace('T', ' ')} UTC"

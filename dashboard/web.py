@@ -27,6 +27,7 @@ from dashboard.metrics import QualityMetrics
 from dashboard.settings import DashboardSettings
 from dashboard.state import State
 from stream.service import Fatal
+from stream.settings import SettingsError
 
 log = logging.getLogger("dashboard")
 
@@ -123,8 +124,8 @@ class Page:
 
     Raises
     ------
-    Fatal
-        When the address cannot be used.
+    SettingsError
+        When nobody can listen there.
     """
 
     def __init__(self, settings: DashboardSettings, state: State) -> None:
@@ -142,9 +143,9 @@ class Page:
             family = socket.getaddrinfo(host, port)[0][0]
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
-            raise Fatal(
-                f"DASHBOARD_HOST={host} DASHBOARD_PORT={port}: {error.strerror}; another port, or 0"
-                " for any free one, may help"
+            raise SettingsError(
+                f"DASHBOARD_PORT={port}: nobody can listen on DASHBOARD_HOST={host}:"
+                f" {error.strerror}; take another port, or 0 for any free one"
             ) from None
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         self.port: int = self._socket.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Everything on one machine: a Kafka broker, the three services, one live line of figures.
+"""Everything on one machine: a Kafka broker, the services, a page, one live line of figures.
 
 ``python -m local.demo`` runs until Ctrl-C and then says what was seen. ``SECONDS=60`` ends it by
 itself and verifies the run. The settings of the services are passed on. With
@@ -30,7 +30,7 @@ from pydantic import Field
 from local.figures import Figures
 from local.kafka import LocalKafka
 from local.process import Failed, Process, check_running, stop
-from local.services import SERVICES, settings_in, start
+from local.services import SERVICES, settings_in, start, start_dashboard
 from stream import clients
 from stream.arguments import argument_parser
 from stream.records import RecordError, decode_prediction, decode_rejected
@@ -79,12 +79,14 @@ class Demo:
         self.figures = Figures()
         self._settings = settings
         self._env = env
+        self._folder = folder
         self._broker = broker
         self._logs = {name: folder / f"{name}.log" for name in SERVICES}
         self._services: dict[str, Process] = {}
         self._ends: dict[int, int] = {}
         self._live = sys.stdout.isatty()
         self._next_line = 0.0
+        self._page = ""
         self._last_output = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -99,10 +101,11 @@ class Demo:
         self._consumer.seek_to_beginning()
         for name, path in self._logs.items():
             self._services[name] = start(name, self._env, path)
+        self._dashboard = start_dashboard(self._env, self._folder / "dashboard.log")
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop(list(self._services.values()), STOP_SECONDS)
+        stop([*self._services.values(), self._dashboard], STOP_SECONDS)
         clients.close(self._consumer)
 
     def watch(self, seconds: float) -> None:
@@ -158,6 +161,7 @@ class Demo:
             for record in records:
                 self._add(place, record)
         check_running([*self._services.values(), *self._broker])
+        self._say_page()
         now = time.monotonic()
         if fetched.keys() - self._first or not (first or self.figures.lag(self._ends)):
             self._last_output = now
@@ -167,6 +171,17 @@ class Demo:
             with suppress(KafkaError):  # a slow broker leaves the last figures in place
                 self._read_ends()
             self._show("" if self._live else "\n")
+
+    def _say_page(self) -> None:
+        """Say once where the page is, or why there is none: the run goes on without it."""
+        if self._page:
+            return
+        if found := re.search(r" the page is at (\S+)", self._dashboard.log()):
+            self._page = f"page: {found[1]}"
+        elif self._dashboard.status is not None:
+            self._page = f"no page: {self._dashboard.tail(1).strip() or 'it ended'}"
+        if self._page:
+            print(f"\r\x1b[K{self._page}" if self._live else self._page, flush=True)
 
     def _add(self, place: TopicPartition, record: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Kafka and the three services on this machine, which go on where they were stopped.
+"""Kafka, the three services and the dashboard on this machine: they go on where they were stopped.
 
 ``python -m local.run`` shows what the services log until Ctrl-C. Then it stops each of them, and
 Kafka last. Everything is kept in one folder: the topics, the keys, predictor.log. The settings of
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from local.kafka import LocalKafka, add_port, until_interrupted
 from local.process import watch
-from local.services import SERVICES, settings_in, start
+from local.services import SERVICES, settings_in, start, start_dashboard
 from stream.arguments import argument_parser
 
 
@@ -34,6 +34,7 @@ def run(folder: Path, port: int) -> None:
         for name in reversed(SERVICES):  # what was started last is stopped first: the source
             processes.append(start(name, env | own))
             stack.callback(processes[-1].stop)
+        stack.callback(start_dashboard(env | own).stop)  # the others do not need it
         watch(processes)
 
 

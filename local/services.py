@@ -1,9 +1,11 @@
-"""The three services as processes of this machine, with their keys and files in one folder."""
+"""The services as processes of this machine, with their keys and files in one folder."""
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from local.process import Process
@@ -22,6 +24,12 @@ def settings_in(folder: Path, servers: str) -> dict[str, str]:
     }
 
 
+def start_dashboard(env: Mapping[str, str], log_path: Path | None = None) -> Process:
+    """Start the dashboard: at port 8080 or, where that is in use, at any free one."""
+    port = env.get("DASHBOARD_PORT") or ("8080" if _is_free(8080) else "0")
+    return start("dashboard", {**env, "DASHBOARD_PORT": port}, log_path)
+
+
 def start(name: str, env: Mapping[str, str], log_path: Path | None = None) -> Process:
     """Start a service, with what it logs in a file or on this process's own output.
 
@@ -31,3 +39,9 @@ def start(name: str, env: Mapping[str, str], log_path: Path | None = None) -> Pr
     if port.isdecimal() and int(port):
         env = {**env, "METRICS_PORT": str(int(port) + (*SERVICES, "dashboard").index(name))}
     return Process(name, [sys.executable, "-m", f"{name}.app"], log_path, env=env)
+
+
+def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False

@@ -12,6 +12,16 @@ def test_the_demo_says_while_it_runs_what_the_first_model_waits_for_and_why_noth
     await_line(demo, " of 200 labelled records so far")
     await_line(demo, "no new records, end of the data")
     assert "/s, accuracy 0." in demo.log()
+    assert "page: http://127.0.0.1:" in demo.log()
     demo.send(signal.SIGINT)
     assert demo.wait(20) == 0
     assert "first model: 1 at id " in demo.log()
+
+
+def test_a_demo_without_a_page_says_why_and_goes_on(start: Services) -> None:
+    demo = start.run("demo", "local.demo", DASHBOARD_HOST="203.0.113.1")
+    await_line(demo, "no page: ")
+    assert "nobody can listen on DASHBOARD_HOST=203.0.113.1" in demo.log()
+    await_line(demo, "/s, accuracy 0.")
+    demo.send(signal.SIGINT)
+    assert demo.wait(20) == 0

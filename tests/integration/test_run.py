@@ -51,7 +51,7 @@ def test_a_run_goes_on_where_the_one_before_was_stopped_and_all_of_it_verifies(
         assert second.log() == f"a broker already runs with the data in {folder / 'kafka'}\n"
         run.send(signal.SIGINT)
         assert run.wait(60) == 0
-        assert re.findall(r"INFO (\w+): stopped", run.log()) == list(SERVICES)
+        assert re.findall(r"INFO (\w+): stopped", run.log()) == ["dashboard", *SERVICES]
         assert "Traceback" not in run.log()
         report = verified(folder, port)
         assert report["verified"]

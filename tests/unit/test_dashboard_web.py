@@ -16,7 +16,7 @@ from dashboard.state import State
 from dashboard.web import FILES, Page
 from stream.follower import Said
 from stream.records import Rejected
-from stream.service import Fatal
+from stream.settings import SettingsError
 
 
 def settings(port: int = 0, host: str = "127.0.0.1") -> DashboardSettings:
@@ -66,7 +66,7 @@ def test_whoever_binds_to_all_interfaces_is_reached_under_any_name_and_is_warned
 
 def test_an_address_in_use_is_one_line_that_names_the_variables(page: Page, state: State) -> None:
     with (
-        pytest.raises(Fatal, match=f"DASHBOARD_PORT={page.port}: Address already in use"),
+        pytest.raises(SettingsError, match=f"DASHBOARD_PORT={page.port}: nobody can listen on "),
         Page(settings(page.port), state),
     ):
         pass
