@@ -23,7 +23,7 @@ schema=$data.schema rejected=$data.rejected status=$model.status label_rejected=
 datagenerator=${DATAGENERATOR:-datagenerator}
 modelgenerator=${MODELGENERATOR:-modelgenerator}
 predictor=${PREDICTOR:-predictor}
-verifier=${VERIFIER:-} # runs predictor.verify and predictor.status; nobody by default, the predictor may, too
+verifier=${VERIFIER:-} # runs predictor.verify, predictor.status and the dashboard; nobody by default, the predictor may, too
 operator=${OPERATOR:-} # runs predictor.reset; nobody by default
 
 # allow USER OPERATIONS RESOURCE… grants each operation on each resource; nothing to nobody.

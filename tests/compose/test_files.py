@@ -25,7 +25,9 @@ def services(env: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("compose", [V1, V2])
-@pytest.mark.parametrize("files", [(), KAFKA, CLUSTER, ("--env-file", "cluster.env")])
+@pytest.mark.parametrize(
+    "files", [(), KAFKA, CLUSTER, ("--env-file", "cluster.env"), ("--profile", "dashboard")]
+)
 def test_both_versions_of_compose_take_each_file_without_a_warning(
     compose: Sequence[str], files: Sequence[str]
 ) -> None:
@@ -42,7 +44,7 @@ def test_every_setting_of_a_service_can_be_given_from_outside(service: str) -> N
 def test_the_example_of_an_env_file_names_settings_that_exist() -> None:
     known = {name.upper() for settings in SETTINGS.values() for name in settings.model_fields}
     known |= {"COMPOSE_IGNORE_ORPHANS", "DATA_FOLDER", "CPUS"}
-    known |= {"EXTRA_PACKAGES", "KAFKA_HOST_PORT"}
+    known |= {"EXTRA_PACKAGES", "KAFKA_HOST_PORT", "DASHBOARD_PORT", "DASHBOARD_MEMORY"}
     known |= {f"{service.upper()}_MEMORY" for service in APPS}
     lines = run("cat", ".env.example").splitlines()
     named = {line.lstrip("# ").partition("=")[0] for line in lines if "=" in line}
