@@ -96,7 +96,7 @@ def planned(options: argparse.Namespace) -> Iterator[Run]:
                     run = Run(learner, stream, seed, delay, options.records)
                     if learner == "kafka":
                         run = replace(run, rate=float(options.rate))
-                    if learner in ("kafka", "offline"):
+                    if learner in ("kafka", "offline", "six_windows"):
                         run = replace(run, settings=settings)
                     if delay < (options.records or sys.maxsize):
                         yield run

@@ -43,9 +43,12 @@ class Learner(Protocol):
         """Take a label."""
 
 
-def policy(stream: Stream, run: Run) -> Figures:
-    """Predict each record with the newest model of the trainer, which serves at once."""
-    settings = Settings.model_validate({k.lower(): v for k, v in run.settings.items()})
+def policy(stream: Stream, run: Run, **given: str) -> Figures:
+    """Predict each record with the newest model of the trainer, which serves at once.
+
+    Settings that are `given` come before those of the run.
+    """
+    settings = Settings.model_validate({k.lower(): v for k, v in run.settings.items()} | given)
     records = layout.of(stream.schema)
     trainer = new_trainer(settings, records, publish_seconds=0)
     model, published, begun = None, 0, time.process_time()
@@ -202,6 +205,7 @@ def make_moa() -> str:
 
 LEARNERS: dict[str, Callable[[Stream, Run], Figures]] = {
     "offline": policy,
+    "six_windows": partial(policy, recipes="benchmarks.adaptation.windows:RECIPES"),
     "no_change": partial(one_by_one, NoChange),
     "majority": partial(one_by_one, Majority),
     "river_logistic": partial(one_by_one, online_logistic_regression),

@@ -18,6 +18,7 @@ from benchmarks.adaptation.runs import Result
 NAMES = {
     "kafka": "this project, through Kafka",
     "offline": "the same policy without Kafka",
+    "six_windows": "six recipes on windows, without Kafka",
     "moa_arf": "adaptive random forest (MOA, 10 trees)",
     "moa_leveraging": "leveraging bagging (MOA, 10 trees)",
     "river_arf": "adaptive random forest (river, 10 trees)",
