@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(filter-out benchmarks/%,$(wildcard */requirements.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose test-monitoring soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
+.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose test-browser screenshots test-monitoring soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,16 @@ test: setup ## unit and integration tests, on a local Kafka or KAFKA_BOOTSTRAP_S
 
 test-faults: setup ## each fault caused on real brokers under load, 15 minutes
 	$(VENV)/python -m pytest -n 3 --dist worksteal tests/faults
+
+test-browser: setup ## the page in a real browser beside the services of the demo, three minutes
+	@[ "$$CHROMIUM" ] || command -v chromium google-chrome >/dev/null || \
+	    { echo "test-browser: no chromium here; apt-get install chromium, or set CHROMIUM"; exit 1; }
+	@$(VENV)/python -m pip install -q -r tests/browser/requirements.txt
+	$(VENV)/python -m pytest tests/browser
+
+screenshots: setup ## pictures of the page for the README: docs/page-light.png, docs/page-dark.png
+	@$(VENV)/python -m pip install -q -r tests/browser/requirements.txt
+	@$(VENV)/python -m tests.browser.screenshots
 
 test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }

@@ -11,7 +11,7 @@ import logging
 
 from kafka.errors import KafkaError
 
-from dashboard.reader import Reader
+from dashboard.reader import reader
 from dashboard.settings import DashboardSettings
 from dashboard.state import State
 from dashboard.web import Page
@@ -27,11 +27,11 @@ def main(settings: DashboardSettings, stop: Stop) -> None:
     with Page(settings, state) as page:
         while True:
             try:
-                with Reader(settings, state, stop) as reader:
+                with reader(settings, state, stop) as topics:
                     while True:
                         stop.check()
                         page.check()
-                        reader.read()
+                        topics.read()
             except KafkaError as error:
                 raise_if_refused(error, settings)
                 shared_warnings(log).warn("broker", f"{error}; all is read again")

@@ -41,8 +41,8 @@ class Facts:
         Why they do not.
     missing : list of str
         Topics that do not exist.
-    unread : int
-        Records that were there at the start and are not read yet.
+    unread : int or None
+        Records that were there at the start and are not read yet; ``None`` before that is known.
     serving : int or None
         Model version that predicted last.
     needs : str
@@ -60,7 +60,7 @@ class Facts:
     lost_since: float | None
     trouble: str
     missing: list[str]
-    unread: int
+    unread: int | None
     serving: int | None
     needs: str
     predicted: float
@@ -85,10 +85,11 @@ def _not_followed(facts: Facts) -> Health | None:
     if facts.missing:
         why = [f"no topic {topic}" for topic in facts.missing]
         return Health("waiting", "Waiting for the topics", why)
-    if facts.unread:
-        why = [f"{facts.unread:,} records left; what is shown is not complete yet"]
-        return Health("waiting", "Reading what is on the topics", why)
-    return None
+    if facts.unread == 0:
+        return None
+    left = [] if facts.unread is None else [f"{facts.unread:,} records left"]
+    why = [*left, "what is shown is not complete yet"]
+    return Health("waiting", "Reading what is on the topics", why)
 
 
 def _not_predicting(facts: Facts) -> Health | None:

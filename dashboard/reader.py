@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
 
 from dashboard.settings import DashboardSettings
-from dashboard.state import DAY, Described, State
+from dashboard.state import DAY, State, decode_described
 from quality.quality import MODELS
 from stream import clients
-from stream.decoding import reader
-from stream.follower import Follower
+from stream.follower import Follower, Said
 from stream.records import (
     decode_label,
     decode_prediction,
@@ -38,33 +39,42 @@ FIRST_RECORDS = 10_000
 STATUSES = 1_000
 
 
-class Reader:
-    """Follows the topics from a day ago on; connected within its ``with`` block.
+@contextmanager
+def reader(settings: DashboardSettings, state: State, stop: Stop) -> Iterator[Reader]:
+    """Return what reads the topics, from a day ago on; it waits until a broker answers.
 
     Raises
     ------
-    Fatal, Stopped
+    Fatal, KafkaError, Stopped
+    """
+    make = partial(clients.consumer, max_poll_records=RECORDS)
+    with clients.closing(clients.connected(make, settings, stop, log)) as consumer:
+        state.begin()
+        yield stop.until_stopped(partial(Reader, settings, state, stop, consumer))
+
+
+class Reader:
+    """Follows the topics, and tells the state what they say.
+
+    Raises
+    ------
     KafkaError
-        When what was read has to be read again.
+        When the brokers do not answer, or what was read has to be read again.
     """
 
-    def __init__(self, settings: DashboardSettings, state: State, stop: Stop) -> None:
+    def __init__(
+        self, settings: DashboardSettings, state: State, stop: Stop, consumer: KafkaConsumer
+    ) -> None:
         self._settings = settings
         self._state = state
         self._stop = stop
         self._next_look = 0.0
         self._caught_up = False
-
-    def __enter__(self) -> Self:
-        settings = self._settings
-        self._consumer: KafkaConsumer = clients.connected(
-            clients.consumer, settings, self._stop, log, max_poll_records=RECORDS
-        )
         decoders = {
             settings.prediction_topic: decode_prediction,
             settings.rejected_topic: decode_rejected,
             settings.status_topic: decode_status,
-            settings.model_topic: reader(Described),
+            settings.model_topic: decode_described,
             settings.data_topic: decode_record,
             settings.label_topic: decode_label,
         }
@@ -74,26 +84,18 @@ class Reader:
             settings.data_topic: FIRST_RECORDS,
             settings.label_topic: FIRST_RECORDS,
         }
-        start_ms = 1_000 * (time.time() - DAY)
-        self._state.begin()
-        self._follower = self._stop.until_stopped(
-            lambda: Follower(self._consumer, decoders, start_ms, most)
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        clients.close(self._consumer)
+        self._follower = Follower(consumer, decoders, 1_000 * (time.time() - DAY), most)
 
     def read(self) -> None:
         """Take in what has come, and once a second say how far it is."""
-        now_ms = 1_000 * time.time()
+        come, now_ms = list(self._follower.poll()), 1_000 * time.time()
         with self._state.lock:
-            for said in self._follower.poll():
+            for said in come:
                 self._take(said, now_ms)
         if time.monotonic() >= self._next_look:
             self._look()
 
-    def _take(self, said: Any, now_ms: float) -> None:
+    def _take(self, said: Said, now_ms: float) -> None:
         settings, state = self._settings, self._state
         if said.topic == settings.prediction_topic:
             state.quality.predicted(said.record, said.time_ms, now_ms)

@@ -16,6 +16,7 @@ from quality.first_model import FirstModel
 from quality.quality import MODELS, Quality
 from quality.report import models, window
 from quality.windows import TimeWindow
+from stream.decoding import reader
 from stream.follower import Said
 from stream.records import Rejected, Status
 from stream.times import instant
@@ -38,6 +39,10 @@ class Described(msgspec.Struct):
     reason: str = ""
 
 
+decode_described = reader(Described)
+"""Read what a record of the model topic says of its model."""
+
+
 class State:
     """Takes in what the topics say, and says what the page shows.
 
@@ -55,9 +60,9 @@ class State:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.shown: dict[str, bytes] = {}
-        self._lost_since: float | None = time.time()
-        self._trouble = ""
+        self._answered = time.time()
         self.begin()
+        self.lost()
 
     def begin(self) -> None:
         """Forget everything: the topics are read again."""
@@ -70,7 +75,9 @@ class State:
             self._rejections: deque[Said] = deque(maxlen=LAST)
         self._ends: Mapping[int, int] = {}
         self._missing: list[str] = []
-        self._unread = 0
+        self._unread: int | None = None
+        self._lost_since: float | None = None
+        self._trouble = ""
         self._limited = False
         self.publish()
 
@@ -102,13 +109,13 @@ class State:
         self, ends: Mapping[int, int], missing: list[str], unread: int, limited: bool
     ) -> None:
         """Take in that the brokers answer, and how far the topics were read."""
-        self._lost_since, self._trouble = None, ""
+        self._answered, self._lost_since, self._trouble = time.time(), None, ""
         self._ends, self._missing, self._unread, self._limited = ends, missing, unread, limited
         self.publish()
 
     def lost(self, trouble: str = "") -> None:
         """Take in that no broker answers, and why."""
-        self._lost_since, self._trouble = self._lost_since or time.time(), trouble
+        self._lost_since, self._trouble = self._lost_since or self._answered, trouble
         self.publish()
 
     def model(self, version: int) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ def application(settings: DashboardSettings, state: State) -> Starlette:
     async def whole(_: Request) -> Response:
         return Response(_object(state.shown), media_type="application/json")
 
-    async def model(request: Request) -> Response:
+    def model(request: Request) -> Response:
         found = state.model(request.path_params["version"])
         content = msgspec.json.encode(found)
         return Response(content, 200 if found else 404, media_type="application/json")

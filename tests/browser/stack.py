@@ -11,15 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from local.kafka import LocalKafka, free_port
 from local.process import Process, stop
 from local.services import settings_in
 from tests.services import ROOT, SERVICES, Services, await_line
 
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 PICTURES = ROOT / ".screenshots"
 """Where tests leave what they saw."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.stack import DESKTOP, PHONE, Stack, picture, words
@@ -51,7 +51,7 @@ def test_the_curve_moves_and_a_swap_appears(healthy: Stack, visit: Visit) -> Non
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_first_screen_says_what_matters_and_nothing_keeps_anybody_out(
-    healthy: Stack, visit: Visit, viewport: dict[str, int], scheme: str
+    healthy: Stack, visit: Visit, viewport: ViewportSize, scheme: str
 ) -> None:
     page = visit(healthy.address, viewport=viewport, color_scheme=scheme)
     expect(page.locator("#words")).to_have_text("Healthy", timeout=SECONDS)
