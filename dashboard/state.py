@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +48,11 @@ class State:
 
     One thread writes; others read `shown`, and `model` under the lock.
 
+    Parameters
+    ----------
+    clock : callable
+        Seconds since 1970.
+
     Attributes
     ----------
     quality : Quality
@@ -57,10 +62,11 @@ class State:
         The parts of what the page shows, as JSON; a new one each time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.lock = threading.Lock()
         self.shown: dict[str, bytes] = {}
-        self._answered = time.time()
+        self._answered = self._clock()
         self.begin()
         self.lost()
 
@@ -109,7 +115,7 @@ class State:
         self, ends: Mapping[int, int], missing: list[str], unread: int, limited: bool
     ) -> None:
         """Take in that the brokers answer, and how far the topics were read."""
-        self._answered, self._lost_since, self._trouble = time.time(), None, ""
+        self._answered, self._lost_since, self._trouble = self._clock(), None, ""
         self._ends, self._missing, self._unread, self._limited = ends, missing, unread, limited
         self.publish()
 
@@ -126,7 +132,7 @@ class State:
 
     def publish(self) -> None:
         """Make anew what the page shows."""
-        parts = self.parts(1_000 * time.time())
+        parts = self.parts(1_000 * self._clock())
         self.shown = {name: msgspec.json.encode(part) for name, part in parts.items()}
 
     def parts(self, now_ms: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ counts alone; an assumed one changes none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -121,11 +121,15 @@ class Quality:
         records: Iterable[int] = (),
         histories: Iterable[float] = (),
     ) -> None:
-        self.times = {window.seconds: window for window in times}
+        windows = sorted(times, key=lambda window: window.seconds)
+        for shorter, longer in pairwise(windows):
+            longer.nest(shorter)
+        self.times = {window.seconds: window for window in windows}
         self.newest = {length: RecordWindow(length) for length in records}
         self.histories = {seconds: History(seconds) for seconds in histories}
         self.served: dict[int, Served] = {}
         self.partitions: dict[int, Partition] = {}
+        self._over = Bucket()
 
     def predicted(self, prediction: Prediction, time_ms: int, now_ms: float) -> None:
         """Take in a record of the prediction topic.
@@ -139,15 +143,13 @@ class Quality:
         """
         partition = self._done(prediction.source)
         partition.n, partition.correct = prediction.n, prediction.correct
-        buckets = list(self._buckets(time_ms, now_ms))
+        bucket = self._bucket(time_ms, now_ms)
         model, served = prediction.model, self.model(prediction.model)
         if prediction.outcome is None:
             served.at(time_ms)
             served.predictions += 1
-            for bucket in buckets:
-                bucket.predictions[model] += 1
-        for bucket in buckets:
-            _note(bucket, prediction)
+            bucket.predictions[model] += 1
+        _note(bucket, prediction)
         if not prediction.counts:
             return
         label = prediction.label or 0
@@ -157,16 +159,14 @@ class Quality:
         served.scores.add(outcome)
         for window in self.newest.values():
             window.count(outcome)
-        for bucket in buckets:
-            bucket.count(model, outcome)
+        bucket.count(model, outcome)
         for history in self.histories.values():
             history.count(time_ms, now_ms, outcome.right, model)
 
     def rejected(self, source: tuple[int, int], reason: str, time_ms: int, now_ms: float) -> None:
         """Take in a rejected record; `source` is its partition and last offset."""
         self._done(source)
-        for bucket in self._buckets(time_ms, now_ms):
-            bucket.reject(reason)
+        self._bucket(time_ms, now_ms).reject(reason)
 
     def told(self, status: Status, time_ms: int) -> None:
         """Take in a record of the status topic."""
@@ -235,10 +235,10 @@ class Quality:
         partition.next = max(partition.next, offset + 1)
         return partition
 
-    def _buckets(self, time_ms: int, now_ms: float) -> Iterator[Bucket]:
-        for window in self.times.values():
-            if bucket := window.at(time_ms, now_ms):
-                yield bucket
+    def _bucket(self, time_ms: int, now_ms: float) -> Bucket:
+        """Return the bucket of the shortest window that counts a time, or one that nobody reads."""
+        shortest = next(iter(self.times.values()), None)
+        return (shortest and shortest.at(time_ms, now_ms)) or self._over
 
 
 def _note(bucket: Bucket, prediction: Prediction) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Any, Self
 
 from quality.scores import Outcome, Scores
@@ -113,25 +114,34 @@ class Bucket:
 class TimeWindow:
     """The last seconds, in buckets; it reaches back at least so long, at most a bucket longer.
 
+    Windows that are nested count each record once, in the shortest one that has it. That one hands
+    its buckets over to the next one when their time is over there.
+
     Parameters
     ----------
     seconds : float
         Infinite for all that comes.
     parts : int
         Buckets of so many seconds.
-
-    Attributes
-    ----------
-    first_ms : float
-        The oldest time that was counted; infinite before the first.
     """
 
     def __init__(self, seconds: float, parts: int = PARTS) -> None:
         self.seconds = seconds
-        self.first_ms = math.inf
+        self._first_ms = math.inf
         self._part_ms = 1_000 * seconds / parts
         self._parts = parts
         self._buckets: dict[int, Bucket] = {}
+        self._shorter: TimeWindow | None = None
+        self._longer: TimeWindow | None = None
+
+    def nest(self, shorter: TimeWindow) -> None:
+        """Count also what a shorter window counts."""
+        self._shorter, shorter._longer = shorter, self
+
+    @property
+    def first_ms(self) -> float:
+        """The oldest time that was counted; infinite before the first."""
+        return min(self._first_ms, self._shorter.first_ms if self._shorter else math.inf)
 
     def start(self, now_ms: float) -> float:
         """Return the time from which on it counts, in milliseconds since 1970."""
@@ -139,32 +149,52 @@ class TimeWindow:
 
     def at(self, time_ms: float, now_ms: float) -> Bucket | None:
         """Return the bucket of a time, ``None`` where that is over; what is to come is now."""
-        number, first = int(min(time_ms, now_ms) // self._part_ms), self._first(now_ms)
-        if number < first:
-            return None
-        self.first_ms = min(self.first_ms, time_ms)
+        number = int(min(time_ms, now_ms) // self._part_ms)
+        if number < self._first(now_ms):
+            return self._longer.at(time_ms, now_ms) if self._longer else None
+        if time_ms < self._first_ms:
+            self._first_ms = time_ms
         bucket = self._buckets.get(number)
         if bucket is None:
-            self._buckets = {n: b for n, b in self._buckets.items() if n >= first}
+            self._hand_over(now_ms)
             bucket = self._buckets[number] = Bucket()
         return bucket
 
     def total(self, now_ms: float) -> Bucket:
         """Return all of it in one bucket."""
-        found, first = Bucket(), self._first(now_ms)
-        for number, bucket in self._buckets.items():
-            if number >= first:
-                found += bucket
+        found = Bucket()
+        for _, bucket in self._counted(now_ms):
+            found += bucket
         return found
 
     def accuracies(self, now_ms: float) -> list[float | None]:
         """Return the accuracy in each of its buckets, oldest first."""
         first = self._first(now_ms)
-        found = (self._buckets.get(first + number) for number in range(self._parts + 1))
-        return [bucket.scores.accuracy if bucket else None for bucket in found]
+        found = {first + number: Bucket() for number in range(self._parts + 1)}
+        for number, bucket in self._counted(now_ms):
+            if number in found:
+                found[number] += bucket
+        return [bucket.scores.accuracy for bucket in found.values()]
 
     def _first(self, now_ms: float) -> int:
         return int(now_ms // self._part_ms) - self._parts
+
+    def _counted(self, now_ms: float) -> Iterator[tuple[int, Bucket]]:
+        """Yield what counts now, also in shorter windows, with the number of its bucket here."""
+        if self._shorter:
+            self._shorter._hand_over(now_ms)
+            for number, bucket in self._shorter._counted(now_ms):
+                yield int(number * self._shorter._part_ms // self._part_ms), bucket
+        first = self._first(now_ms)
+        yield from ((number, b) for number, b in self._buckets.items() if number >= first)
+
+    def _hand_over(self, now_ms: float) -> None:
+        """Let go of the buckets whose time is over."""
+        first = self._first(now_ms)
+        for number in [number for number in self._buckets if number < first]:
+            old = self._buckets.pop(number)
+            if self._longer and (bucket := self._longer.at(number * self._part_ms, now_ms)):
+                bucket += old
 
 
 class RecordWindow:

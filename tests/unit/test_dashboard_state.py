@@ -109,7 +109,7 @@ def test_an_accuracy_whose_interval_reaches_the_baseline_is_not_below_it() -> No
 
 
 def filled() -> State:
-    state = State()
+    state = State(lambda: NOW / 1_000 + 40)
     for version in (1, 2):
         reason = "alarm" if version == 2 else "first"
         state.described(Described(version, "Forest", reason), NOW + version)

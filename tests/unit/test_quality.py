@@ -215,3 +215,21 @@ def test_the_lag_counts_what_was_neither_predicted_nor_rejected() -> None:
     found = following([prediction(6)])
     found.rejected((0, 7), "no reason", int(NOW), NOW)
     assert found.lag({0: 10, 1: 5}) == 2 + 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(-5_000, 90_000)), max_size=40))
+def test_nested_windows_count_what_each_would_count_alone(steps: list[tuple[int, int]]) -> None:
+    lengths = (60.0, 600.0, 3_600.0)
+    nested = Quality(map(TimeWindow, lengths))
+    alone = [Quality([TimeWindow(seconds)]) for seconds in lengths]
+    now = int(NOW)
+    for number, (later, ago) in enumerate(steps):
+        now += later
+        made = prediction(number, prediction=number % 2, model=1 + number % 3)
+        for quality in (nested, *alone):
+            quality.predicted(made, now - ago, now)
+        for quality in alone:
+            ((seconds, window),) = quality.times.items()
+            assert nested.times[seconds].total(now).as_json() == window.total(now).as_json()
+            assert nested.times[seconds].accuracies(now) == window.accuracies(now)
+            assert nested.times[seconds].total(now).counted == window.total(now).counted
