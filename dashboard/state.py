@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,13 +30,19 @@ LAST = 20
 
 ALARMS = 200
 
+SHOWN = 300
+"""Characters of a text that are shown."""
+
+
+Text = Annotated[str, msgspec.Meta(max_length=1_000)]
+
 
 class Described(msgspec.Struct):
     """What a model says of itself on the model topic; nobody checks its signature here."""
 
     version: int
-    algorithm: str = ""
-    reason: str = ""
+    algorithm: Text = ""
+    reason: Text = ""
 
 
 decode_described = reader(Described)
@@ -191,7 +197,9 @@ class State:
                 day=times[DAY],
                 newest=newest[RECORDS[0]],
                 refused=[
-                    f"model {said.record.version} was {said.record.status}: {said.record.reason}"
+                    f"model {said.record.version} was {said.record.status}: {said.record.reason}"[
+                        :SHOWN
+                    ]
                     for said in self._refusals
                     if said.time_ms > hour_ago
                 ][-1:],
@@ -235,8 +243,8 @@ def _refusal(said: Said) -> dict[str, Any]:
         "time": instant(said.time_ms),
         "version": status.version,
         "status": status.status,
-        "replica": status.replica,
-        "reason": status.reason,
+        "replica": status.replica[:SHOWN],
+        "reason": (status.reason or "")[:SHOWN],
     }
 
 
@@ -245,8 +253,8 @@ def _rejection(said: Said) -> dict[str, Any]:
     return {
         "time": instant(said.time_ms),
         "source": rejected.source,
-        "reason": rejected.reason,
-        "value": rejected.value[:200],
+        "reason": rejected.reason[:SHOWN],
+        "value": rejected.value[:SHOWN],
     }
 
 

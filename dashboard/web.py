@@ -130,7 +130,12 @@ class Page:
 
     def __init__(self, settings: DashboardSettings, state: State) -> None:
         self._settings = settings
-        config: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off"}
+        config: dict[str, Any] = {
+            "log_config": None,
+            "log_level": "error",
+            "access_log": False,
+            "lifespan": "off",
+        }
         app = application(settings, state)
         self._server = uvicorn.Server(
             uvicorn.Config(app, limit_concurrency=READERS, server_header=False, **config)
@@ -153,7 +158,7 @@ class Page:
         if self._settings.only_here:
             log.info("only programs of this machine reach it (DASHBOARD_HOST)")
         else:
-            log.warning("everybody who reaches this machine sees it (DASHBOARD_HOST=%s)", host)
+            log.warning("whoever reaches DASHBOARD_HOST=%s sees it: it asks for no password", host)
         self._thread.start()
         return self
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from quality.history import History
 from quality.scores import Outcome, Scores
-from quality.windows import Bucket, RecordWindow, TimeWindow
+from quality.windows import REASON_CHARACTERS, Bucket, RecordWindow, TimeWindow
 from stream.records import Prediction, Status
 
 MODELS = 200
@@ -146,7 +146,7 @@ class Quality:
         bucket = self._bucket(time_ms, now_ms)
         model, served = prediction.model, self.model(prediction.model)
         if prediction.outcome is None:
-            served.at(time_ms)
+            served.at(min(time_ms, int(now_ms)))  # the clock of who wrote it may be wrong
             served.predictions += 1
             bucket.predictions[model] += 1
         _note(bucket, prediction)
@@ -173,7 +173,8 @@ class Quality:
         if status.status == "serving":
             self.model(status.version).at(time_ms)
         elif status.status == "barred":
-            self.model(status.version).barred = status.reason or "no reason given"
+            reason = status.reason or "no reason given"
+            self.model(status.version).barred = reason[:REASON_CHARACTERS]
 
     def model(self, version: int) -> Served:
         """Return what is kept of a version, to say more of it."""

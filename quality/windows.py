@@ -17,6 +17,9 @@ REASONS = 100
 
 OTHER = "other reasons"
 
+REASON_CHARACTERS = 300
+"""Of a reason that are kept."""
+
 _DELAY_STEPS = 8
 """Bins of the delay of labels for each doubling, so that a bin is 9 % wide."""
 
@@ -66,6 +69,7 @@ class Bucket:
 
     def reject(self, reason: str, times: int = 1) -> None:
         """Take in records that were rejected."""
+        reason = reason[:REASON_CHARACTERS]
         if reason not in self.reasons and len(self.reasons) >= REASONS:
             reason = OTHER
         self.reasons[reason] += times

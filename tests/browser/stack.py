@@ -95,7 +95,7 @@ def running(folder: Path) -> Iterator[Stack]:
 
 def words(page: Page) -> str:
     """Return what the page says first."""
-    return page.inner_text("#words")
+    return str(page.inner_text("#words"))
 
 
 def picture(page: Page, name: str) -> None:

@@ -135,7 +135,7 @@ def test_the_page_says_what_the_topics_say() -> None:
     assert (oldest["predictions"], oldest["counted"], oldest["next"]) == (200, 200, 2)
     assert found["alarms"] == [{"time": NOW + 2, "version": 2}]
     assert found["refusals"][0]["reason"] == "no fit"
-    assert len(found["rejections"][0]["value"]) == 200
+    assert len(found["rejections"][0]["value"]) == 300
     assert found["changed"] == {
         "time": "2026-11-18T11:07:20.000Z", "what": "model 3 was refused",
     }  # fmt: skip

@@ -61,7 +61,7 @@ def test_whoever_binds_to_all_interfaces_is_reached_under_any_name_and_is_warned
 ) -> None:
     with Page(settings(host="0.0.0.0"), state) as page:  # noqa: S104 - the case
         assert get(page, "/api/state", Host="stream.example")[0].status == 200
-    assert "everybody who reaches this machine sees it" in caplog.text
+    assert "whoever reaches DASHBOARD_HOST=0.0.0.0 sees it" in caplog.text
 
 
 def test_an_address_in_use_is_one_line_that_names_the_variables(page: Page, state: State) -> None:
