@@ -98,7 +98,7 @@ class State:
         status: Status = said.record
         self.quality.told(status, said.time_ms)
         if status.status != "serving":
-            self._refusals.append(said)
+            self._refusals.append(said._replace(record=_short(status)))
 
     def rejected(self, said: Said, now_ms: float) -> None:
         """Take in a rejected record."""
@@ -197,9 +197,7 @@ class State:
                 day=times[DAY],
                 newest=newest[RECORDS[0]],
                 refused=[
-                    f"model {said.record.version} was {said.record.status}: {said.record.reason}"[
-                        :SHOWN
-                    ]
+                    f"model {said.record.version} was {said.record.status}: {said.record.reason}"
                     for said in self._refusals
                     if said.time_ms > hour_ago
                 ][-1:],
@@ -237,14 +235,24 @@ class State:
         ]
 
 
+def _short(status: Status) -> Status:
+    """Return a status without what is not shown: whoever writes it may write much."""
+    return Status(
+        status.version,
+        status.status[:SHOWN],
+        reason=(status.reason or "")[:SHOWN],
+        replica=status.replica[:SHOWN],
+    )
+
+
 def _refusal(said: Said) -> dict[str, Any]:
     status: Status = said.record
     return {
         "time": instant(said.time_ms),
         "version": status.version,
         "status": status.status,
-        "replica": status.replica[:SHOWN],
-        "reason": (status.reason or "")[:SHOWN],
+        "replica": status.replica,
+        "reason": status.reason,
     }
 
 
