@@ -115,6 +115,22 @@ def test_a_modelgenerator_that_was_killed_publishes_on_with_the_standings_that_i
     assert standings(found)["vote"] == pytest.approx(standings(before)["vote"], abs=0.15)
 
 
+def test_with_a_full_window_a_restart_publishes_within_10_seconds(
+    topics: Topics, start: Services
+) -> None:
+    topics.write(20_000)
+    process = start("modelgenerator")
+    eventually(lambda: envelopes(topics)[-1:] and envelopes(topics)[-1].trained_on > 19_000)
+    process.kill()
+    before = envelopes(topics)[-1]
+    topics.write(200)
+    start("modelgenerator")
+    (found, *_) = eventually(lambda: envelopes(topics)[before.version :], 2 * 10)
+    assert found.trained_to["0"] >= 20_000
+    assert found.reason != "first"
+    assert standings(found)["vote"] > 0.95
+
+
 def test_recipes_of_ones_own_vote_and_their_models_are_served_without_that_module(
     topics: Topics, start: Services, own: dict[str, str]
 ) -> None:
