@@ -3,7 +3,8 @@ from __future__ import annotations
 import importlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from urllib.request import urlopen
 
 import pytest
@@ -23,6 +24,8 @@ from stream.service import Stop
 from stream.settings import SettingsError, StreamSettings
 from tests.services import SERVICES
 from tests.unit.classifiers import envelope, model
+from tests.unit.streams import TWO, linear, observe, turned
+from tests.unit.streams import stream as records_of
 from tests.unit.test_late_labels import Partition, label, record
 from tests.unit.test_sources import Broker
 
@@ -141,6 +144,19 @@ def test_training_is_timed_by_recipe_and_the_window_is_told(gained: Gained) -> N
     assert REGISTRY.get_sample_value("modelgenerator_lag_records") == 1_234
 
 
+def test_a_drift_raises_alarms_of_what_serves_and_of_recipes(gained: Gained) -> None:
+    trainer = Trainer(TWO)
+    observe(trainer, linear_then_turned(), 3_500)
+    for recipe in ("vote", "hgb_since"):
+        assert gained("modelgenerator_drift_alarms_total", recipe=recipe) >= 1, recipe
+
+
+def linear_then_turned() -> Iterator[Labelled]:
+    """Yield records whose labels turn after 2,000 of them."""
+    yield from islice(records_of(linear), 2_000)
+    yield from records_of(turned, start=2_000)
+
+
 def test_records_are_counted_by_topic_once_the_brokers_have_acknowledged_them(
     gained: Gained,
 ) -> None:
@@ -171,6 +187,7 @@ def test_what_a_service_exposes_is_in_the_format_of_prometheus_with_its_names_an
 def test_a_scrape_is_answered_while_another_client_says_nothing(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert stream.metrics._Handler.timeout == stream.metrics.CLIENT_SECONDS
     monkeypatch.setattr(stream.metrics._Handler, "timeout", 0.2)
     stream.metrics.serve(at(port), LOG)
     with socket.create_connection(("127.0.0.1", port)), urlopen(f"http://127.0.0.1:{port}/") as got:

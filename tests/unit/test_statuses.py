@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
+from prometheus_client import REGISTRY
 
 from predictor import statuses as module
 from predictor.result import Result
@@ -81,6 +82,14 @@ def test_a_model_is_said_to_serve_once_from_its_first_offset_of_each_partition(
     statuses.serving(result((0, 7), (0, 8), (1, 5)), model(3))
     statuses.serving(result((0, 9), (2, 1)), model(3))
     assert producer.sent == [Status(3, "serving", {"0": 7, "1": 5}, None, "one")]
+
+
+def test_the_lateness_of_a_model_is_told_once_it_serves(statuses: Statuses) -> None:
+    name = "predictor_model_lateness_records_sum"
+    before = REGISTRY.get_sample_value(name) or 0.0
+    for _ in range(2):
+        statuses.serving(result((0, 7), (0, 8), (1, 5)), model(3, trained_to={"0": 2, "1": 4}))
+    assert (REGISTRY.get_sample_value(name) or 0.0) - before == 4
 
 
 def test_a_model_that_has_predicted_nothing_yet_is_not_said_to_serve(

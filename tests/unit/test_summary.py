@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from prometheus_client import REGISTRY
 
 from predictor.consumed import Consumed
 from predictor.intake import Lag
@@ -176,3 +177,15 @@ def test_it_says_which_model_a_partition_waits_for(
         "partition 0 was predicted with model 5 and waits for it or a newer one (here: 4);"
         " 0 records wait; 2 rejected so far"
     ) in log.messages
+
+
+def test_gauges_are_set_within_a_second_whether_records_come_or_not(
+    world: World, summary: Summary, shelf: ModelShelf
+) -> None:
+    world.behind = {0: Lag(1_000, 234)}
+    world.tallies = {0: Tally(waiting=5), 1: Tally(waiting=2)}
+    shelf.put(model(7))
+    run(world, summary, 1)
+    assert REGISTRY.get_sample_value("predictor_lag_records", {"partition": "0"}) == 1_234
+    assert REGISTRY.get_sample_value("predictor_waiting_predictions") == 7
+    assert REGISTRY.get_sample_value("predictor_model_version") == 7
