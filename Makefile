@@ -50,9 +50,10 @@ test-compose: setup ## the compose files on a real Docker engine, 12 minutes
 	@docker info >/dev/null 2>&1 || { echo "test-compose: no Docker engine answers"; exit 1; }
 	$(VENV)/python -m pytest tests/compose
 
-test-monitoring: setup ## the alerts and the configuration of Prometheus, with promtool, seconds
-	@promtool --version >/dev/null 2>&1 || { echo "test-monitoring: no promtool; it is in Debian's package" \
-	    "prometheus (apt-get install prometheus) and in the archive of Prometheus"; exit 1; }
+test-monitoring: setup ## the alerts, and what a real Prometheus reads, with promtool, half a minute
+	@{ promtool --version && prometheus --version; } >/dev/null 2>&1 || { echo "test-monitoring:" \
+	    "no prometheus or promtool; both are in Debian's package prometheus (apt-get install" \
+	    "prometheus) and in the archive of the Prometheus project"; exit 1; }
 	$(VENV)/python -m pytest tests/monitoring
 
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE

@@ -29,6 +29,7 @@ V1 = ("docker-compose",)
 V2 = ("docker", "compose")
 KAFKA = ("-f", "docker-compose.kafka.yml")
 CLUSTER = ("-f", "docker-compose.cluster.yml")
+MONITORING = ("-f", "docker-compose.yml", "-f", "monitoring/docker-compose.yml")
 SETTINGS: dict[str, type[StreamSettings]] = {
     "datagenerator": DatageneratorSettings,
     "modelgenerator": ModelgeneratorSettings,

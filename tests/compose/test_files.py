@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.compose.stack import APPS, CLUSTER, KAFKA, PROJECT, SETTINGS, V1, V2, run
+from tests.compose.stack import APPS, CLUSTER, KAFKA, MONITORING, PROJECT, SETTINGS, V1, V2, run
 
 LIMIT_MB = {"datagenerator": 520, "modelgenerator": 555, "predictor": 470}
 """DuckDB, which the predictor does not need, takes 72 MB, pandas 45; river, of the others, 11."""
@@ -26,7 +26,15 @@ def services(env: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("compose", [V1, V2])
 @pytest.mark.parametrize(
-    "files", [(), KAFKA, CLUSTER, ("--env-file", "cluster.env"), ("--profile", "dashboard")]
+    "files",
+    [
+        (),
+        KAFKA,
+        CLUSTER,
+        MONITORING,
+        ("--env-file", "cluster.env"),
+        ("--profile", "dashboard"),
+    ],
 )
 def test_both_versions_of_compose_take_each_file_without_a_warning(
     compose: Sequence[str], files: Sequence[str]
