@@ -1,4 +1,4 @@
-"""The models on the topics: list them, show, export or restore one, end a pin.
+"""The models on the topics: list them, show, report, export or restore one, end a pin.
 
 Run without a command, it lists them. Exit status: 0 when it is done, 1 when it cannot be done, a
 predictor has refused what was published, or no broker answers, 2 for a wrong setting or option.
@@ -33,6 +33,8 @@ from stream.quoting import one_line
 from stream.service import Fatal, Stop
 
 PUBLISH_SECONDS = 120.0
+REPORTED = 1_000_000
+"""Newest offsets of each partition among which a report looks for predictions, by default."""
 VALUE_CHARACTERS = 200
 
 Work = Callable[[argparse.Namespace, Topics], None]
@@ -52,7 +54,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     def add(name: str, work: Work, help: str) -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=help, description=help)
         found.set_defaults(work=work)
-        if name not in ("list", "unpin"):
+        if name not in ("list", "report", "unpin"):
             found.add_argument("version", type=whole_number(0), help="as `list` shows it")
         return found
 
@@ -68,6 +70,27 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
         help="count those among the N newest offsets of each partition, 0 for none; all by default",
     )
     add("show", _show, "print what a model is, and its parameters")
+    report = add("report", _report, "write one HTML file: what a model is, and how good")
+    report.add_argument(
+        "version", type=_version_or_file, metavar="VERSION|FILE", help="or a model's file"
+    )
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="by default model-VERSION.html, - for stdout"
+    )
+    report.add_argument("--force", action="store_true", help="overwrite the file")
+    report.add_argument(
+        "--on",
+        type=whole_number(1),
+        metavar="N",
+        help="how good it is on the newest N labelled records; of a file, by default 2,000",
+    )
+    report.add_argument(
+        "--predictions",
+        type=whole_number(0),
+        default=REPORTED,
+        metavar="N",
+        help=f"look among the N newest offsets of each partition ({REPORTED:,})",
+    )
     export = add("export", _export, "write a model to a file, for joblib.load")
     export.add_argument("file", type=Path)
     export.add_argument("--force", action="store_true", help="overwrite the file")
@@ -120,6 +143,31 @@ def _show(options: argparse.Namespace, topics: Topics) -> None:
     model = topics.load(options.version)
     print()
     _print(parameters(model.classifier))
+
+
+def _report(options: argparse.Namespace, topics: Topics) -> None:
+    of_a_file = isinstance(options.version, Path)
+    name = options.version.stem if of_a_file else f"model-{options.version}"
+    path: Path = options.output or Path(f"{name}.html")
+    if str(path) == "-":
+        print(_reported(options, topics), end="")
+        return
+    with whole_file(path, options.force) as written:
+        written.write_text(_reported(options, topics), encoding="utf-8")
+    print(f"wrote the report of {options.version} to {path}")
+
+
+def _reported(options: argparse.Namespace, topics: Topics) -> str:
+    # It takes half a second, which the list need not wait for.
+    from modelgenerator.models.report.reading import of_file, of_version
+
+    if isinstance(options.version, Path):
+        return of_file(topics, options.version, options.on)
+    return of_version(topics, options.version, options.predictions, options.on)
+
+
+def _version_or_file(text: str) -> int | Path:
+    return whole_number(0)(text) if text.isdecimal() else Path(text)
 
 
 def _export(options: argparse.Namespace, topics: Topics) -> None:

@@ -71,7 +71,7 @@ def _cells(row: Row) -> dict[str, str]:
         cells |= {
             "recipe": envelope.recipe,
             "algorithm": envelope.algorithm,
-            "size": _size(row.size),
+            "size": size(row.size),
             "trained on": f"{envelope.trained_on:,}",
             "recipe accuracy": _accuracy(envelope.recipe_accuracy),
             "created": envelope.created[:19].replace("T", " "),
@@ -93,7 +93,8 @@ def _accuracy(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _size(size: float) -> str:
+def size(size: float) -> str:
+    """Return a number of bytes in words."""
     for unit in ("B", "kB", "MB"):
         if size < 1_000 or unit == "MB":
             break

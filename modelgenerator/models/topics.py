@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from stream import clients, reading
 from stream.classifier import Model
 from stream.model_topic import ModelTopic
 from stream.reading import newest_schema
-from stream.records import RecordError, decode_prediction
+from stream.records import Prediction, RecordError, decode_prediction
 from stream.seal import own_seal
 from stream.service import Fatal, Stop
 from stream.topics import partition_counts
@@ -43,7 +43,7 @@ class Topics:
     def __init__(self, settings: Settings, consumer: KafkaConsumer, stop: Stop) -> None:
         self.settings = settings
         self.consumer = consumer
-        self._stop = stop
+        self.stop = stop
         self.catalogue = Catalogue()
         self.models = ModelTopic(
             settings, consumer, stop, settings.trusted_keys, self.catalogue.add_untrusted
@@ -64,23 +64,41 @@ class Topics:
 
         Only this, and to count them, takes the right to read predictions.
         """
-        self._look_up(self.settings.prediction_topic)
-        for number in range(self._partitions.get(self.settings.prediction_topic, 0)):
+        for number in range(self.partitions(self.settings.prediction_topic)):
             place = TopicPartition(self.settings.prediction_topic, number)
-            last = reading.newest(self.consumer, place, reading.newest_time, self._stop)
+            last = reading.newest(self.consumer, place, reading.newest_time, self.stop)
             self.catalogue.hear(last or 0)
 
-    def count_predictions(self, last: int | None) -> None:
+    def count_predictions(
+        self, last: int | None, also: Callable[[Prediction, int], None] = lambda *_: None
+    ) -> None:
         """Add to the catalogue what each model predicted.
 
         Parameters
         ----------
         last : int or None
             How many of the last offsets of each partition are read; ``None`` for all.
+        also : callable, optional
+            Takes each prediction, too, and its timestamp.
         """
         for record in self._records(self.settings.prediction_topic, last):
             with suppress(RecordError):
-                self.catalogue.add_prediction(decode_prediction(record.value))
+                prediction = decode_prediction(record.value)
+                self.catalogue.add_prediction(prediction)
+                also(prediction, record.timestamp)
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has; 0 if there is none."""
+        if topic not in self._partitions:
+            self._look_up(topic)
+        return self._partitions.get(topic, 0)
+
+    def records_at(self, partition: int, offsets: Collection[int]) -> Iterator[Any]:
+        """Yield the records of the data topic at these offsets, those that it still has."""
+        topic = self.settings.data_topic
+        if partition >= self.partitions(topic):
+            return iter(())
+        return reading.read_at(self.consumer, TopicPartition(topic, partition), offsets, self.stop)
 
     def row(self, version: int) -> Row:
         """Return what the catalogue has of a version that is on the model topic.
@@ -103,13 +121,12 @@ class Topics:
         ------
         ModelError
         """
-        schema = newest_schema(self.consumer, self.settings, self._stop)
-        return check(self.settings, *self.models.get(version), schema, self._stop)
+        schema = newest_schema(self.consumer, self.settings, self.stop)
+        return check(self.settings, *self.models.get(version), schema, self.stop)
 
     def _look_up(self, *topics: str) -> None:
         with clients.closing(clients.admin(self.settings)) as admin:
             self._partitions |= partition_counts(admin, list(topics))
 
     def _records(self, topic: str, last: int | None = None) -> Iterator[Any]:
-        partitions = range(self._partitions.get(topic, 0))
-        return scan(self.consumer, topic, partitions, last, self._stop)
+        return scan(self.consumer, topic, range(self.partitions(topic)), last, self.stop)

@@ -23,7 +23,7 @@ import msgspec
 
 from modelgenerator.envelope import check, highest_offsets
 from modelgenerator.labelled.tables import TableError, trained_to
-from modelgenerator.publish.backtest import backtest
+from modelgenerator.publish.backtest import BACKTEST_RECORDS, backtest
 from modelgenerator.publish.checks import prepared
 from modelgenerator.publish.model_files import load
 from modelgenerator.publish.newest import read_stream
@@ -36,8 +36,6 @@ from stream.arguments import argument_parser, whole_number
 from stream.command import command
 from stream.models import PART_BYTES, Envelope, ModelError
 from stream.service import Fatal, Stop
-
-BACKTEST_RECORDS = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,8 @@ from stream.records import ModelInput, RecordError
 from stream.service import Stop
 
 BATCH = 5_000
+BACKTEST_RECORDS = 2_000
+"""How many labelled records are taken by default."""
 
 
 class Backtest(NamedTuple):

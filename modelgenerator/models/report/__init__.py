@@ -1,0 +1,1 @@
+"""A model's report: one HTML file without script and without addresses outside it."""
