@@ -320,7 +320,14 @@ function makePlot() {
           },
         },
       },
-      axes: [axis, { ...axis, size: 52 }],
+      axes: [
+        {
+          ...axis,
+          values: (_u, times, _axis, _space, step) =>
+            times.map((time) => moment(time).slice(11, step < 60 ? 19 : 16)),
+        },
+        { ...axis, size: 52 },
+      ],
       series: [
         {},
         { stroke: colour("--recent"), width: 2, points: { show: false } },
