@@ -18,7 +18,8 @@ let all = false;
 // ---- texts
 
 const share = (value, digits = 3) => (value == null ? "–" : value.toFixed(digits));
-const count = (value) => (value == null ? "–" : value.toLocaleString("en"));
+const grouped = new Intl.NumberFormat("en");
+const count = (value) => (value == null ? "–" : grouped.format(value));
 const rate = (value) => (value >= 10 ? count(Math.round(value)) : share(value, 1));
 const between = (pair) => (pair ? `${share(pair[0])} to ${share(pair[1])}` : "–");
 const moment = (seconds) => new Date(seconds * 1000).toISOString();
@@ -274,20 +275,22 @@ function colour(name) {
 
 function drawMarks(u) {
   const { ctx, bbox } = u;
-  const line = (time, top, name, dash) => {
-    const x = Math.round(u.valToPos(time, "x", true));
-    if (x < bbox.left || x > bbox.left + bbox.width) return;
+  const lines = (times, top, name, dash) => {
     ctx.strokeStyle = colour(name);
     ctx.lineWidth = 2;
     ctx.setLineDash(dash);
     ctx.beginPath();
-    ctx.moveTo(x, bbox.top + top * bbox.height);
-    ctx.lineTo(x, bbox.top + bbox.height);
+    for (const time of times) {
+      const x = Math.round(u.valToPos(time, "x", true));
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.moveTo(x, bbox.top + top * bbox.height);
+      ctx.lineTo(x, bbox.top + bbox.height);
+    }
     ctx.stroke();
   };
   ctx.save();
-  for (const time of swaps) line(time, 0.94, "--swap", []);
-  for (const alarm of state.alarms) line(alarm.time / 1000, 0, "--alarm", [6, 6]);
+  lines(swaps, 0.94, "--swap", []);
+  lines(state.alarms.map((alarm) => alarm.time / 1000), 0, "--alarm", [6, 6]);
   ctx.restore();
 }
 
