@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,28 @@ def test_a_served_model_has_its_accuracy_by_category_and_the_models_before_it(
     expired = report(settings_env, "1")
     assert "The data topic no longer has these records" in expired
     assert f"Accuracy {right / COUNT:.4f}" in expired
+
+
+def test_a_vote_of_the_modelgenerator_is_reported_with_its_weights(
+    topics: Topics, start: Services, settings_env: dict[str, str]
+) -> None:
+    start("modelgenerator")
+    start("predictor")
+    topics.write(200)
+    await_serving(topics, 1)
+
+    def later() -> list[int]:
+        topics.write(50)
+        return [s["version"] for s in topics.statuses() if s["version"] > 2]
+
+    version = str(eventually(later)[0])
+    await_answered(topics)
+    found = report(settings_env, version)
+    assert re.search(r"Calibration a line through \d+ points: of the vote, 0.1 becomes 0.", found)
+    weights = re.findall(r"(\w+) (\w*Classifier|LogisticRegression) ([01]\.\d{4}) ", found)
+    assert {name for name, *_ in weights} <= {"sgd", "rff", "knn", "linear", "hgb_since"}
+    assert sum(float(weight) for *_, weight in weights) == pytest.approx(1, abs=0.001)
+    assert f"{version}, this one Vote" in found
 
 
 def test_labels_that_come_later_count_for_the_model_that_predicted(
