@@ -14,7 +14,7 @@ from stream.models import Envelope
 
 RECORDS_READ = Counter(
     "predictor_records_read",
-    "Records of the data topic that were read; some twice, after a failure.",
+    "Records of the data topic that were read; some twice, such as those that wait for a model.",
 )
 PREDICTIONS = Counter("predictor_predictions", "Committed predictions.", ["prediction"])
 OUTCOMES = Counter(
