@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import msgspec
 
 from dashboard.health import Facts, Health, health
 from quality.first_model import FirstModel
+from quality.history import Point
 from quality.quality import MODELS, Quality
 from quality.report import models, window
 from quality.windows import TimeWindow
@@ -266,7 +267,7 @@ def _rejection(said: Said) -> dict[str, Any]:
     }
 
 
-def _columns(points: Any) -> dict[str, list[float]]:
+def _columns(points: Iterable[Point]) -> dict[str, list[float]]:
     found = list(points)
     return {
         "time": [point.time_ms / 1_000 for point in found],
