@@ -31,6 +31,9 @@ LAST = 20
 
 ALARMS = 200
 
+ROUTINE = ("cadence", "weights")
+"""Reasons of models that are published all the time."""
+
 SHOWN = 300
 """Characters of a text that are shown."""
 
@@ -206,10 +209,16 @@ class State:
         )
 
     def _changed(self) -> dict[str, Any] | None:
-        """Return what changed last: a swap, an alarm, a model that was not served."""
+        """Return what changed last: a swap, an alarm, a model that was not served.
+
+        Models that nothing but time asked for take over twice a second; they are named where
+        nothing else has happened.
+        """
+        swaps, served = self.quality.swaps, self.quality.served
+        asked_for = [s for s in swaps if not served[s.version].reason.startswith(ROUTINE)]
         found = [
             (s.time_ms, f"model {s.version} took over from {s.before}")
-            for s in self.quality.swaps[-1:]
+            for s in (asked_for or swaps)[-1:]
         ]
         found += [(a["time"], f"drift: model {a['version']} was published") for a in self._alarms]
         found += [

@@ -123,6 +123,26 @@ def filled() -> State:
     return state
 
 
+@pytest.mark.parametrize(
+    ("reasons", "newest"),
+    [
+        (["first", "alarm (wrong on 0.4)", "cadence", "weights (knn leads)"], 2),
+        (["first", "cadence", "cadence", "cadence"], 4),
+        (["first", "cadence", "rollback", "cadence"], 3),
+    ],
+)
+def test_models_that_nothing_but_time_asked_for_hide_no_other_change(
+    reasons: list[str], newest: int
+) -> None:
+    state = State(lambda: NOW / 1_000)
+    for version, reason in enumerate(reasons, start=1):
+        state.described(Described(version, "Vote", reason), NOW - 60_000)
+        time_ms = NOW - 10_000 + version
+        state.quality.predicted(prediction(version, model=version), time_ms, NOW)
+    changed = state.parts(NOW)["changed"]
+    assert changed["what"] == f"model {newest} took over from {newest - 1}"
+
+
 def test_the_page_says_what_the_topics_say() -> None:
     found = filled().parts(NOW + 40_000)
     assert found["windows"]["1000"]["accuracy"] == 0.75
