@@ -92,9 +92,8 @@ class _Packed:
         self._packer = zlib.compressobj(3)
         self._parts: list[bytes] = []
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any) -> None:
         self._parts.append(self._packer.compress(data))
-        return len(data)
 
     def end(self) -> bytes:
         return b"".join([*self._parts, self._packer.flush()])

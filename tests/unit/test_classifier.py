@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import pickle
 import tracemalloc
 import zlib
@@ -19,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from modelgenerator.envelope import pickled as published_as
 from stream.classifier import Model, check, load
 from stream.models import ModelError
 from stream.records import Schema
@@ -264,6 +266,16 @@ def test_a_model_is_loaded_whether_joblib_or_pickle_wrote_it(
         model = load(envelope(), found)
         assert model.predict([[1.0, 0.0], [-1.0, 0.0]])[0] == [1, 0]
         assert len(model.classifier.spare) == rows
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("rows", [100, 20_000, 2_000_000])
+def test_what_modelgenerator_pickles_is_loaded_here_and_by_joblib(rows: int, order: Any) -> None:
+    fitted = LogisticRegression().fit([[1.0, 0.0], [-1.0, 0.0]], [1, 0])
+    fitted.spare = np.arange(2.0 * rows).reshape(rows, 2).copy(order)
+    packed = published_as(fitted)
+    for found in (load(envelope(), packed).classifier, joblib.load(io.BytesIO(packed))):
+        assert (found.spare == fitted.spare).all()
 
 
 def test_a_pickle_cut_short_is_refused() -> None:
