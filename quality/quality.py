@@ -158,7 +158,7 @@ class Quality:
         outcome = Outcome(prediction.prediction, label, prediction.probability, repeats)
         served.scores.add(outcome)
         for window in self.newest.values():
-            window.count(outcome)
+            window.count(outcome, min(time_ms, now_ms))
         bucket.count(model, outcome)
         for history in self.histories.values():
             history.count(time_ms, now_ms, outcome.right, model)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
+from heapq import heappush, heappushpop
 from typing import Any, Self
 
 from quality.scores import Outcome, Scores
@@ -202,16 +203,23 @@ class TimeWindow:
 
 
 class RecordWindow:
-    """The newest records that were counted, exactly so many."""
+    """The records that were counted last by their times, exactly so many, in whatever order."""
 
     def __init__(self, records: int) -> None:
         self.scores = Scores()
-        self._outcomes: deque[Outcome] = deque()
         self._records = records
+        self._taken = 0
+        self._newest: list[tuple[float, int, Outcome]] = []
 
-    def count(self, outcome: Outcome) -> None:
-        """Take in a prediction that is counted, and let go of the oldest."""
+    def count(self, outcome: Outcome, time_ms: float) -> None:
+        """Take in a prediction that is counted, and let go of the oldest; it may be this one."""
+        self._taken += 1
+        entry = (time_ms, self._taken, outcome)
+        if len(self._newest) < self._records:
+            heappush(self._newest, entry)
+        else:
+            _, _, oldest = heappushpop(self._newest, entry)
+            if oldest is outcome:
+                return
+            self.scores.add(oldest, -1)
         self.scores.add(outcome)
-        self._outcomes.append(outcome)
-        if len(self._outcomes) > self._records:
-            self.scores.add(self._outcomes.popleft(), -1)

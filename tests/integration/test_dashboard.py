@@ -46,13 +46,11 @@ def await_read(address: str, predictions: int) -> dict[str, Any]:
 
 
 def lasting(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what does not change with the time.
-
-    Of several partitions, the last 1,000 are those that were read last.
-    """
+    """Return what does not change with the time."""
     day = {k: v for k, v in found["windows"]["86400"].items() if "per_second" not in k}
     parts = ("running", "models", "partitions", "refusals", "rejections", "alarms", "changed")
-    return {name: found[name] for name in parts} | {"day": day}
+    newest = found["windows"]["10000"]
+    return {name: found[name] for name in parts} | {"day": day, "newest": newest}
 
 
 def test_the_page_says_what_the_topics_say_and_the_same_after_a_restart(

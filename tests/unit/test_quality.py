@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quality.quality import MODELS, Quality, Swap
-from quality.scores import Outcome
+from quality.scores import Outcome, Scores
 from quality.windows import OTHER, REASONS, Bucket, RecordWindow, TimeWindow
 from stream.records import Prediction
 
@@ -38,8 +38,21 @@ def following(predictions: Sequence[Prediction], *seconds: float) -> Quality:
 def test_a_window_of_records_forgets_exactly_what_is_before_it() -> None:
     window = RecordWindow(1_000)
     for number in range(1_500):
-        window.count(Outcome(int(number >= 500), 1, 0.7))
+        window.count(Outcome(int(number >= 500), 1, 0.7), NOW + number // 10)
     assert (window.scores.n, window.scores.accuracy) == (1_000, 1.0)
+
+
+@given(st.permutations(range(30)))
+def test_the_newest_records_are_those_of_the_newest_times_in_whatever_order_they_are_read(
+    order: Sequence[int],
+) -> None:
+    window, newest = RecordWindow(10), Scores()
+    outcomes = [Outcome(number % 2, number % 3 == 0, number / 30) for number in range(30)]
+    for number in order:
+        window.count(outcomes[number], NOW + number)
+    for outcome in outcomes[20:]:
+        newest.add(outcome)
+    assert window.scores == newest
 
 
 def test_a_window_of_time_forgets_what_is_over_and_takes_records_in_any_order() -> None:
