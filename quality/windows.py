@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from heapq import heappush, heappushpop
+from heapq import heappop, heappush
 from typing import Any, Self
 
 from quality.scores import Outcome, Scores
@@ -214,12 +214,8 @@ class RecordWindow:
     def count(self, outcome: Outcome, time_ms: float) -> None:
         """Take in a prediction that is counted, and let go of the oldest; it may be this one."""
         self._taken += 1
-        entry = (time_ms, self._taken, outcome)
-        if len(self._newest) < self._records:
-            heappush(self._newest, entry)
-        else:
-            _, _, oldest = heappushpop(self._newest, entry)
-            if oldest is outcome:
-                return
-            self.scores.add(oldest, -1)
+        heappush(self._newest, (time_ms, self._taken, outcome))
         self.scores.add(outcome)
+        if len(self._newest) > self._records:
+            _, _, oldest = heappop(self._newest)
+            self.scores.add(oldest, -1)
