@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -110,16 +111,27 @@ def test_requirements_hold_what_is_imported_and_nothing_else(package: str) -> No
     assert required - (NEEDED_UNSEEN - used) == used
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_an_image_holds_the_packages_that_its_service_imports(service: str) -> None:
+def _needed(service: str) -> set[str]:
+    """Return the packages of ours that a service imports, and those that they import."""
     waiting, needed = [service], set[str]()
     while waiting:
         package = waiting.pop()
         needed.add(package)
         found = set().union(*map(_packages, _files(package))) & {*PACKAGES}
         waiting += found - needed
+    return needed
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_holds_the_packages_that_its_service_imports(service: str) -> None:
     copied = re.findall(
         r"^COPY --chown=\S+ (\w+)/", (ROOT / service / "Dockerfile").read_text(), re.M
     )
-    assert needed <= {*copied}
+    assert _needed(service) <= {*copied}
     assert {f"!{name}" for name in copied} <= {*(ROOT / ".dockerignore").read_text().split()}
+
+
+def test_what_is_installed_for_a_notebook_holds_the_packages_that_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    include = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {f"{package}*" for package in _needed("modelgenerator")} == {*include}
