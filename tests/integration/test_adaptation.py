@@ -101,10 +101,11 @@ def test_a_modelgenerator_that_was_killed_publishes_on_with_the_standings_that_i
     eventually(lambda: envelopes(topics)[-1:] and envelopes(topics)[-1].trained_on > 2_200)
     process.kill()
     before = envelopes(topics)[-1]
+    topics.write(100, rule=first_is_not_positive)
     start("modelgenerator")
 
     def after() -> list[Envelope]:
-        topics.write(10, rule=first_is_not_positive)
+        topics.write(1, rule=first_is_not_positive)  # few: each changes the standings
         return envelopes(topics)[before.version :]
 
     found = eventually(after, 20)[0]

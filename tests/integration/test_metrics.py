@@ -113,6 +113,7 @@ def test_the_predictor_tells_what_it_has_predicted_and_what_became_of_models(
     await_line(predictor, "refused model 2")
     topics.publish(3)
     await_serving(topics, 3)
+    await_answered(topics, topics.written() + 2 + 10)  # rejected ones, and outcomes
     eventually(lambda: scrape()["predictor_model_version"] == 3)
     made = Counter(str(p["prediction"]) for p in topics.predictions() if "outcome" not in p)
     assert made.total() == topics.written()
