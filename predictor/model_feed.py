@@ -25,6 +25,7 @@ from stream.models import ModelError
 from stream.records import RecordError, Schema, decode_schema, decode_status
 from stream.seal import decode_sealed
 from stream.service import Fatal, Stop, Stopped, Warnings
+from stream.topics import create_missing_topics
 
 log = logging.getLogger("predictor")
 
@@ -126,6 +127,9 @@ class ModelFeed:
                     refusals.raise_if_refused(error, self._settings)
                     self._warnings.warn("feed", f"reading the models: {error!r}; retrying")
                     self._stop.wait(1.0)
+                    # One of the topics may have been deleted.
+                    create = partial(create_missing_topics, self._settings, log)
+                    clients.connect(create, self._settings, self._stop, log)
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the loop has to learn of it, whatever it is
