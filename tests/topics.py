@@ -37,7 +37,7 @@ from stream.service import Stop
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
 from tests.checker import check
-from tests.services import eventually
+from tests.services import Services, eventually
 from tests.snapshot import Report
 from tests.unit.classifiers import envelope, pickled
 
@@ -361,3 +361,20 @@ def assert_correct_runs_on(predictions: Sequence[dict[str, Any]]) -> None:
             correct += p["label"] == p["prediction"]
         assert p["correct"] == correct
         assert p["accuracy"] == (correct / p["n"] if p["n"] else None)
+
+
+def predict_with_a_swap_a_refusal_and_rejected_records(
+    topics: Topics, start: Services, reason: str
+) -> None:
+    """Let model 2, published for this reason, replace model 1; three records are rejected."""
+    topics.publish(1)
+    start("predictor")
+    await_serving(topics, 1)
+    topics.publish(2, algorithm="LogisticRegression", reason=reason)
+    await_serving(topics, 2)
+    topics.publish(3, features=3)
+    eventually(lambda: any(s["status"] == "refused" for s in topics.statuses()))
+    topics.write_values([b"not json"] * 3)
+    eventually(lambda: len(topics.rejected()) == 3)
+    topics.write(30, label=False)
+    await_answered(topics, topics.written() + 3)

@@ -11,7 +11,11 @@ from typing import Any
 from local.process import Process
 from tests.integration.test_follower import write
 from tests.services import Services, assert_ends, await_line, eventually
-from tests.topics import Topics, await_answered, await_serving
+from tests.topics import (
+    Topics,
+    await_serving,
+    predict_with_a_swap_a_refusal_and_rejected_records,
+)
 
 
 def served(start: Services, **env: str) -> tuple[Process, str]:
@@ -57,17 +61,7 @@ def test_the_page_says_what_the_topics_say_and_the_same_after_a_restart(
     three: Topics, start: Services
 ) -> None:
     first, address = served(start)
-    three.publish(1)
-    start("predictor")
-    await_serving(three, 1)
-    three.publish(2, algorithm="LogisticRegression", reason="alarm of ADWIN")
-    await_serving(three, 2)
-    three.publish(3, features=3)
-    eventually(lambda: any(s["status"] == "refused" for s in three.statuses()))
-    three.write_values([b"not json"] * 3)
-    eventually(lambda: len(three.rejected()) == 3)
-    three.write(30, label=False)
-    await_answered(three, three.written() + 3)
+    predict_with_a_swap_a_refusal_and_rejected_records(three, start, "alarm of ADWIN")
     predictions = [p for partition in range(3) for p in three.predictions(partition)]
     counted = [p for p in predictions if p["label"] is not None and not p.get("seen")]
     right = sum(p["prediction"] == p["label"] for p in counted)

@@ -11,7 +11,12 @@ import orjson
 
 from predictor.status.__main__ import main
 from tests.services import Services, eventually
-from tests.topics import Topics, await_answered, await_serving
+from tests.topics import (
+    Topics,
+    await_answered,
+    await_serving,
+    predict_with_a_swap_a_refusal_and_rejected_records,
+)
 from tests.unit.classifiers import Sign
 
 
@@ -26,17 +31,7 @@ def status(env: dict[str, str], *arguments: str) -> tuple[int, str, str]:
 def test_the_status_is_what_the_topics_say(
     three: Topics, start: Services, settings_env: dict[str, str]
 ) -> None:
-    three.publish(1)
-    start("predictor")
-    await_serving(three, 1)
-    three.publish(2, algorithm="LogisticRegression", reason="cadence")
-    await_serving(three, 2)
-    three.publish(3, features=3)
-    eventually(lambda: any(s["status"] == "refused" for s in three.statuses()))
-    three.write_values([b"not json"] * 3)
-    eventually(lambda: len(three.rejected()) == 3)
-    three.write(30, label=False)
-    await_answered(three, three.written() + 3)
+    predict_with_a_swap_a_refusal_and_rejected_records(three, start, "cadence")
 
     ended, output, errors = status(settings_env, "--json")
     assert (ended, errors) == (0, "")
