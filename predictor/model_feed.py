@@ -161,10 +161,10 @@ class ModelFeed:
             self._look_at_keys()
             arrived = [*topic.poll(_POLL_MS)]
             self._read(consumer, readers, all_of_it=bool(arrived))
+            for model in topic.index.torn():  # before a newer one serves: then it is not wanted
+                self._warn_torn(model)
             for model in arrived:
                 self._offer(topic, model)
-            for model in topic.index.torn():
-                self._warn_torn(model)
             if current := self._shelf.serve()[0]:
                 topic.index.forget(current.version)
 

@@ -114,5 +114,12 @@ def pytest_runtest_makereport(
     services = getattr(item, "funcargs", {}).get("start")
     if report.when == "call" and report.failed and isinstance(services, Services):
         for process in services.processes:
-            report.sections.append((f"end of {process.log_path}", process.tail(40)))
+            report.sections.append((f"end of {process.log_path}", events(process.log())))
     return report
+
+
+def events(log: str) -> str:
+    """Return the end of a log, and what it said before other than the predictor's summaries."""
+    lines = log.splitlines()
+    before = [line for line in lines[:-5] if " predictor: n=" not in line]
+    return "\n".join(f"    {line}" for line in [*before[-60:], *lines[-5:]])

@@ -243,6 +243,8 @@ def test_wrong_models_are_refused_in_one_line_while_the_old_one_serves_and_their
     )
     for messages in refused.values():
         topics.send(messages)
+    for reason in refused:  # once a newer model serves, nobody asks for what is wrong with these
+        await_line(predictor, reason)
     topics.write(20)
     topics.publish(30)
     await_line(predictor, "model 30 (test) serves from the next unit")
@@ -270,6 +272,21 @@ def test_wrong_models_are_refused_in_one_line_while_the_old_one_serves_and_their
     assert set(said().values()) == {1}
     report = topics.check()
     assert (report.n, report.models) == (topics.written(), {1, 30})
+
+
+def test_a_model_that_lacks_a_part_is_refused_on_record_though_a_newer_one_came_with_it(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    predictor = start("predictor")
+    await_serving(topics, 1)
+    predictor.pause()
+    first, _, third = pack(envelope(2), b"x" * 1_300_000, topics.key)
+    topics.send([first, third])
+    topics.publish(3)
+    predictor.wake()
+    await_serving(topics, 3)
+    await_line(predictor, "refused model 2: part 2 of 3 is missing")
 
 
 def test_models_that_are_slow_or_hang_are_refused_while_the_old_one_serves_and_a_good_one_follows(
