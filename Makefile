@@ -68,11 +68,12 @@ bench-late-labels: setup ## throughput with late labels beside labels inside, fi
 plot-late-labels: setup ## what a delay of the labels does to adaptation: docs/late-labels.svg, a minute
 	@$(VENV)/python -m benchmarks.late_label_plot docs/late-labels.svg
 
-bench-adaptation: setup ## how well models adapt, hours, resumable; STREAMS, LEARNERS, SEEDS, RATE, RECORDS
+bench-adaptation: setup ## how well models adapt, hours, resumable; STREAMS, LEARNERS, SEEDS, RATE, SIDE_BY_SIDE, RECORDS
 	@$(VENV)/python -m pip install -q -r benchmarks/requirements.txt
 	@$(VENV)/python -m benchmarks.adaptation $(if $(STREAMS),--streams "$(STREAMS)") \
 	    $(if $(LEARNERS),--learners "$(LEARNERS)") $(if $(SEEDS),--seeds "$(SEEDS)") \
-	    $(if $(RATE),--rate "$(RATE)") $(if $(RECORDS),--records "$(RECORDS)")
+	    $(if $(RATE),--rate "$(RATE)") $(if $(SIDE_BY_SIDE),--side-by-side "$(SIDE_BY_SIDE)") \
+	    $(if $(RECORDS),--records "$(RECORDS)")
 
 fuzz: setup ## garbage for every decoder that reads a topic; SECONDS (600)
 	@$(VENV)/python -m pip install -q -r tests/fuzz/requirements.txt

@@ -1,8 +1,9 @@
 """How well the models adapt: through Kafka, without it, and beside other stream learners.
 
-Each run is one learner on one stream and seed. Runs through Kafka are four at a time, on topics of
-their own, each at its rate. A run that is done has a file in build/adaptation/; a second start goes
-on with those that are missing. At the end, report.md and a plot of each stream stand there too.
+Each run is one learner on one stream and seed. Runs through Kafka are two at a time, on topics of
+their own, each at its rate; one at 200 records a second takes about half a core. A run that is done
+has a file in build/adaptation/; a second start goes on with those that are missing. At the end,
+report.md and a plot of each stream stand there too.
 
 Settings of the modelgenerator and the predictor, such as RETRAIN_EVERY, are taken from the
 environment.
@@ -35,7 +36,6 @@ from stream.settings import StreamSettings
 from tests.services import ROOT
 
 FOLDER = ROOT / "build" / "adaptation"
-SIDE_BY_SIDE = 4
 FIRST_SEED, NEXT_SEED = 42, 1_000
 LATE_STREAMS, LATE_SEEDS, DELAYS = ("sea", "agrawal"), 2, (1_000, 10_000)
 OWN_FILES = {"signing_key", "trusted_keys", "predictor_secret", "log_file", "group_id"}
@@ -52,7 +52,7 @@ def main() -> int:
     missing = [run for run in runs if results.get(run) is None]
     print(f"{len(runs)} runs, {len(missing)} of them to do", flush=True)
     logging.disable()  # what matters of it is said here
-    failed = complete(missing, results)
+    failed = complete(missing, options.side_by_side, results)
     write_report([found for run in runs if (found := results.get(run))])
     return int(failed > 0)
 
@@ -76,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--learners", type=names(learners), default=learners, help="the same")
     parser.add_argument("--seeds", type=whole_number(1), default=4, help="how many; 4 by default")
     parser.add_argument("--rate", type=whole_number(1), default=200, help="records a second; 200")
+    parser.add_argument("--side-by-side", type=whole_number(1), default=2, help="through Kafka; 2")
     parser.add_argument("--records", type=whole_number(1_000), help="only so many of each stream")
     return parser.parse_args()
 
@@ -102,7 +103,7 @@ def planned(options: argparse.Namespace) -> Iterator[Run]:
                         yield run
 
 
-def complete(runs: Sequence[Run], results: Results) -> int:
+def complete(runs: Sequence[Run], side_by_side: int, results: Results) -> int:
     """Do the runs, those through Kafka while nothing else runs; return how many failed."""
     failed = 0
     kafka = [run for run in runs if run.learner == "kafka"]
@@ -116,7 +117,7 @@ def complete(runs: Sequence[Run], results: Results) -> int:
                 ]
                 for run in kafka:
                     (folder / str(run)).mkdir()
-                failed += do(jobs, SIDE_BY_SIDE, results)
+                failed += do(jobs, side_by_side, results)
     others = [run for run in runs if run.learner != "kafka"]
     return failed + do(
         [(run, without_kafka, (run,)) for run in others], os.cpu_count() or 1, results
