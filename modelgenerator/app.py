@@ -11,20 +11,20 @@ from contextlib import closing
 from functools import partial
 from itertools import chain
 
+from modelgenerator.before import look_back
 from modelgenerator.data_feed import DataFeed
 from modelgenerator.feed import StartOver, log
 from modelgenerator.intake import Intake
 from modelgenerator.join import Join
 from modelgenerator.label_feed import LabelFeed
-from modelgenerator.schema_feed import SchemaFeed, look_up_schema
+from modelgenerator.schema_feed import SchemaFeed
 from modelgenerator.settings import Settings
 from modelgenerator.signing import own_key
 from modelgenerator.status_feed import StatusFeed
-from modelgenerator.trained import TrainedModels, trained_already
+from modelgenerator.trained import TrainedModels
 from modelgenerator.training.trainer import new_trainer
-from stream import clients, layout
+from stream import clients
 from stream.keys import SigningKey
-from stream.layout import Layout
 from stream.models import ModelError
 from stream.parallel import use_threads
 from stream.service import Stop, run
@@ -51,8 +51,10 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
 
     If it starts `afresh`, what the newest model was trained to says nothing of these records.
     """
-    stream, trained_to = clients.connect(partial(look, settings, stop, afresh), settings, stop, log)
-    trainer = new_trainer(settings, stream)
+    before = clients.connect(partial(look_back, settings, stop, afresh), settings, stop, log)
+    trained_to = before.trained_to
+    trainer = new_trainer(settings, before.layout)
+    trainer.restore(before.archive)
     with (
         Intake(trainer, Join(settings.window), has_model=trained_to is not None) as intake,
         closing(DataFeed(settings, intake, stop)) as data,
@@ -70,24 +72,18 @@ def train(settings: Settings, key: SigningKey, stop: Stop, afresh: bool) -> None
             while found := stop.until_stopped(partial(next, publications, None)):
                 if found.adds_to(trained_to):
                     try:
-                        version = models.publish(found)
+                        place = models.publish(found)
                     except ModelError:
                         trainer.suspend(found.recipe)
                     else:
-                        if version:
-                            statuses.watch(version, found.recipe)
+                        if place:
+                            statuses.watch(place.version, found.recipe)
+                            trainer.published(found, place)
                             # Later models are of later labels, maybe of older records.
                             trained_to, intake.has_model = None, True
                 trainer.suspend(*statuses.poll())  # what was read at once may give many models
             models.sum_up()
             intake.say_why_no_model()
-
-
-def look(settings: Settings, stop: Stop, afresh: bool) -> tuple[Layout, dict[str, int] | None]:
-    """Return how records are laid out, and, unless it starts `afresh`, `trained_already`."""
-    with clients.closing(clients.consumer(settings)) as consumer:
-        found = layout.of(look_up_schema(consumer, settings, stop))
-        return found, None if afresh else trained_already(consumer, settings, found, stop)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ class Publisher:
         Reads the model, status and schema topics.
     models : ModelTopic, optional
         What the caller has read with the same consumer, so that nothing is read twice.
+
+    Attributes
+    ----------
+    after : int
+        The newest published model stands from this offset on.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Publisher:
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"
         self._transactions = Transactions(settings, self._name, log)
+        self.after = 0
 
     def publish(
         self,
@@ -217,6 +223,7 @@ class Publisher:
         newest = self._models.newest(seconds=SEARCH_SECONDS)
         last = newest.envelope if newest else None
         if last and last.version in tried and replace(last, version=0, after=None) == envelope:
+            self.after = last.after or 0
             return last.version  # committed before, only the broker's answer was lost
         newest_version = last.version if last else 0
         if after not in (None, newest_version):
@@ -232,6 +239,7 @@ class Publisher:
         stop.deadline(
             TRANSACTION_SECONDS + 30, lambda: self._writer.write(producer, numbered, pickle)
         )
+        self.after = end
         return version
 
     def _connect(self) -> None:

@@ -1,12 +1,10 @@
-"""What the trainer found, published; what the newest published model was trained to."""
+"""What the trainer found, published."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-import sklearn
-from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from modelgenerator import metrics
@@ -15,13 +13,11 @@ from modelgenerator.published import Published
 from modelgenerator.publisher import NotPublished, Publisher
 from modelgenerator.schema_feed import check_layout
 from modelgenerator.settings import Settings
+from modelgenerator.training.archive import VotePlace
 from modelgenerator.training.trainer import Publication
 from modelgenerator.trial import tried
-from modelgenerator.verdicts import served_model
 from stream import clients, layout
 from stream.keys import SigningKey
-from stream.layout import Layout
-from stream.model_topic import ModelTopic
 from stream.models import ModelError
 from stream.reading import newest_schema
 from stream.records import Schema
@@ -30,31 +26,6 @@ from stream.topics import create_missing_topics
 
 log = logging.getLogger("modelgenerator")
 _warnings = Warnings(log)  # one for all publications: a line a minute, however many fail
-
-
-def trained_already(
-    consumer: KafkaConsumer, settings: Settings, types: Layout, stop: Stop
-) -> dict[str, int] | None:
-    """Return what the model being served was trained to, by partition.
-
-    ``None`` if any new model is better than it: it was trained on another data topic, it takes
-    features of another number or of other types than `types`, it was made with another
-    scikit-learn, or there is none.
-    """
-    models = ModelTopic(settings, consumer, stop, settings.trusted_keys)
-    newest = served_model(models, consumer, settings, stop)
-    if newest is None or newest.envelope.sklearn != sklearn.__version__:
-        return None
-    if types.width not in (None, newest.envelope.features):
-        return None
-    if types.types != newest.envelope.layout.types:
-        return None
-    topic, trained_to = settings.data_topic, newest.envelope.trained_to
-    partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
-    found = consumer.end_offsets(partitions, timeout_ms=clients.REQUEST_TIMEOUT_MS)
-    ends = {str(partition.partition): end for partition, end in found.items()}
-    of_this_topic = all(offset < ends.get(p, 0) for p, offset in trained_to.items())
-    return trained_to if of_this_topic else None
 
 
 class TrainedModels:
@@ -74,13 +45,13 @@ class TrainedModels:
         if not self._stop:  # the end of the process closes it too, without waiting for a broker
             clients.close(self._consumer)
 
-    def publish(self, found: Publication) -> int | None:
+    def publish(self, found: Publication) -> VotePlace | None:
         """Publish a model unless one is pinned, and log it, or sum it up with the next ones.
 
         Returns
         -------
-        int or None
-            The version; ``None`` while a model is pinned, the brokers do not take the model, or the
+        VotePlace or None
+            Where it stands; ``None`` while a model is pinned, the brokers do not take it, or the
             schema names its features otherwise, with a warning once a minute.
 
         Raises
@@ -106,6 +77,7 @@ class TrainedModels:
             trained_to=found.trained_to,
             recipe_accuracy=found.accuracies[found.recipe],
             standings=found.accuracies,
+            archive=found.archive,
             threshold=found.model.threshold,
             schema=schema,
         )
@@ -131,7 +103,7 @@ class TrainedModels:
         self._published.add(
             version, found.recipe, found.reason, f"{details} milliseconds={1_000 * seconds:.0f}"
         )
-        return version
+        return VotePlace(version, self._publisher.after)
 
     def sum_up(self) -> None:
         """Log what was published since the last line, once it is due."""

@@ -320,6 +320,11 @@ class ModelTopic:
             raise ModelError("not on the topic, or not signed by a trusted key")
         return put_together(model, self._parts(model), self._settings.model_max_bytes)
 
+    def read(self, start: int, count: int) -> None:
+        """Read so many records from an offset on, as far as they stand there."""
+        beginning, end = reading.bounds(self._consumer, self._place, self._stop)
+        self._read(max(start, beginning), min(start + count, end))
+
     def read_all(self) -> ModelIndex:
         """Read the whole topic from its beginning, and return what stands there."""
         beginning, end = reading.bounds(self._consumer, self._place, self._stop)

@@ -43,6 +43,28 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Former:
+    """Where the model of a former concept stands on the model topic: within a published vote.
+
+    Attributes
+    ----------
+    version : int
+        Of the vote.
+    after : int
+        Its records stand from this offset on.
+    recipe : str
+        Which member of the vote it is.
+    accuracy : float
+        How good it was.
+    """
+
+    version: Positive
+    after: Count
+    recipe: Text
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Envelope:
     """What a model is, without its bytes.
 
@@ -105,6 +127,8 @@ class Envelope:
         A few real records that it is probed with, where some features are categories.
     standings : dict of str to (float or None), or None
         How good the newest models of each recipe were when it was published, test-then-train.
+    archive : list of Former or None
+        Models of former concepts that may come back, for a modelgenerator that is restarted.
     """
 
     version: Positive
@@ -136,6 +160,7 @@ class Envelope:
     negative: Text | None = None
     probes: list[list[Cell]] | None = None
     standings: dict[str, float | None] | None = None
+    archive: list[Former] | None = None
 
     @cached_property
     def layout(self) -> Layout:

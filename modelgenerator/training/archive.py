@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from estimators.vote import Floats, positive
 from modelgenerator.training.learning import Labels
+from stream.models import Former
 
 KEPT = 10
 """Models that are kept, at most; the oldest one gives way."""
@@ -30,12 +32,28 @@ WORSE = 0.05
 """How much worse than formerly it may be, besides one standard error."""
 
 
+class VotePlace(NamedTuple):
+    """Where a vote stands on the model topic: its version, and an offset that is not behind it."""
+
+    version: int
+    after: int
+
+
 class Frozen(NamedTuple):
-    """A model that learns no more; `value` is the share of right predictions that it had."""
+    """A model that learns no more.
+
+    Attributes
+    ----------
+    value : float
+        The share of right predictions that it had.
+    place : VotePlace or None
+        Of a published vote with a model of this recipe that learnt hardly less.
+    """
 
     recipe: str
     model: Any
     value: float
+    place: VotePlace | None = None
 
     def votes(self, matrix: Any) -> Floats:
         """Return the probability of label 1 of each record; one half where the model raises."""
@@ -63,6 +81,19 @@ class Archive:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def formers(self) -> list[Former]:
+        """What is kept, as far as it was published."""
+        return [
+            Former(**each.place._asdict(), recipe=each.recipe, accuracy=each.value)
+            for each in self._kept
+            if each.place
+        ]
+
+    def restore(self, kept: Iterable[Frozen]) -> None:
+        """Keep what was kept before a restart."""
+        self._kept.extend(kept)
+
     def remember(self, at: int, frozen: Frozen) -> None:
         """Remember what is the best model now."""
         self._recent.append((at, frozen))
@@ -87,6 +118,7 @@ class Archive:
         for old in list(self._kept):
             if np.mean((old.votes(matrix) > 0.5) == answers) >= ALIKE:
                 self._kept.remove(old)
+                new = new._replace(place=new.place or old.place)
         self._kept.append(new)
 
     def better(

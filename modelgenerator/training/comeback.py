@@ -31,11 +31,13 @@ class Comeback:
     ----------
     model : Frozen or None
         What serves in place of the vote.
+    archive : Archive
+        The models that may come back.
     """
 
     def __init__(self) -> None:
         self.model: Frozen | None = None
-        self._archive = Archive()
+        self.archive = Archive()
         self._at = self._began = 0
         self._alarm_at: int | None = None
         self._right: deque[bool] = deque(maxlen=COMPARED)
@@ -64,7 +66,7 @@ class Comeback:
 
     def end_concept(self, matrix: Any) -> None:
         """Keep the model of the concept that an alarm has ended, unless one agrees on `matrix`."""
-        self._archive.keep(self._at, self._began, matrix)
+        self.archive.keep(self._at, self._began, matrix)
         self._alarm_at = self._began = self._at
         self.model = None
 
@@ -78,7 +80,7 @@ class Comeback:
         matrix, labels, threshold
             The newest `COMPARED` records, and the probability from which on one is labelled 1.
         """
-        self._archive.remember(self._at, best)
+        self.archive.remember(self._at, best)
         if self.model:
             vote, own = (standing.value or 0.0 for standing in self._standings)
             if vote <= own:
@@ -88,7 +90,7 @@ class Comeback:
         if self._alarm_at is None or self._at - self._alarm_at > SEARCH:
             return ""
         right = np.array(self._right)[-len(labels) :]
-        self.model = self._archive.better(right, matrix, labels, threshold)
+        self.model = self.archive.better(right, matrix, labels, threshold)
         if not self.model:
             return ""
         self._standings = Standing(Gate(), HALF_LIFE), Standing(Gate(), HALF_LIFE)

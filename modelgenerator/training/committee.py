@@ -10,7 +10,7 @@ import numpy as np
 
 from estimators.vote import Calibration, Floats, Vote
 from modelgenerator import metrics
-from modelgenerator.training.archive import Frozen
+from modelgenerator.training.archive import Frozen, VotePlace
 from modelgenerator.training.calibration import Calibrator
 from modelgenerator.training.comeback import COMPARED, Comeback
 from modelgenerator.training.gate import Gate
@@ -48,6 +48,10 @@ class Committee:
         Number of records that were learnt from.
     news : str
         What happened that is worth a new model, with the numbers; cleared by who publishes it.
+    comeback : Comeback or None
+        Models of former concepts.
+    places : dict of str to VotePlace
+        The newest published vote with a model of each recipe.
     """
 
     def __init__(self, table: Sequence[Recipe], gate: Gate, archive: bool) -> None:
@@ -59,7 +63,8 @@ class Committee:
         self._calibrator, self._calibration = Calibrator(), Calibration()
         self._standing = Standing(gate)
         self._errors = RisingErrors()
-        self._comeback = Comeback() if archive else None
+        self.comeback = Comeback() if archive else None
+        self.places: dict[str, VotePlace] = {}
         self._ones = Standing(Gate(), ONES_HALF_LIFE)
         self._renewed = 0
 
@@ -86,8 +91,8 @@ class Committee:
         """
         matrix, labels = window.matrix(layout, block)
         urgent = self._score(matrix, labels, pace.left_out)
-        if urgent and self._comeback:
-            self._comeback.end_concept(window.matrix(layout, window.newest_places(AGREED))[0])
+        if urgent and self.comeback:
+            self.comeback.end_concept(window.matrix(layout, window.newest_places(AGREED))[0])
         self._ones.add(np.zeros(len(labels)), labels)
         self.learnt += len(block)
 
@@ -122,7 +127,7 @@ class Committee:
         if not self._weights:
             return None
         name, voting = VOTE, self._weights
-        former = self._comeback.model if self._comeback and serves(VOTE) else None
+        former = self.comeback.model if self.comeback and serves(VOTE) else None
         if former:
             members, voting = {ARCHIVED: former.model}, {ARCHIVED: 1.0}
         else:
@@ -156,8 +161,8 @@ class Committee:
         )
         self._calibrator.add(votes, labels)
         served = votes
-        if self._comeback:
-            served = self._comeback.take(votes, matrix, labels, threshold)
+        if self.comeback:
+            served = self.comeback.take(votes, matrix, labels, threshold)
         self._standing.add(self._gate.losses(served, labels, threshold), labels)
         if not self._errors.add(wrong(served, labels, threshold)):
             return False
@@ -179,11 +184,12 @@ class Committee:
         self._calibration = self._calibrator.fit()
         best = max(self._weights, key=self._weights.__getitem__)
         self._tell_best(before, best, values)
-        if not self._comeback:
+        if not self.comeback:
             return False
         matrix, labels = window.matrix(layout, window.newest_places(COMPARED))
-        frozen = Frozen(best, self._learners[best].frozen(), values[best] or 0.5)
-        news = self._comeback.look(frozen, matrix, labels, self._threshold)
+        model, place = self._learners[best].frozen(), self.places.get(best)
+        frozen = Frozen(best, model, values[best] or 0.5, place)
+        news = self.comeback.look(frozen, matrix, labels, self._threshold)
         self.news = news or self.news
         return bool(news)
 

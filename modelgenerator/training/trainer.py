@@ -14,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 from estimators.vote import Vote
 from modelgenerator import metrics
 from modelgenerator.settings import Settings
+from modelgenerator.training.archive import Frozen, VotePlace
 from modelgenerator.training.committee import Committee
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.pace import Pace
@@ -21,6 +22,7 @@ from modelgenerator.training.recipes import RECIPES, Recipe, recipes
 from modelgenerator.trial import record_limit
 from modelgenerator.window import Labelled, Place, Window
 from stream.layout import Layout
+from stream.models import Former
 from stream.records import Cell
 
 log = logging.getLogger("modelgenerator")
@@ -68,6 +70,8 @@ class Publication:
         Of the newest records that it was trained on, the newest first, to try it on.
     layout : Layout
         By which its records were read.
+    archive : list of Former or None
+        Models of former concepts that may come back.
     """
 
     recipe: str
@@ -78,6 +82,7 @@ class Publication:
     accuracies: dict[str, float | None]
     newest: list[list[Cell]]
     layout: Layout
+    archive: list[Former] | None
 
     def adds_to(self, trained_to: Mapping[str, int] | None) -> bool:
         """Return whether the model was trained on records beyond these offsets.
@@ -203,6 +208,15 @@ class Trainer:
         until = self._committee.learnt + SUSPENDED
         self._suspended_until |= dict.fromkeys(names, until)
 
+    def published(self, found: Publication, place: VotePlace) -> None:
+        """Take in where a model of this trainer was published."""
+        self._committee.places |= dict.fromkeys(found.model.members, place)
+
+    def restore(self, archive: Iterable[Frozen]) -> None:
+        """Let models of former concepts come back that another trainer kept."""
+        if self._committee.comeback:
+            self._committee.comeback.archive.restore(archive)
+
     def keep_up(self, unread: int) -> None:
         """Train more seldom, or leave recipes out, where training is behind."""
         metrics.LAG.set(unread)
@@ -290,6 +304,7 @@ class Trainer:
             accuracies=committee.accuracies,
             newest=self._window.newest(min(TRIED, record_limit(width))),
             layout=self.layout,
+            archive=committee.comeback.archive.formers if committee.comeback else None,
         )
 
     def _serves(self, recipe: str) -> bool:

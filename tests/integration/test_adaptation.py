@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
+from kafka import TopicPartition
 
-from stream.models import Envelope
-from tests.services import Services, eventually, last_error
+from stream.models import Envelope, Former
+from tests.services import Services, await_line, eventually, last_error
 from tests.topics import Rule, Topics, await_answered, first_is_positive
 
 OURS = {"vote", "sgd", "rff", "knn", "linear", "hgb_since"}
@@ -17,6 +20,7 @@ OURS = {"vote", "sgd", "rff", "knn", "linear", "hgb_since"}
 TABLE = """
 from functools import partial
 
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
@@ -26,6 +30,13 @@ from modelgenerator.training.recipes import Recipe
 RECIPES = [
     Recipe("bayes", lambda columns: GaussianNB(), partial(EachOnce, every=50)),
     Recipe("tree", lambda columns: DecisionTreeClassifier(max_depth=3), partial(Latest, 500, 100)),
+]
+BOOSTING = [
+    Recipe(
+        "boosting",
+        lambda columns: HistGradientBoostingClassifier(max_iter=30),
+        partial(Latest, 2_000, 200),
+    )
 ]
 NONE = [GaussianNB()]
 """
@@ -44,10 +55,18 @@ def envelopes(topics: Topics) -> list[Envelope]:
     return [envelope for envelope, _ in topics.assembled()]
 
 
+def has_trained_on(topics: Topics, count: int) -> bool:
+    return any(envelope.trained_on >= count for envelope in envelopes(topics))
+
+
 def standings(envelope: Envelope) -> dict[str, float]:
     """Return how good the recipes are, 0 where nothing is known."""
     assert envelope.standings is not None
     return {name: value or 0.0 for name, value in envelope.standings.items()}
+
+
+def board(features: Sequence[float]) -> bool:
+    return sum(math.floor(1.5 * feature) for feature in features) % 2 == 0
 
 
 def first_is_not_positive(features: Sequence[float]) -> bool:
@@ -146,6 +165,53 @@ def test_recipes_of_ones_own_vote_and_their_models_are_served_without_that_modul
     await_answered(topics)
     newest = topics.predictions()[-200:]
     assert sum(p["prediction"] == p["label"] for p in newest) > 180
+
+
+@pytest.fixture
+def boosting(own: dict[str, str]) -> dict[str, str]:
+    """Return settings with which a restart reads back no further than the newest concept."""
+    return {"RECIPES": "own_recipes:BOOSTING", "WINDOW": "1000", **own}
+
+
+def archive_of_a_former_concept(topics: Topics) -> list[Former]:
+    """Write records of one concept, then of another; return what the newest envelope names."""
+    for number in range(1, 5):  # so that not only the first model of the concept is published
+        topics.write(1_000, rule=board)
+        eventually(partial(has_trained_on, topics, 1_000 * number - 100))
+    topics.write(2_000)
+    return eventually(lambda: envelopes(topics)[-1].archive) or []
+
+
+def test_a_model_of_a_former_concept_comes_back_after_a_restart_whose_window_does_not_reach_it(
+    topics: Topics, start: Services, boosting: dict[str, str]
+) -> None:
+    process = start("modelgenerator", **boosting)
+    kept = archive_of_a_former_concept(topics)
+    process.kill()
+    before = envelopes(topics)[-1].version
+    process = start("modelgenerator", **boosting)
+    await_line(process, f"models of former concepts that may come back: {len(kept)}")
+    published(topics, "cadence", after=before)
+    back = published(topics, r"archive \(a former boosting is right on .*", board, after=before)
+    assert {each.version for each in kept} <= {each.version for each in back.archive or ()}
+
+
+def test_a_model_of_a_former_concept_that_the_topic_has_lost_is_named_and_training_goes_on(
+    topics: Topics, start: Services, boosting: dict[str, str]
+) -> None:
+    process = start("modelgenerator", **boosting)
+    kept = archive_of_a_former_concept(topics)[0]
+    process.kill()
+    newest = envelopes(topics)[-1]
+    place = TopicPartition(topics.settings.model_topic, 0)
+    topics.admin.delete_records({place: newest.after or 0})
+    process = start("modelgenerator", **boosting)
+    await_line(
+        process,
+        f"boosting of model {kept.version}, will not come back: {topics.settings.model_topic} has"
+        " it no more",
+    )
+    assert published(topics, "cadence", after=1).version > newest.version
 
 
 @pytest.mark.parametrize(

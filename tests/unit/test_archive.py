@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelgenerator.training.archive import Archive, Frozen
+from modelgenerator.training.archive import Archive, Frozen, VotePlace
 from modelgenerator.training.comeback import Comeback
+from stream.models import Former
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.random((100, 20))
@@ -75,6 +76,23 @@ def test_ten_models_are_kept_and_the_oldest_gives_way() -> None:
 
 def test_a_model_that_agrees_with_an_older_one_replaces_it() -> None:
     assert len(archive_of(0, 1, 0)) == 2
+
+
+def test_what_was_published_of_an_archive_is_named_where_it_stands() -> None:
+    archive = Archive()
+    archive.restore([frozen(0)._replace(place=VotePlace(7, 40)), frozen(1)])
+    assert archive.formers == [Former(version=7, after=40, recipe="column 0", accuracy=1.0)]
+
+
+def test_a_model_that_replaces_one_that_agrees_keeps_its_place_if_it_has_none_itself() -> None:
+    archive = Archive()
+    archive.restore([frozen(0)._replace(place=VotePlace(7, 40))])
+    archive.remember(100, frozen(0))
+    archive.keep(3_000, 0, MATRIX)
+    assert [former.version for former in archive.formers] == [7]
+    archive.remember(3_100, frozen(0)._replace(place=VotePlace(9, 60)))
+    archive.keep(6_100, 3_000, MATRIX)
+    assert [former.version for former in archive.formers] == [9]
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(3, None), (15, "column 0")])

@@ -197,7 +197,7 @@ def test_a_wrong_field_is_refused(field: str, value: Any) -> None:
 
 
 ADDED = {"threshold", "pinned", "after", "probe", "stream", "rule", "accepts_missing_in"}
-ADDED |= {"types", "positive", "negative", "probes", "standings"}
+ADDED |= {"types", "positive", "negative", "probes", "standings", "archive"}
 
 
 def test_a_model_of_before_a_field_was_added_is_read() -> None:
@@ -281,6 +281,7 @@ OTHERS: dict[str, Any] = {
     "negative": "no",
     "probes": [[0.5, "pro"]],
     "standings": {"sgd": 0.5},
+    "archive": [{"version": 1, "after": 0, "recipe": "sgd", "accuracy": 0.5}],
     "part": 2,
     "parts": 2,
     "pickle": base64.b64encode(b"other").decode(),

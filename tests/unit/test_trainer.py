@@ -13,6 +13,7 @@ import pytest
 
 from estimators.vote import Vote
 from modelgenerator.training import learner
+from modelgenerator.training.archive import Frozen, VotePlace
 from modelgenerator.training.gate import Gate
 from modelgenerator.training.learning import EachOnce, Latest
 from modelgenerator.training.recipes import RECIPES, Recipe
@@ -227,6 +228,32 @@ def test_an_archived_model_serves_alone_until_it_hands_back() -> None:
     back = next(p for p in found if p.reason.startswith("archive"))
     assert (back.recipe, back.model.weights) == ("vote", {"archived": 1.0})
     assert share_right(back, stream(board, start=20_000)) > 0.9
+
+
+def test_another_trainer_goes_on_with_the_archive_that_a_publication_names() -> None:
+    def board(features: list[float]) -> bool:
+        return sum(int(4 * feature) for feature in features[:2]) % 2 == 0
+
+    one, published = trainer(table=[BY_NAME["hgb_since"]]), list[Publication]()
+    for publication in one.observe(
+        chain(islice(stream(board), 4_000), islice(stream(linear, start=4_000), 4_000))
+    ):
+        published.append(publication)
+        one.published(publication, VotePlace(len(published), 10 * len(published)))
+    (former,) = published[-1].archive or []
+    vote = published[former.version - 1]
+    assert 3_000 <= vote.trained_on <= 4_000
+    assert former.after == 10 * former.version
+
+    def reasons(archive: list[Frozen]) -> list[str]:
+        other = trainer(table=[BY_NAME["hgb_since"]])
+        other.restore(archive)
+        observe(other, stream(linear, start=7_000), 1_000)
+        return [p.reason for p in observe(other, stream(board, start=8_000), 600)]
+
+    kept = Frozen(former.recipe, vote.model.members[former.recipe], former.accuracy)
+    assert [r for r in reasons([kept]) if r.startswith("archive (a former hgb_since is right on")]
+    assert not [r for r in reasons([]) if r.startswith("archive")]
 
 
 def test_a_single_label_waits_for_the_other_one() -> None:
