@@ -42,6 +42,9 @@ CATCH_UP_SECONDS = 10.0
 """How long schemas and statuses are waited for that a new model has to fit."""
 
 _POLL_MS = 100
+_FETCH_MS = 10
+"""How long a fetch of schemas and statuses waits for some: meanwhile the broker answers nothing else
+that is asked through the same connection, such as where they end."""
 
 
 def set_aside() -> None:
@@ -119,7 +122,7 @@ class ModelFeed:
             while not self._stop:
                 try:
                     with (
-                        clients.closing(connect()) as consumer,
+                        clients.closing(connect(fetch_max_wait_ms=_FETCH_MS)) as consumer,
                         clients.closing(connect()) as of_models,
                     ):
                         self._follow(consumer, of_models)
@@ -181,13 +184,14 @@ class ModelFeed:
         ends: dict[TopicPartition, int] = {}
         if all_of_it:
             ends = consumer.end_offsets([*readers], timeout_ms=clients.REQUEST_TIMEOUT_MS)
-        give_up = time.monotonic() + CATCH_UP_SECONDS
+        give_up, wait_ms = time.monotonic() + CATCH_UP_SECONDS, 0
         while True:
-            for place, records in consumer.poll(_POLL_MS if ends else 0).items():
+            for place, records in consumer.poll(wait_ms).items():
                 for record in records:
                     readers[place](record)
             if all(consumer.position(place) >= end for place, end in ends.items()):
                 return
+            wait_ms = _POLL_MS
             self._stop.check()
             if time.monotonic() > give_up:
                 raise KafkaTimeoutError("schemas and statuses are not read to their end")
