@@ -23,6 +23,10 @@ LOOK_SECONDS = 5.0
 
 LOOK_TIMEOUT_SECONDS = 20.0
 
+FETCH_MS = 100
+"""How long a fetch waits for records: meanwhile the broker answers nothing else that is asked by the
+same client, such as where the topic ends."""
+
 
 class StartOver(Exception):
     """What was trained on so far no longer counts; the message says why."""
@@ -89,6 +93,7 @@ class Feed:
         return clients.consumer(
             self._settings,
             max_poll_records=1_000,
+            fetch_max_wait_ms=FETCH_MS,
             metadata_max_age_ms=int(1_000 * LOOK_SECONDS),
         )
 

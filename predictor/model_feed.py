@@ -44,7 +44,7 @@ CATCH_UP_SECONDS = 10.0
 _POLL_MS = 100
 _FETCH_MS = 10
 """How long a fetch of schemas and statuses waits for some: meanwhile the broker answers nothing else
-that is asked through the same connection, such as where they end."""
+that is asked by the same client, such as where they end."""
 
 
 def set_aside() -> None:
