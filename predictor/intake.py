@@ -172,8 +172,8 @@ class Intake:
             state = self._states[partition]
             labels = sum(isinstance(event, ConsumedLabel) for event in of_this)
             records = len(of_this) - labels
-            unread = self._misses(partition) or labels < len(pending.labels)
-            state.labels_behind = unread and not (records and self._meets(partition))
+            state.labels_left = self._misses(partition) or labels < len(pending.labels)
+            state.labels_behind = state.labels_left and not (records and self._meets(partition))
             if records == len(pending.records) and self._is_behind(partition):
                 ended.add(partition)
         return events, ended

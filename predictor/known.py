@@ -82,6 +82,11 @@ class Known:
         return self._offsets[-1] if self._offsets else -1
 
     @property
+    def newest_time(self) -> float:
+        """Timestamp of that prediction in ms; minus infinity where it has none."""
+        return self._times[-1] if self._times and self._times[-1] != _NONE else -math.inf
+
+    @property
     def oldest(self) -> Oldest | None:
         """The oldest prediction that is known."""
         if not len(self):

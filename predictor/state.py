@@ -40,9 +40,10 @@ class State:
         read back like the others. No label is taken and nothing expires before `rebuilt`.
     labels_paused : bool
         Whether the unit left labels to be read again, because too many are held.
+    labels_left : bool
+        Whether labels are still to be taken.
     labels_behind : bool
-        Whether labels are still to be taken that are older than the newest predictions; nothing
-        expires before.
+        Whether some of them are older than the newest predictions; nothing expires before.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class State:
         self.early = EarlyLabels()
         self.rebuilding = False
         self.labels_paused = False
+        self.labels_left = False
         self.labels_behind = False
         self._committed = tally, self.early, offset
 
@@ -130,6 +132,15 @@ class State:
         return len(self.known) >= self.settings.label_wait_records + AHEAD_OF_LABELS
 
     def expires_before(self, wall: float) -> float:
-        """Return the timestamp in ms before which predictions no longer wait."""
+        """Return the timestamp in ms before which predictions no longer wait.
+
+        While labels are left, as after a downtime, it is now the time of the newest prediction:
+        the label of an older one may be among them, and in time.
+        """
         seconds = self.settings.label_wait_seconds
-        return -math.inf if seconds is None else 1000 * (wall - seconds)
+        if seconds is None:
+            return -math.inf
+        now = 1000 * wall
+        if self.labels_left:
+            now = min(now, self.known.newest_time)
+        return now - 1000 * seconds

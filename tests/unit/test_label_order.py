@@ -77,8 +77,10 @@ def test_a_label_that_is_younger_than_all_records_waits_until_the_end_of_the_dat
     assert world.take() == "r1 l2 r3"
     world.feed.behind = {0: 3}
     assert world.take() == "r1 l2 r3"
+    assert (world.states[0].labels_left, world.states[0].labels_behind) == (True, False)
     world.feed.behind = {0: 2}
     assert world.take() == "r1 l2 r3 l4"
+    assert not world.states[0].labels_left
     assert world.intake.take(100)[1] == {0}
 
 

@@ -352,6 +352,20 @@ def test_predictions_expire_by_the_age_of_their_records_and_that_alone_makes_a_u
     assert partition.tally.expired_to == 21
 
 
+def test_while_labels_are_left_age_is_that_beside_the_newest_prediction() -> None:
+    partition = Partition(label_wait="seconds:60")
+    partition.wall = 10_000.0  # it was away for hours
+    partition.state.labels_left = True
+    partition.unit(*map(record, range(0, 110, 10)))
+    assert (partition.tally.expired, partition.tally.expired_to) == (4, 31)
+    assert not partition.state.is_due(data_ended=False, monotonic=0.0, wall=partition.wall)
+    assert outcomes(partition.unit(label(0, id=40))) == [("labelled", 40, 1)]
+    partition.state.labels_left = False
+    assert partition.state.is_due(data_ended=False, monotonic=0.0, wall=partition.wall)
+    partition.unit()
+    assert (partition.tally.expired, partition.tally.waiting) == (10, 0)
+
+
 def test_what_waits_no_longer_gets_an_assumed_label_that_counts_for_nothing() -> None:
     partition = Partition(Tally(fn=1), label_wait="1", label_assume="0")
     result = partition.unit(record(0), record(1, 1), record(2))
