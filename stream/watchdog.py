@@ -15,7 +15,7 @@ PATIENCE_SECONDS = 4.4
 """Time from the order to stop to the end of the process; an orderly end takes less."""
 
 _STEP_SECONDS = 0.1
-_SAYING_SECONDS = 0.25
+_SAYING_SECONDS = 0.3
 
 _doing: list[Callable[[], str]] = []
 """What the main thread is doing, the innermost last."""
@@ -61,7 +61,8 @@ def watch(await_stop: Callable[[], object], log: logging.Logger) -> None:
             time.sleep(_STEP_SECONDS)
         saying = threading.Thread(target=say, daemon=True)
         saying.start()
-        saying.join(_SAYING_SECONDS)  # the log itself may be what hangs
+        for _ in range(round(_SAYING_SECONDS / _STEP_SECONDS)):
+            saying.join(_STEP_SECONDS)  # the log itself may be what hangs
         os._exit(1)
 
     threading.Thread(target=wait_and_end, name="watchdog", daemon=True).start()
