@@ -37,7 +37,7 @@ from stream.service import Stop
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
 from tests.checker import check
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.snapshot import Report
 from tests.unit.classifiers import envelope, pickled
 
@@ -291,7 +291,9 @@ class Topics:
         return rows
 
 
-def await_answered(topics: Topics, count: int | None = None, seconds: float = 60.0) -> None:
+def await_answered(
+    topics: Topics, count: int | None = None, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Wait until so many records are answered: all that were written, if no number is given."""
     goal = topics.written() if count is None else count
     eventually(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ import orjson
 import pytest
 from kafka import TopicPartition
 
+from local.process import Process
 from modelgenerator.publisher import NotPublished
 from stream import clients, reading
 from stream.keys import revoke
 from stream.models import SIGNATURE, Message, pack
 from stream.records import Status, encode_rejected, encode_status, reject
-from stream.service import Fatal
+from stream.service import WARN_EVERY_SECONDS, Fatal
 from tests.services import Services, assert_ends, await_line, eventually
 from tests.topics import Topics, await_answered, publisher, regression
 from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
@@ -68,13 +70,19 @@ def forgeries(good: Message, marker: Path) -> list[Message]:
     ]
 
 
+def assert_lines_a_minute(process: Process, text: str, most: int, begun: float) -> None:
+    """Assert that a text was logged at most so often in each minute since `begun`."""
+    minutes = 1 + (time.monotonic() - begun) // WARN_EVERY_SECONDS
+    assert process.log().count(text) <= most * minutes
+
+
 def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_served(
     topics: Topics, start: Services, tmp_path: Path
 ) -> None:
     marker = tmp_path / "malicious code ran"
     for _ in range(3):
         topics.publish_next()
-    history = on_the_topic(topics)
+    history, begun = on_the_topic(topics), time.monotonic()
     predictor = start("predictor")
     await_line(predictor, "model 3 (test) serves from the next unit")
     forged = forgeries(history[-1], marker)
@@ -92,9 +100,8 @@ def test_somebody_who_can_only_write_the_model_topic_cannot_change_what_is_serve
     topics.write(20)
     eventually(lambda: topics.answered() == 21, 60)
     assert {p["model"] for p in topics.predictions()[1:]} == {4}
-    log = predictor.log()
-    assert log.count(") serves from the next unit") == 2
-    assert log.count("WARNING predictor: refused") <= 5, "at most a line a minute for each reason"
+    assert predictor.log().count(") serves from the next unit") == 2
+    assert_lines_a_minute(predictor, "WARNING predictor: refused", 5, begun)  # one for each reason
     assert not marker.exists()
     # And a publisher does not give a version twice.
     topics.send(history[:1] * 600)
@@ -146,6 +153,7 @@ def test_a_model_that_was_signed_for_another_stream_neither_serves_nor_pins_nor_
     await_line(predictor, "model 2 (")
     assert predictor.stop() == 0
     await_line(start("predictor"), "serves from the next unit")
+    await_answered(topics)
     topics.check()
 
 
@@ -191,11 +199,12 @@ def test_a_flood_of_garbage_on_the_model_topic_stops_no_publication_and_no_start
     topics.send([replace(tiny, headers=[(SIGNATURE, bytes(64))])] * 10_000)
     assert topics.publish_next() == 2
     topics.send([Message(b"{}", tiny.headers)] * 100_000)
+    begun = time.monotonic()
     predictor = start("predictor")
     await_line(predictor, "model 2 (test) serves from the next unit")
     assert topics.publish_next() == 3
     await_line(predictor, "model 3 (test) serves from the next unit")
-    assert predictor.log().count("WARNING predictor: refused") <= 3
+    assert_lines_a_minute(predictor, "WARNING predictor: refused", 3, begun)
 
 
 def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topics: Topics) -> None:

@@ -61,7 +61,7 @@ def test_while_a_model_is_pinned_the_modelgenerator_publishes_nothing_and_says_s
     assert new["pickle"] == old["pickle"]
     await_published(topics, again + 1)
     assert topics.versions()[hand - 1 : hand + 2] == [hand, again, again + 1]
-    assert topics.models()[again]["pinned"] is False
+    assert topics.assembled()[again][0].pinned is False
     assert process.log().count("is pinned") == 1
 
 

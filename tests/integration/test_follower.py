@@ -13,6 +13,7 @@ from kafka.errors import OffsetOutOfRangeError
 from stream import clients
 from stream.follower import Follower
 from stream.records import Prediction, decode_prediction, encode_prediction
+from stream.topics import partition_counts
 from tests.services import eventually
 from tests.topics import Topics
 
@@ -26,8 +27,9 @@ def impatient() -> Iterator[None]:
 def write(topics: Topics, *offsets: int, partition: int = 0, time_ms: int | None = None) -> None:
     """Write predictions, with a producer that knows the topic as it is now."""
     topic = topics.settings.prediction_topic
+    # First: what a producer has heard of a topic it does not ask again.
+    eventually(lambda: partition_counts(topics.admin, [topic]).get(topic, 0) > partition)
     with clients.closing(clients.producer(topics.settings)) as producer:
-        eventually(lambda: partition in (producer.partitions_for(topic) or ()))
         for offset in offsets:
             made = Prediction(offset, 1, 0.9, 1, offset + 1, offset + 1, 1, (partition, offset))
             value = encode_prediction(made)
@@ -58,7 +60,7 @@ def test_it_begins_at_the_moment_goes_on_and_passes_over_what_it_cannot_decode(
     read = Read(topics, now - 1_000)
     eventually(lambda: read.ids() == set(range(20, 40)))
     assert not read.follower.limited
-    topics.producer.send(read.topic, b"not json", partition=0)
+    topics.producer.send(read.topic, b"not json", partition=0).get(30)
     write(topics, 40)
     eventually(lambda: read.ids() == set(range(20, 41)))
     ends = read.follower.ends()
@@ -111,8 +113,10 @@ def test_a_topic_that_was_recreated_has_to_be_read_again(topics: Topics) -> None
     topics.admin.create_topics({read.topic: {"num_partitions": 1, "replication_factor": 1}})
 
     def noticed() -> bool:
-        with pytest.raises(OffsetOutOfRangeError, match="has fewer records than before"):
+        try:
             read.follower.ends()
-        return True
+        except OffsetOutOfRangeError as error:
+            return "has fewer records than before" in str(error)
+        return False  # the broker still tells the end of the topic before
 
     eventually(noticed)

@@ -125,7 +125,8 @@ def test_records_that_do_not_fit_into_memory_are_read_again_when_their_label_com
     intake = Intake(Trainer(recipes(), 200, 100), Join(200), has_model=False)
     data = DataFeed(settings, intake, stop)
     feed = LabelFeed(settings, intake, data, stop)
-    eventually(lambda: not list(data.poll()) and data.caught_up)
+    eventually(lambda: not list(data.poll()) and intake.read == 500)
+    assert data.caught_up
     assert len(intake.join._values) < 50
     found = labels(topics)
     wanted = [found[n] for n in (400, 7, 9, 8, 250, 499)]
