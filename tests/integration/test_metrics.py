@@ -6,12 +6,12 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from local.kafka import free_port
 from stream import clients
 from tests.services import (
     SERVICES,
@@ -31,22 +31,23 @@ Scrape = Callable[[], Counter[str]]
 @pytest.fixture
 def port() -> str:
     """Return a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
+    return str(free_port())
 
 
 @pytest.fixture
 def scrape(port: str) -> Scrape:
-    """Return what scrapes a service: the samples as ``name{value of its label}``."""
+    """Return what scrapes a service: its own samples as ``name{value of its label}``."""
 
     def scrape() -> Counter[str]:
         found: Counter[str] = Counter()
         try:
-            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
                 text = answer.read().decode()
-        except URLError:  # it has not started yet
+        except OSError:  # it has not started yet, or has given up a client that was suspended
             return found
         for metric in text_string_to_metric_families(text):
+            if metric.name.startswith(("process_", "python_")):  # these change all the time
+                continue
             for sample in metric.samples:
                 labels = ",".join(sample.labels.values())
                 found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value  # type: ignore[assignment] # floats are counted, too
@@ -60,13 +61,10 @@ def test_the_datagenerator_tells_how_many_records_and_labels_it_has_sent(
 ) -> None:
     settings = topics.settings
     start("datagenerator", METRICS_PORT=port, RATE="1000", COUNT="300", LABEL_DELAY="0.1")
-    records, labels = (
-        f"datagenerator_records_sent_total{{{topic}}}"
-        for topic in (settings.data_topic, settings.label_topic)
-    )
-    eventually(lambda: scrape()[labels] == 300)
-    assert scrape()[records] == 300 == len(topics.records(settings.data_topic))
-    assert len(topics.records(settings.label_topic)) == 300
+    of_both = (settings.data_topic, settings.label_topic)
+    sent = {f"datagenerator_records_sent_total{{{topic}}}": 300 for topic in of_both}
+    eventually(lambda: sent.items() <= scrape().items())
+    assert [len(topics.records(topic)) for topic in of_both] == [300, 300]
     assert scrape()["datagenerator_target_records_per_second"] == 1_000
 
 
@@ -77,24 +75,25 @@ def test_the_modelgenerator_tells_what_it_has_read_trained_and_published(
     topics.write(450)
     eventually(lambda: scrape()["modelgenerator_records_read_total"] == 450)
     eventually(lambda: scrape()["modelgenerator_model_version"] >= 2)
-    topics.write(1)  # what is said is of the end of a turn
+    topics.write(25)  # what is said is of whole blocks
     eventually(lambda: scrape()["modelgenerator_window_records"] >= 450)
     assert_counts_what_was_published(topics, scrape)
     assert_ends(process)
 
 
 def assert_counts_what_was_published(topics: Topics, scrape: Scrape) -> None:
-    """Assert that each published model is counted once under its reason, and each fit."""
+    """Assert that each published model is counted once, also under its reason, and each fit."""
 
     def same() -> bool:
         found = scrape()
         reasons = Counter(model.reason.partition(" ")[0] for model, _ in topics.assembled())
         counted = {r: found[f"modelgenerator_models_published_total{{{r}}}"] for r in reasons}
-        return bool(reasons) and counted == reasons and scrape() == found
+        published = found["modelgenerator_publish_seconds_count"]
+        all_counted = counted == reasons and published == reasons.total()
+        return bool(reasons) and all_counted and scrape() == found
 
     eventually(same)
     assert scrape()["modelgenerator_training_seconds_count{linear}"] >= 1
-    assert scrape()["modelgenerator_publish_seconds_count"] == len(topics.versions())
 
 
 def test_the_predictor_tells_what_it_has_predicted_and_what_became_of_models(
@@ -109,7 +108,7 @@ def test_the_predictor_tells_what_it_has_predicted_and_what_became_of_models(
     await_answered(topics, 122)
     topics.label_ids(*range(100, 110))
     eventually(lambda: len(topics.outcomes()) == 10)
-    topics.publish(2, Slow(0.02))
+    topics.publish(2, Slow(0.005))
     await_line(predictor, "refused model 2")
     topics.publish(3)
     await_serving(topics, 3)
@@ -117,22 +116,22 @@ def test_the_predictor_tells_what_it_has_predicted_and_what_became_of_models(
     eventually(lambda: scrape()["predictor_model_version"] == 3)
     made = Counter(str(p["prediction"]) for p in topics.predictions() if "outcome" not in p)
     assert made.total() == topics.written()
-
-    def counted() -> bool:
-        found = scrape()
-        return {n: found[f"predictor_predictions_total{{{n}}}"] for n in "01"} == made
-
-    eventually(counted)
-    eventually(lambda: scrape().get("predictor_lag_records{0}") == 0)
-    found = scrape()
-    assert found["predictor_records_read_total"] == topics.written() + 2
-    assert found["predictor_outcomes_total{labelled}"] == made.total() - 10
-    assert found["predictor_waiting_predictions"] == 10
     assert len(topics.rejected()) == 2
-    assert found["predictor_label_delay_seconds_count"] == 10
-    assert found["predictor_models_refused_total"] == found["predictor_swaps_total"] == 1
-    assert found["predictor_transaction_seconds_count"] >= 3
-    assert found["predictor_transactions_failed_total"] == 0
+    told = {
+        **{f"predictor_predictions_total{{{n}}}": made[n] for n in "01"},
+        "predictor_lag_records{0}": 0,
+        "predictor_records_read_total": topics.written() + 2,
+        "predictor_outcomes_total{labelled}": made.total() - 10,
+        "predictor_waiting_predictions": 10,
+        "predictor_label_delay_seconds_count": 10,
+        "predictor_models_refused_total": 1,
+        "predictor_swaps_total": 1,
+        "predictor_transactions_failed_total": 0,
+    }
+    eventually(  # a unit's counts are told one after the other, after its commit
+        lambda: told.items() <= scrape().items(), message=lambda: f"{told}, got {scrape()}"
+    )
+    assert scrape()["predictor_transaction_seconds_count"] >= 3
 
 
 def test_a_transaction_that_failed_is_counted_and_its_records_only_once(

@@ -20,7 +20,7 @@ from stream import clients, reading
 from stream.models import pack, unpack
 from stream.times import instant
 from tests.services import Services, eventually
-from tests.topics import Topics, await_answered, await_serving
+from tests.topics import Topics, await_answered, await_no_members, await_serving
 from tests.unit.classifiers import STRANGER, Malicious, Sign, envelope, pickled
 
 
@@ -126,6 +126,7 @@ def test_what_is_counted_is_what_the_tally_says_also_after_a_reset_and_in_anothe
     place = head.index("counted")
     assert line[place : place + len("counted")].strip() == "30"
 
+    await_no_members(topics)
     assert start.python("-m", "predictor.reset", "--yes").returncode == 0
     row = listed(settings_env)[1]
     assert (row["records"], row["counted"], row["accuracy"]) == (0, 0, None)

@@ -16,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 from stream.layout import Layout
 from stream.records import Record, Schema, Type
 from tests.mutations import environment
-from tests.services import Services, eventually
+from tests.services import Services, await_line, eventually
 from tests.topics import Topics, await_answered, await_serving
 
 TYPES: dict[str, Type] = {
@@ -182,7 +182,7 @@ def test_labels_that_are_texts_are_counted_once_also_over_kill_9_with_some_held(
     topics.write_values([value(52, [52, "free"], "no")])
     start("predictor", LABEL_EARLY_SECONDS="3600")
     eventually(lambda: len(topics.outcomes()) == 22, 90)
-    await_answered(topics, 43)
+    await_answered(topics, 43 + 22)  # predictions and outcomes
     assert [o["label"] for o in topics.outcomes()] == [id % 2 for id in range(20)] + [1, 1]
     assert max(p["n"] for p in topics.predictions()) == 23
     (rejected,) = topics.rejected_labels()
@@ -199,7 +199,7 @@ def test_a_label_that_is_a_text_waits_for_a_model_inside_a_record_and_on_its_top
     topics.producer.flush(30)
     predictor = start("predictor", LABEL_EARLY_SECONDS="3600")
     reason = "features: an object needs a schema with the names of the features"
-    eventually(lambda: f"11 records wait, invalid: 11, most often {reason}" in predictor.log(), 60)
+    await_line(predictor, f"11 records wait, invalid: 11, most often {reason}")
     assert (topics.answered(), topics.rejected_labels()) == (0, [])
     publish(topics, 1, "age", "plan")
     await_answered(topics, 12)
@@ -228,10 +228,12 @@ def test_texts_without_a_schema_are_named_in_the_line_about_what_waits(
     topics.write_values(value(id, [1.0, 2.0], "1") for id in range(1_500))
     predictor = start("predictor")
     reason = "label: expected 0 or 1, true or false; a text needs positive and negative in the"
-    line = f"1,500 records wait, invalid: 1,500, most often {reason} schema, got '1'"
-    eventually(lambda: line in predictor.log(), 60)
+    await_line(
+        predictor, f"1,500 records wait, invalid: 1,500, most often {reason} schema, got '1'"
+    )
     assert topics.answered() == 0
     topics.publish(1)
     await_serving(topics, 1)
+    await_answered(topics, 1_500 + topics.written())
     assert len(topics.rejected()) == 1_500
     topics.check()

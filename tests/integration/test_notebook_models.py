@@ -50,7 +50,7 @@ def test_what_a_notebook_fitted_on_its_columns_is_served_unchanged(
         expected.append(model.predict_proba(given)[:, 1].tolist())
         assert publish(model, wait=0, pin=False) == len(expected)
         eventually(lambda: serves(topics, len(expected)), 90, predictor.tail)
-    await_answered(topics)
+    await_answered(topics, len(topics.records(topics.settings.data_topic)))
     assert topics.rejected() == []
     for made in topics.predictions():
         row = made["source"][1] % len(FRAME)

@@ -174,6 +174,7 @@ def test_wrong_records_are_rejected_with_a_reason_and_the_counts_leave_them_out(
     assert not [line for line in warnings for reason in reasons if reason in line]
     assert topics.predictions()[-1]["n"] == 20
     assert_exactly_once(topics)
+    eventually(topics.logged)
     topics.check(topics.log)
 
 
@@ -347,7 +348,7 @@ def test_records_that_a_slow_model_raises_on_one_by_one_take_several_units_and_b
         topics.write(int(sound))
         topics.write(1, mean=1_000.0)
     predictor = start("predictor", MODEL_PREDICT_SECONDS="6")
-    await_answered(topics)
+    await_answered(topics, seconds=120.0)  # hundreds of calls
     assert len(topics.rejected()) == 40
     assert "the model raises on many records: " in predictor.log()
     assert "barred" not in predictor.log()

@@ -94,7 +94,6 @@ def test_a_vote_of_the_modelgenerator_is_reported_with_its_weights(
     start("modelgenerator")
     start("predictor")
     topics.write(200)
-    await_serving(topics, 1)
 
     def later() -> list[int]:
         topics.write(50)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from tests.services import Services, eventually
-from tests.topics import Topics, assert_correct_runs_on
+from tests.topics import Topics, assert_correct_runs_on, await_no_members
 
 
 def reset(start: Services, *arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
@@ -35,6 +35,7 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
     assert kept(topics, topics.settings.prediction_topic)
 
     assert predictor.stop() == 0
+    await_no_members(topics)
     status, output = reset(start, answer="n\n")
     assert (status, "nothing was deleted" in output) == (1, True), output
     assert kept(topics, topics.settings.prediction_topic)

@@ -22,8 +22,9 @@ def settings_env() -> dict[str, str]:
 
 
 def predicted(run: Process) -> int:
-    counts = re.findall(r" predictor: n=(\d+) ", run.log())
-    return int(counts[-1]) if counts else 0
+    """Return how many predictions were counted; 0 until a model that took over has made some."""
+    counts = [int(n) for n in re.findall(r" predictor: n=(\d+) .* swaps=[1-9]", run.log())]
+    return counts[-1] if counts and counts[-1] > counts[0] else 0
 
 
 def verified(folder: Path, port: int) -> dict[str, Any]:

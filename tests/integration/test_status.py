@@ -154,12 +154,16 @@ def test_watch_shows_it_again_until_ctrl_c(
     start("predictor")
     await_serving(topics, 1)
     watched = start.run("status", "predictor.status", "--watch", "--json")
-    eventually(lambda: len(watched.log().splitlines()) >= 1)
+
+    def shown() -> list[str]:
+        return watched.log().split("\n")[:-1]  # what follows may be half a line
+
+    eventually(shown)
     topics.write(50)
     await_answered(topics)
 
     def caught_up() -> bool:
-        found = orjson.loads(watched.log().splitlines()[-1])
+        found = orjson.loads(shown()[-1])
         return bool(found["window"]["predictions"] == topics.written())
 
     eventually(caught_up)

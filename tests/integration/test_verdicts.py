@@ -220,4 +220,4 @@ def test_a_modelgenerator_that_starts_goes_on_as_if_a_refused_model_were_not_the
     topics.publish(1, trained_to={"0": 299}, pinned=True)
     topics.say(1, "refused")
     start("modelgenerator")
-    eventually(lambda: topics.versions() == [1, 2], 90)
+    eventually(lambda: topics.versions()[:2] == [1, 2], 90)  # one with all 300 follows soon
