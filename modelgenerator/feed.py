@@ -24,8 +24,8 @@ LOOK_SECONDS = 5.0
 LOOK_TIMEOUT_SECONDS = 20.0
 
 FETCH_MS = 100
-"""How long a fetch waits for records: meanwhile the broker answers nothing else that is asked by the
-same client, such as where the topic ends."""
+"""How long a fetch waits for records: meanwhile the broker answers nothing else that is asked by
+the same client, such as where the topic ends."""
 
 
 class StartOver(Exception):

@@ -43,8 +43,8 @@ CATCH_UP_SECONDS = 10.0
 
 _POLL_MS = 100
 _FETCH_MS = 10
-"""How long a fetch of schemas and statuses waits for some: meanwhile the broker answers nothing else
-that is asked by the same client, such as where they end."""
+"""How long a fetch of schemas and statuses waits for some: meanwhile the broker answers nothing
+else that is asked by the same client, such as where they end."""
 
 
 def set_aside() -> None:
