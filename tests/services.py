@@ -84,6 +84,13 @@ class Services:
         own = {"REPLICA": name, "LOG_FILE": str(self.logs[name])}
         return self.run("predictor", *(module or ["predictor.app"]), **own | env)
 
+    @property
+    def written(self) -> list[Path]:
+        """The accuracy logs that there are: a replica may have had nothing to write."""
+        found = [log for log in self.logs.values() if log.exists()]
+        assert found
+        return found
+
     def python(
         self,
         *arguments: str,

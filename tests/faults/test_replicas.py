@@ -41,7 +41,7 @@ def test_from_one_replica_to_three_and_back_under_load_the_counts_of_each_partit
         assert replicas.pop().stop() == 0
         recoveries.add("replica leaves", load.recovery(RESUMED_SECONDS, left))
     eventually(lambda: share(replicas, [3]))
-    load.check(*start.logs.values())
+    load.check(*start.written)
 
 
 def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_repeats_nothing(
@@ -64,7 +64,7 @@ def test_a_replica_paused_while_another_takes_over_is_fenced_when_it_wakes_and_r
     recoveries.add("paused replica woken", load.recovery(RESUMED_SECONDS, woken))
     since = sleeper.log().removeprefix(before)
     assert "resuming from the committed offsets" in since or "partitions " in since
-    load.check(*start.logs.values())
+    load.check(*start.written)
 
 
 def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
@@ -82,4 +82,4 @@ def test_a_clean_leave_hands_its_partitions_over_within_two_seconds(
         assert leaves.wait(30) == 0
     # A member that does not leave cleanly costs a session of six seconds each time.
     assert sorted(took)[1] < HANDOVER_SECONDS
-    load.check(*start.logs.values())
+    load.check(*start.written)

@@ -64,13 +64,6 @@ def commit_predictions_alone(topics: Topics) -> None:
     topics.admin._manager.run(send)
 
 
-def written(start: Services) -> list[Path]:
-    """Return the accuracy logs that there are: a replica may have had nothing to write."""
-    found = [log for log in start.logs.values() if log.exists()]
-    assert found
-    return found
-
-
 def _younger(file: Path, than: float) -> bool:
     return file.stat().st_mtime > than
 
@@ -136,7 +129,7 @@ def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_rea
     eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
     topics.write(20)
     await_answered(topics)
-    topics.check(*written(start))
+    topics.check(*start.written)
 
 
 def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_begun(
@@ -151,7 +144,7 @@ def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_be
     )
     one.wake()
     await_answered(topics)
-    topics.check(*written(start))
+    topics.check(*start.written)
 
 
 def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predict(
@@ -174,7 +167,7 @@ def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predi
     eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
     one.wake()
     eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
-    three.check(*written(start))
+    three.check(*start.written)
 
 
 def test_with_nothing_to_predict_the_committed_tally_stays_as_it_is(
