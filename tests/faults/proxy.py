@@ -182,9 +182,10 @@ class _Link:
     def answers(self) -> None:
         with suppress(OSError):
             while answer := self._broker.recv(65_536):
-                if self._at_answer:
-                    self._proxy.carry_out(self._at_answer)
-                    self._at_answer = None
+                # Taken first: the end of the connection gives back what has not happened.
+                strike, self._at_answer = self._at_answer, None
+                if strike:
+                    self._proxy.carry_out(strike)
                 if not self.stalled:
                     self._client.sendall(answer)
         self._end()
