@@ -22,10 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
     ResourcePattern,
+    ResourcePatternFilter,
     ResourceType,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -34,7 +36,7 @@ from kafka.admin import (
 from local.kafka import LocalKafka, free_port
 from stream import clients
 from stream.settings import StreamSettings
-from tests.services import ROOT, SERVICES
+from tests.services import ROOT, SERVICES, eventually
 
 
 class Authority:
@@ -199,6 +201,11 @@ class SecuredKafka:
             )
             assert not any(failed.values()), failed
 
+    def rule(self, acls: list[ACL]) -> None:
+        """Make access rules, and wait until the broker, which hears of them later, has them."""
+        self.admin.create_acls(acls)
+        eventually(lambda: set(acls) <= set(self.admin.describe_acls(_ANY)[0]))
+
     def user(self, name: str, mechanism: str = "SCRAM-SHA-512") -> dict[str, str]:
         """Return the settings of a service that connects as this user."""
         return {
@@ -209,6 +216,15 @@ class SecuredKafka:
             "KAFKA_SASL_PLAIN_USERNAME": name,
             "KAFKA_SASL_PLAIN_PASSWORD": f"{name}-password",
         }
+
+
+_ANY = ACLFilter(
+    None,
+    None,
+    ACLOperation.ANY,
+    ACLPermissionType.ANY,
+    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)
 
 
 def granted(env: Mapping[str, str]) -> list[ACL]:

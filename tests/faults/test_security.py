@@ -77,7 +77,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """A broker with rights as ``acls.sh`` grants them."""
     with SecuredKafka(tmp_path_factory.mktemp("secured")) as broker:
         broker.add_users("verifier", "operator")
-        broker.admin.create_acls(granted(TOPICS | PEOPLE))
+        broker.rule(granted(TOPICS | PEOPLE))
         yield broker
 
 
@@ -89,6 +89,7 @@ def settings_env(kafka: SecuredKafka, tmp_path: Path) -> dict[str, str]:
         "SIGNING_KEY": str(tmp_path / "signing" / "key.pem"),
         "TRUSTED_KEYS": str(tmp_path / "trusted"),
         "PREDICTOR_SECRET": str(tmp_path / "secret"),
+        "MODEL_MAX_MICROSECONDS": "10000",  # as in tests/conftest.py
     }
 
 
@@ -124,7 +125,7 @@ def ruled(
         for kind, name in (resource.split(":") for resource in resources)
         for operation in operations
     ]
-    kafka.admin.create_acls(acls)
+    kafka.rule(acls)
     try:
         yield
     finally:
@@ -303,7 +304,7 @@ class Own(NamedTuple):
     def granted(self, *lacking: ACL) -> Iterator[None]:
         """Grant all rights but these."""
         acls = [_renamed(each, self.env["GROUP_ID"]) for each in RIGHTS if each not in lacking]
-        self.kafka.admin.create_acls(acls)
+        self.kafka.rule(acls)
         try:
             yield
         finally:
