@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.browser.stack import DESKTOP, Stack, browser, running
+
+SECONDS = 60_000
+"""How long what takes a second may take on a busy machine, in ms."""
+
+expect.set_options(timeout=SECONDS)
 
 
 @pytest.fixture(scope="session")

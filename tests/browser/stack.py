@@ -58,7 +58,9 @@ class Stack:
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         own = settings_in(folder, kafka.bootstrap_servers)
-        self.services = Services({**own, "DASHBOARD_PORT": str(port), "RATE": "200"}, folder)
+        own |= {"DASHBOARD_PORT": str(port), "RATE": "200"}
+        own["MODEL_MAX_MICROSECONDS"] = "10000"  # a model that is refused is news for an hour
+        self.services = Services(own, folder)
 
     def start(self) -> None:
         """Start the services, the source last."""
@@ -91,11 +93,6 @@ def running(folder: Path) -> Iterator[Stack]:
             yield found
         finally:
             stop(found.services.processes)
-
-
-def words(page: Page) -> str:
-    """Return what the page says first."""
-    return str(page.inner_text("#words"))
 
 
 def picture(page: Page, name: str) -> None:
