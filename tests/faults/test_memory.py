@@ -41,7 +41,7 @@ def test_a_window_of_wide_records_is_bounded_by_their_features(
     await_line(process, "reading")
     write_wide(topics, 300)
     await_line(process, "the window holds 167 records instead of WINDOW=20000")
-    await_line(process, "model=1 ", 300)  # a minute of one core
+    await_line(process, "model=1 ", 900)  # a minute of a core that nobody else uses
     assert peak(process) < 1_000
 
 

@@ -37,6 +37,7 @@ def test_killed_between_commit_and_log_write_the_log_is_completed(
         os.mkfifo(pipe)
         pipe.replace(log)  # opening it for writing blocks until somebody reads
         load.stands_still()
+        eventually(lambda: not load.topics.logged(kept))  # it waits there, and nowhere else
         predictor.kill()
         kept.replace(log)
     start("predictor", REPLICA="one")

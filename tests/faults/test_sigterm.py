@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from local.process import Process
 from tests.checker import check
 from tests.faults.proxy import Proxy, Strike, behind_proxy
 from tests.faults.recoveries import Recoveries
-from tests.services import END_SECONDS, PATIENCE_SECONDS, SERVICES, Services, await_line, eventually
+from tests.services import END_SECONDS, PATIENCE_SECONDS, SERVICES, Services, eventually
+
+WORK = {"predictor": r"predictor: n=[1-9]", "modelgenerator": "model=", "datagenerator": "sent="}
+"""What a service says once it has done something."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,11 @@ def begun(process: Process) -> bool:
     status = Path(f"/proc/{process.pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def await_work(service: str, process: Process) -> None:
+    """Wait until a service says that it has done something."""
+    eventually(lambda: re.search(WORK[service], process.log()), PATIENCE_SECONDS, process.tail)
 
 
 def end(processes: list[Process]) -> float:
@@ -79,7 +88,7 @@ def test_sigterm_at_random_moments_of_the_work_finishes_or_aborts_the_transactio
     rng = random.Random(5)
     for _ in range(5):
         processes = [start(service, RATE="500") for service in SERVICES]
-        await_line(processes[2], "records/s=")
+        await_work("predictor", processes[2])
         time.sleep(rng.uniform(0.0, 1.0))  # the moment is what is tested
         recoveries.add("SIGTERM at work, broker up", end(processes))
     report = check(settings_env, [Path(settings_env["LOG_FILE"])])
@@ -92,7 +101,7 @@ def test_sigterm_ends_services_at_work_whose_broker_has_gone(
 ) -> None:
     for seconds in (0.0, 1.0, 8.0, 13.0):
         processes = [start(service, RATE="500") for service in SERVICES]
-        await_line(processes[2], "records/s=")
+        await_work("predictor", processes[2])
         if state == "down":
             broker.kill()
         elif broker.pid:
@@ -119,8 +128,7 @@ def test_sigterm_ends_a_service_whose_broker_leaves_any_of_its_requests_without_
             start(other, RATE="500")
     proxy.requests.clear()
     process = start(service, **through)
-    working = {"predictor": "records/s=", "modelgenerator": "model=", "datagenerator": "sent="}
-    eventually(lambda: working[service] in process.log(), PATIENCE_SECONDS)
+    await_work(service, process)
     end([process])
     struck = []
     for api in sorted(proxy.requests):

@@ -121,6 +121,6 @@ def test_what_was_to_be_committed_is_committed_even_if_attempts_fail_half_way(
     clients.close(successor)
     eventually(lambda: topics.predictions() == [{}])
     group = clients.consumer(settings, group_id=topics.group)
-    committed = group.committed(data, metadata=True, timeout_ms=10_000)
+    committed = group.committed(data, metadata=True, timeout_ms=30_000)
     clients.close(group)
     assert (committed.offset, committed.metadata) == (7, "tally")

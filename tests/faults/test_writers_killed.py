@@ -47,9 +47,8 @@ def test_a_datagenerator_killed_five_times_skips_no_id_and_sends_none_twice(
         recoveries.add("datagenerator killed (-9)", watch.recovery(PATIENCE_SECONDS, killed))
     assert generator.stop() == 0
     watch.finish()
-    found = watch.topics.ids()
-    sent = sum(map(len, found.values()))
-    assert found == {partition: list(range(partition, sent, 3)) for partition in range(3)}
+    for partition, ids in watch.topics.ids().items():  # what SIGTERM left unsent differs
+        assert ids == list(range(partition, 3 * len(ids), 3))
     assert watch.topics.check(watch.topics.log).rejected == 0
 
 

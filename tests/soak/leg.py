@@ -118,8 +118,8 @@ class Leg:
         return counted == {self._records - expired} and rejected == doubles + orphans + expired
 
     def tallies(self) -> list[Tally]:
-        """Return the committed tallies of all partitions."""
-        found = self._committed()
+        """Return the committed tallies of all partitions, once a broker tells them."""
+        found = eventually(self._committed)
         data = self._places[: self._topics.partitions]
         return [Tally.from_metadata(found[place].metadata) for place in data]
 

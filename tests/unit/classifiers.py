@@ -83,11 +83,11 @@ class Apart(Sign):
 
 
 class Leaks(Sign):
-    """Keeps ten megabytes more at each call."""
+    """Keeps a hundred megabytes more at each call; as they stay empty, they take addresses only."""
 
     def predict(self, matrix: Matrix) -> Any:
         """Predict, and keep memory that nobody needs."""
-        self.kept = [*getattr(self, "kept", ()), bytes(10_000_000)]
+        self.kept = [*getattr(self, "kept", ()), bytes(100_000_000)]
         return super().predict(matrix)
 
 
