@@ -52,7 +52,7 @@ def test_the_commands_of_the_readme_do_what_it_says_one_after_the_other(
         ended(typed(kafka_up))
 
         services = typed(up)
-        services.expect(r"predictor: n=\d+ accuracy=0\.\d+ model=\d+")
+        services.expect(r"predictor: n=\d{2,} accuracy=0\.\d+ model=\d+")
 
         console = typed(consume)
         console.expect(r'\{"id":\d+,"prediction":[01],.*"source":\[0,\d+\],"time":\d+\}')

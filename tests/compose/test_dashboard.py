@@ -50,7 +50,7 @@ def test_the_profile_serves_the_page_on_this_machine_and_without_it_there_are_th
     stack(*profile, "up", "-d")
     stack.await_more(300)
     eventually(lambda: state().get("health", {}).get("state") == "well", 120, lambda: str(state()))
-    eventually(lambda: state()["windows"]["1000"]["n"] > 100)
+    eventually(lambda: (shown := state()) and shown["windows"]["1000"]["n"] > 100)
     assert b"page.js" in get("/")
     stack.await_health("dashboard", "healthy")
     ports = run("docker", "port", stack.container("dashboard"))

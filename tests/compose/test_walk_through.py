@@ -60,8 +60,9 @@ def test_services_wait_two_minutes_for_kafka_without_a_crash_and_then_work(
 ) -> None:
     time.sleep(max(0.0, APPS_ALONE_SECONDS - (time.monotonic() - begun)))  # this is the fault
     for service in APPS:
+        stack.await_health(service, "healthy")
         found = inspect(stack.container(service))
-        assert (found["RestartCount"], found["State"]["Health"]["Status"]) == (0, "healthy")
+        assert found["RestartCount"] == 0
         lines = run("docker", "logs", found["Id"]).count("no broker answers")
         assert 1 <= lines <= 2 + (time.monotonic() - begun) // 60
     stack.kafka("up", "-d")

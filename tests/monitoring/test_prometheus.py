@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -19,6 +17,7 @@ import pytest
 from dashboard.settings import DashboardSettings
 from dashboard.state import State
 from dashboard.web import Page
+from local.kafka import free_port
 from local.process import Process
 from predictor import metrics
 from stream.metrics import serve
@@ -35,11 +34,6 @@ scrape_configs:
   - {{job_name: predictor, static_configs: [{{targets: ["127.0.0.1:{predictor}"]}}]}}
   - {{job_name: dashboard, static_configs: [{{targets: ["127.0.0.1:{dashboard}"]}}]}}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture
@@ -76,13 +70,13 @@ def prometheus(targets: dict[str, int], tmp_path: Path) -> Iterator[str]:
 
 
 def ask(prometheus: str, query: str) -> list[dict[str, Any]]:
-    """Return the series that answer a query; none before it has started."""
+    """Return the series that answer a query; none while it does not answer."""
     try:
         with urlopen(
             f"http://{prometheus}/api/v1/query?query={quote(query)}", timeout=10
         ) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    except URLError:
+    except OSError:
         return []
     return found
 
