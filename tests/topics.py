@@ -72,7 +72,9 @@ class Topics:
         connect = partial(clients.connect, settings=self.settings, stop=Stop(), log=log)
         self.admin: KafkaAdminClient = connect(lambda: clients.admin(self.settings))
         ensure_topics(self.admin, StreamSettings.model_validate(given), log)  # all there are
-        self.producer: KafkaProducer = connect(lambda: clients.producer(self.settings))
+        self.producer: KafkaProducer = connect(
+            lambda: clients.producer(self.settings, max_block_ms=60_000)
+        )
         self.consumer: KafkaConsumer = connect(lambda: clients.consumer(self.settings))
         self._next_id = 0
         self._read_so_far: dict[TopicPartition, tuple[int, Records]] = {}

@@ -194,12 +194,14 @@ def test_counting_starts_over_after_a_reset(stack: Stack) -> None:
     assert eventually(lambda: stack.records("streaming.prediction"), 60)[0]["n"] in (0, 1)
 
 
-def test_stop_ends_each_within_10_seconds_and_the_services_with_0(stack: Stack) -> None:
+def test_stop_ends_the_services_with_0_and_lets_the_brokers_end_by_themselves(
+    stack: Stack,
+) -> None:
     stack("up", "-d", env=LOAD)
     stack.await_more()
-    for services, files in ((APPS, ()), (BROKERS, KAFKA)):
+    for services, files, seconds in ((APPS, (), 2 * 5), (BROKERS, KAFKA, 2 * 10)):
         containers = {service: stack.container(service) for service in services}
-        stack(*files, "stop", "-t", "10")  # beyond that the engine kills: 137
+        stack(*files, "stop", "-t", str(seconds))  # beyond that the engine kills: 137
         for service, container in containers.items():
             status = inspect(container)["State"]["ExitCode"]
             assert status == (143 if service in BROKERS else 0), service
