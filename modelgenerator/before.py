@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from estimators.vote import Vote
 from modelgenerator.schema_feed import look_up_schema
 from modelgenerator.settings import Settings
-from modelgenerator.training.archive import Frozen, VotePlace
+from modelgenerator.training.archive import KEPT, Frozen, VotePlace
 from modelgenerator.verdicts import served_model
 from stream import classifier, clients, layout
 from stream.layout import Layout
@@ -22,8 +22,9 @@ from stream.service import Stop
 
 log = logging.getLogger("modelgenerator")
 
-RECORDS = 50
-"""Records of the model topic among which a vote is looked for, from where it should stand on."""
+RECORDS = 8, 64
+"""Records of the model topic that are read to find a vote, from where it should stand on: first a
+few."""
 
 
 class Before(NamedTuple):
@@ -93,7 +94,7 @@ def _formers(
 
     The votes that hold them are verified like any other model.
     """
-    named = (served.archive or []) if settings.archive else []
+    named = (served.archive or [])[-KEPT:] if settings.archive else []
     topic = ModelTopic(settings, consumer, stop, settings.trusted_keys)
     found = []
     for former in named:
@@ -112,13 +113,18 @@ def _formers(
 def _read(
     topic: ModelTopic, settings: Settings, served: Envelope, former: Former, stop: Stop
 ) -> Frozen:
-    topic.read(former.after, RECORDS)
-    stored = topic.index.find(former.version)
-    if not stored or not stored.whole:
-        raise ModelError(f"{settings.model_topic} has it no more")
+    for count in RECORDS:
+        topic.read(former.after, count)
+        stored = topic.index.find(former.version)
+        if stored and stored.whole:
+            break
+    else:
+        gone = f"{settings.model_topic} has it no more"
+        raise ModelError(stored.missing if stored else gone)
     envelope, pickle = topic.get(former.version)
     classifier.check(envelope, None, served.features)
-    if envelope.layout != served.layout:
+    types = served.layout.types  # without them, names say nothing to a model
+    if envelope.layout.types != types or (types and envelope.feature_names != served.feature_names):
         raise ModelError("its features are not those of the stream")
     vote = classifier.load_within(settings, stop, envelope, pickle).classifier
     if not isinstance(vote, Vote) or former.recipe not in vote.members:

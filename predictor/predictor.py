@@ -193,15 +193,18 @@ def _settle(
             labels.take_held(layout, result.begin(states[partition]), result)
         return states[partition]
 
-    for event in events:
+    coming, left = iter(events), list[Consumed]()
+    for event in coming:
         partition = event.partition
         if isinstance(event, ConsumedLabel):
             if layout is None and event.read(None) is None:
+                left = [event, *coming]
                 break
             state = begun(partition)
             labels.take(event, layout, state, result, data_ended(state))
             continue
         if (answered := next(remaining, None)) is None:
+            left = [event, *coming]
             break
         state = begun(partition)
         state.offset = event.last + 1
@@ -236,6 +239,9 @@ def _settle(
             state.known.add(prediction)
             if state.early:
                 labels.take_early(prediction, model.layout, state, result)
+    for event in left:
+        if isinstance(event, ConsumedLabel):
+            states[event.partition].labels_left = True
     monotonic, now = clock(), wall()
     for partition, state in states.items():
         if state.is_due(data_ended(state), monotonic, now) or partition in result.states:

@@ -28,6 +28,10 @@ RENEWED_EVERY = 100
 AGREED = 500
 """Newest records on which models of the archive are compared with each other."""
 
+HARDLY_LESS = 1_000
+"""Labelled records, at most, that a published model has not learnt from which stands for the one of
+now in the archive. They are fewer than those of a concept that is kept."""
+
 ONES_HALF_LIFE = 2_000.0
 """Of the share of records that are labelled 1."""
 
@@ -50,8 +54,6 @@ class Committee:
         What happened that is worth a new model, with the numbers; cleared by who publishes it.
     comeback : Comeback or None
         Models of former concepts.
-    places : dict of str to VotePlace
-        The newest published vote with a model of each recipe.
     """
 
     def __init__(self, table: Sequence[Recipe], gate: Gate, archive: bool) -> None:
@@ -64,7 +66,7 @@ class Committee:
         self._standing = Standing(gate)
         self._errors = RisingErrors()
         self.comeback = Comeback() if archive else None
-        self.places: dict[str, VotePlace] = {}
+        self._places: dict[str, tuple[int, VotePlace]] = {}
         self._ones = Standing(Gate(), ONES_HALF_LIFE)
         self._renewed = 0
 
@@ -83,6 +85,10 @@ class Committee:
     def seconds(self) -> dict[str, float]:
         """What each recipe has cost so far."""
         return {name: learner.seconds for name, learner in self._learners.items()}
+
+    def published(self, vote: Vote, place: VotePlace) -> None:
+        """Take in where a vote of these models was published."""
+        self._places |= dict.fromkeys(vote.members, (self.learnt, place))
 
     def take(self, window: Window, layout: Layout, block: list[Place], pace: Pace) -> bool:
         """Score a block, the newest records of a window, then learn from it.
@@ -187,11 +193,16 @@ class Committee:
         if not self.comeback:
             return False
         matrix, labels = window.matrix(layout, window.newest_places(COMPARED))
-        model, place = self._learners[best].frozen(), self.places.get(best)
+        model, place = self._learners[best].frozen(), self._place(best)
         frozen = Frozen(best, model, values[best] or 0.5, place)
         news = self.comeback.look(frozen, matrix, labels, self._threshold)
         self.news = news or self.news
         return bool(news)
+
+    def _place(self, recipe: str) -> VotePlace | None:
+        """Return where a model of a recipe was published that has learnt hardly less than now."""
+        at, place = self._places.get(recipe, (0, None))
+        return place if self.learnt - at <= HARDLY_LESS else None
 
     def _tell_best(
         self, before: Mapping[str, float], best: str, values: Mapping[str, float | None]

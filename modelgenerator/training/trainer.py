@@ -210,7 +210,7 @@ class Trainer:
 
     def published(self, found: Publication, place: VotePlace) -> None:
         """Take in where a model of this trainer was published."""
-        self._committee.places |= dict.fromkeys(found.model.members, place)
+        self._committee.published(found.model, place)
 
     def restore(self, archive: Iterable[Frozen]) -> None:
         """Let models of former concepts come back that another trainer kept."""

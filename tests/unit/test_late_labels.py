@@ -366,6 +366,18 @@ def test_while_labels_are_left_age_is_that_beside_the_newest_prediction() -> Non
     assert (partition.tally.expired, partition.tally.waiting) == (10, 0)
 
 
+def test_what_a_unit_leaves_out_may_be_a_label_in_time() -> None:
+    partition = Partition(label_wait="seconds:60")
+    partition.unit(record(0, time=0))
+    partition.model, partition.wall = None, 10_000.0
+    # Without a model it ends before the record, so before the label, too.
+    partition.unit(record(1, time=1_000), label(0, id=0))
+    assert (partition.tally.expired, partition.tally.waiting) == (0, 1)
+    partition.model = model(7)
+    result = partition.unit(record(1, time=1_000), label(0, id=0))
+    assert outcomes(result)[-1] == ("labelled", 0, 1)
+
+
 def test_what_waits_no_longer_gets_an_assumed_label_that_counts_for_nothing() -> None:
     partition = Partition(Tally(fn=1), label_wait="1", label_assume="0")
     result = partition.unit(record(0), record(1, 1), record(2))

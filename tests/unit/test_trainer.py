@@ -3,9 +3,10 @@ from __future__ import annotations
 import pickle
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from modelgenerator.training.recipes import RECIPES, Recipe
 from modelgenerator.training.trainer import Publication, Trainer
 from modelgenerator.window import Labelled
 from stream.layout import Layout
+from stream.models import Former
 from stream.service import Warnings
 from tests.unit.streams import BY_NAME, TWO, exclusive, linear, noisy, observe, stream, turned
 
@@ -230,18 +232,26 @@ def test_an_archived_model_serves_alone_until_it_hands_back() -> None:
     assert share_right(back, stream(board, start=20_000)) > 0.9
 
 
-def test_another_trainer_goes_on_with_the_archive_that_a_publication_names() -> None:
-    def board(features: list[float]) -> bool:
-        return sum(int(4 * feature) for feature in features[:2]) % 2 == 0
+def board(features: list[float]) -> bool:
+    return sum(int(4 * feature) for feature in features[:2]) % 2 == 0
 
-    one, published = trainer(table=[BY_NAME["hgb_since"]]), list[Publication]()
-    for publication in one.observe(
-        chain(islice(stream(board), 4_000), islice(stream(linear, start=4_000), 4_000))
-    ):
-        published.append(publication)
-        one.published(publication, VotePlace(len(published), 10 * len(published)))
-    (former,) = published[-1].archive or []
-    vote = published[former.version - 1]
+
+def archived(
+    *concepts: Callable[[list[float]], bool], pinned_from: float = inf
+) -> tuple[list[Former], list[Publication]]:
+    """Train on 4,000 records of each concept; return the archive at the end, and all models."""
+    one, made = trainer(table=[BY_NAME["hgb_since"]]), list[Publication]()
+    for number, concept in enumerate(concepts):
+        for publication in one.observe(islice(stream(concept, start=4_000 * number), 4_000)):
+            made.append(publication)
+            if publication.trained_on < pinned_from:
+                one.published(publication, VotePlace(len(made), 10 * len(made)))
+    return made[-1].archive or [], made
+
+
+def test_another_trainer_goes_on_with_the_archive_that_a_publication_names() -> None:
+    (former,), made = archived(board, linear)
+    vote = made[former.version - 1]
     assert 3_000 <= vote.trained_on <= 4_000
     assert former.after == 10 * former.version
 
@@ -254,6 +264,12 @@ def test_another_trainer_goes_on_with_the_archive_that_a_publication_names() -> 
     kept = Frozen(former.recipe, vote.model.members[former.recipe], former.accuracy)
     assert [r for r in reasons([kept]) if r.startswith("archive (a former hgb_since is right on")]
     assert not [r for r in reasons([]) if r.startswith("archive")]
+
+
+def test_an_archive_names_no_model_that_was_not_published_and_no_other_one_in_its_place() -> None:
+    formers, made = archived(board, linear, board, pinned_from=4_500)
+    assert made[-1].trained_on > 11_000
+    assert [3_000 <= made[f.version - 1].trained_on <= 4_000 for f in formers] == [True]
 
 
 def test_a_single_label_waits_for_the_other_one() -> None:
