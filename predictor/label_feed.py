@@ -21,6 +21,10 @@ log = logging.getLogger("predictor")
 STALLED_SECONDS = 5.0
 """How long records wait for labels that are on the topic and do not come."""
 
+FETCH_MS = 50
+"""How long a fetch waits for labels: meanwhile the broker answers nothing else that is asked by the
+same client, such as where the data ends, and predicting waits for that."""
+
 LONGEST_STEP_SECONDS = 0.1
 """Most that one poll counts of that time: between two polls, nobody listens."""
 
@@ -46,7 +50,9 @@ class LabelFeed:
         self.missing: set[int] = set()
         self._silent: dict[int, float] = {}
         self._polled_at = 0.0
-        self.consumer: KafkaConsumer = clients.connected(clients.consumer, settings, stop, log)
+        self.consumer: KafkaConsumer = clients.connected(
+            clients.consumer, settings, stop, log, fetch_max_wait_ms=FETCH_MS
+        )
 
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions, and no other, from these offsets on."""
