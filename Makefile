@@ -6,7 +6,7 @@ VENV := .venv/bin
 REQUIREMENTS := $(filter-out benchmarks/%,$(wildcard */requirements.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose test-browser screenshots test-monitoring soak soak-labels fuzz bench-late-labels bench-model-load bench-throughput check lock
+.PHONY: plot-late-labels bench-adaptation help setup demo run topic kafka test test-faults test-compose test-browser screenshots test-monitoring soak soak-labels fuzz bench-late-labels bench-sparse-labels bench-model-load bench-throughput check lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,6 +64,9 @@ soak-labels: setup ## 10 million late labels and 20 kills, an hour, resumable; L
 
 bench-late-labels: setup ## throughput with late labels beside labels inside, five minutes
 	@$(VENV)/python -m benchmarks.late_labels
+
+bench-sparse-labels: setup ## what a label now and then adds to the time until a prediction, a minute
+	@$(VENV)/python -m benchmarks.sparse_labels
 
 plot-late-labels: setup ## what a delay of the labels does to adaptation: docs/late-labels.svg, a minute
 	@$(VENV)/python -m benchmarks.late_label_plot docs/late-labels.svg
