@@ -28,6 +28,19 @@ PARTITIONS = 3
 DELAY = 1_000
 
 
+def own_topics(broker: str, folder: Path) -> dict[str, str]:
+    """Return the settings of services on topics that nobody else uses."""
+    name = f"bench{time.time_ns()}"
+    return {
+        **settings_in(folder, broker),
+        "DATA_TOPIC": f"{name}.data",
+        "MODEL_TOPIC": f"{name}.model",
+        "PREDICTION_TOPIC": f"{name}.prediction",
+        "GROUP_ID": name,
+        "LOG_FILE": str(folder / f"{name}.log"),
+    }
+
+
 def write(topics: Topics, records: int, inside: bool) -> None:
     """Write records, and their labels inside or on their own topic."""
     settings, now = topics.settings, int(1000 * time.time()) - records
@@ -80,22 +93,14 @@ def speed(
 
 def measure(broker: str, folder: Path, records: int, inside: bool) -> float:
     """Return the records a second of one predictor."""
-    name = f"bench{time.time_ns()}"
-    env = {
-        **settings_in(folder, broker),
-        "DATA_TOPIC": f"{name}.data",
-        "MODEL_TOPIC": f"{name}.model",
-        "PREDICTION_TOPIC": f"{name}.prediction",
-        "GROUP_ID": name,
-        "LOG_FILE": str(folder / f"{name}.log"),
-    }
+    env = own_topics(broker, folder)
     with Topics(env, PARTITIONS) as topics:
         topics.publish(1)
         write(topics, records, inside)
         predictor = Services(env, folder)("predictor")
         try:
             goal = records * (1 if inside else 2)
-            return records / goal * speed(topics.admin, name, predictor, goal)[0]
+            return records / goal * speed(topics.admin, topics.group, predictor, goal)[0]
         finally:
             predictor.stop()
 

@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.late_labels import own_topics
 from datagenerator.pace import Pace
 from local.kafka import LocalKafka
-from local.services import settings_in
 from stream.arguments import argument_parser, whole_number
 from stream.records import decode_prediction
 from tests.services import Services
@@ -26,15 +26,7 @@ EVERY = 100
 
 def waits(broker: str, folder: Path, records: int, labels: bool) -> list[float]:
     """Return the milliseconds that each record has waited for its prediction, in rising order."""
-    name = f"bench{time.time_ns()}"
-    env = {
-        **settings_in(folder, broker),
-        "DATA_TOPIC": f"{name}.data",
-        "MODEL_TOPIC": f"{name}.model",
-        "PREDICTION_TOPIC": f"{name}.prediction",
-        "GROUP_ID": name,
-        "LOG_FILE": str(folder / f"{name}.log"),
-    }
+    env = own_topics(broker, folder)
     with Topics(env, 1) as topics:
         topics.publish(1)
         predictor = Services(env, folder)("predictor")
