@@ -21,10 +21,6 @@ log = logging.getLogger("predictor")
 STALLED_SECONDS = 5.0
 """How long records wait for labels that are on the topic and do not come."""
 
-FETCH_MS = 50
-"""How long a fetch waits for labels: meanwhile the broker answers nothing else that is asked by the
-same client, such as where the data ends, and predicting waits for that."""
-
 LONGEST_STEP_SECONDS = 0.1
 """Most that one poll counts of that time: between two polls, nobody listens."""
 
@@ -35,7 +31,10 @@ class LabelFeed:
     Attributes
     ----------
     consumer : KafkaConsumer
-        To be closed at the end.
+        Reads the labels; to be closed at the end.
+    asking : KafkaConsumer
+        Asks where the data ends, and reads nothing: while a fetch waits for labels, the broker
+        answers nothing else that is asked by the same client. To be closed, too.
     missing : set of int
         Partitions with labels on the topic that have not been read yet. One of which nothing comes
         for `STALLED_SECONDS` is left out: its records do not wait for ever.
@@ -50,9 +49,9 @@ class LabelFeed:
         self.missing: set[int] = set()
         self._silent: dict[int, float] = {}
         self._polled_at = 0.0
-        self.consumer: KafkaConsumer = clients.connected(
-            clients.consumer, settings, stop, log, fetch_max_wait_ms=FETCH_MS
-        )
+        connect = partial(clients.connected, clients.consumer, settings, stop, log)
+        self.consumer: KafkaConsumer = connect()
+        self.asking: KafkaConsumer = connect()
 
     def assign(self, offsets: Mapping[int, int]) -> None:
         """Read these partitions, and no other, from these offsets on."""
@@ -143,7 +142,7 @@ class LabelFeed:
         if self._unasked:
             topic = self._settings.data_topic
             places = [TopicPartition(topic, partition) for partition in self._unasked]
-            ask = partial(self.consumer.end_offsets, places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
+            ask = partial(self.asking.end_offsets, places, timeout_ms=clients.REQUEST_TIMEOUT_MS)
             ends = self._stop.until_stopped(ask)
             self._data_ends |= {place.partition: end for place, end in ends.items()}
             self._unasked = set()

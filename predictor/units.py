@@ -90,7 +90,8 @@ class Units:
 
     def __exit__(self, *_: object) -> None:
         # An open transaction is aborted by the next producer of this name, or by its timeout.
-        consumers = self._group.consumer, self._intake.labels.consumer, self._recovery.reader
+        labels = self._intake.labels
+        consumers = self._group.consumer, labels.consumer, labels.asking, self._recovery.reader
         clients.close(self._committer.producer, *consumers, self._admin)
 
     @property
