@@ -33,7 +33,7 @@ WORSE = 0.05
 
 
 class VotePlace(NamedTuple):
-    """Where a vote stands on the model topic: its version, and an offset that is not behind it."""
+    """A vote on the model topic: its version, and an offset at or before its first part."""
 
     version: int
     after: int

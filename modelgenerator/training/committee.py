@@ -29,8 +29,8 @@ AGREED = 500
 """Newest records on which models of the archive are compared with each other."""
 
 HARDLY_LESS = 1_000
-"""Labelled records, at most, that a published model has not learnt from which stands for the one of
-now in the archive. They are fewer than those of a concept that is kept."""
+"""A published model stands for the one of now in the archive if it has learnt from at most so many
+labelled records less. A concept that is kept lasts longer."""
 
 ONES_HALF_LIFE = 2_000.0
 """Of the share of records that are labelled 1."""
