@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.services import Services, await_line
+from tests.services import Services, await_line, eventually
 from tests.topics import Topics, await_answered
 
 
@@ -25,5 +25,5 @@ def test_with_keys_that_can_only_be_read_models_are_signed_and_served(
                 assert service.stop() == 0
                 assert "Read-only" not in service.log()
             subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)  # noqa: S607 - wherever mount is
-        assert {status["status"] for status in topics.statuses()} == {"serving"}
+        assert {status["status"] for status in eventually(topics.statuses)} == {"serving"}
         topics.check()

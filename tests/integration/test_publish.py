@@ -298,7 +298,7 @@ def test_records_with_nulls_that_a_model_takes_only_alone_are_rejected_and_it_go
     eventually(lambda: topics.answered() == 201, 90)
     assert len(topics.rejected()) == 100
     assert {p["model"] for p in topics.predictions()} == {2}
-    assert {s["status"] for s in topics.statuses()} == {"serving"}
+    assert {s["status"] for s in eventually(topics.statuses)} == {"serving"}
     assert main([str(path), "--backtest", "--dry-run"]) == 0
     assert "101 of the newest 201 labelled records" in capsys.readouterr().err
     topics.check()
