@@ -47,8 +47,8 @@ METRICS = {
 STYLE = Markup("""
 :root { color-scheme: light dark; --text: #1c2024; --soft: #5b6470; --line: #d5dae0;
   --page: #fff; --accent: #0b62c4; --band: #0b62c430; --mark: #b3400e }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --soft: #a2abb5; --line: #3a424b;
-  --page: #14181c; --accent: #6db3ff; --band: #6db3ff38; --mark: #ff9a66 } }
+@media screen and (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --soft: #a2abb5;
+  --line: #3a424b; --page: #14181c; --accent: #6db3ff; --band: #6db3ff38; --mark: #ff9a66 } }
 body { margin: 0; background: var(--page); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 60rem; margin: auto; padding: 1rem }
