@@ -167,8 +167,9 @@ def _read_all(reader: KafkaConsumer, ends: dict[TopicPartition, int]) -> dict[in
     reader.seek_to_beginning(*ends)
     give_up = time.monotonic() + READ_SECONDS
     while any(reader.position(place) < end for place, end in ends.items()):
-        assert time.monotonic() < give_up, f"{ends} not read within {READ_SECONDS} s"
+        assert time.monotonic() < give_up, f"{ends}: nothing was read for {READ_SECONDS} s"
         for place, records in reader.poll(timeout_ms=200).items():
+            give_up = time.monotonic() + READ_SECONDS
             rows[place.partition] += [
                 Row(r.offset, r.value, r.headers, r.timestamp) for r in records
             ]
