@@ -71,7 +71,8 @@ class Topics:
         log = logging.getLogger("test")
         connect = partial(clients.connect, settings=self.settings, stop=Stop(), log=log)
         self.admin: KafkaAdminClient = connect(lambda: clients.admin(self.settings))
-        ensure_topics(self.admin, StreamSettings.model_validate(given), log)  # all there are
+        wanted = StreamSettings.model_validate(given)  # all topics that there are
+        connect(lambda: ensure_topics(self.admin, wanted, log))
         self.producer: KafkaProducer = connect(
             lambda: clients.producer(self.settings, max_block_ms=60_000)
         )
@@ -103,13 +104,13 @@ class Topics:
                 partition=self._next_id % self.partitions,
             )
             self._next_id += 1
-        self.producer.flush(30)
+        self.producer.flush(PATIENCE_SECONDS)
 
     def write_values(self, values: Iterable[bytes | None], key: bytes = b"k") -> None:
         """Write records as they are."""
         for value in values:
             self.producer.send(self.settings.data_topic, value, key=key, partition=0)
-        self.producer.flush(30)
+        self.producer.flush(PATIENCE_SECONDS)
 
     def label(
         self,
@@ -129,7 +130,7 @@ class Topics:
         """Write labels by id, of each record in its partition: the last bit of the id."""
         for id in ids:
             self.label(id % 2, id, partition=id % self.partitions)
-        self.producer.flush(30)
+        self.producer.flush(PATIENCE_SECONDS)
 
     def describe(self, schema: Schema) -> None:
         """Write the schema."""
@@ -154,9 +155,22 @@ class Topics:
         pickle: bytes | None = None,
         key: SigningKey | None = None,
     ) -> int:
-        """Publish a model of two features as the modelgenerator does, and return its version."""
+        """Publish a model of two features as the modelgenerator does, and return its version.
+
+        It returns once readers see the model.
+        """
         with publisher(self.settings, key or self.key) as found:
-            return found.publish(model or envelope(), pickle or pickled(regression()))
+            version = found.publish(model or envelope(), pickle or pickled(regression()))
+        self.await_decided()
+        return version
+
+    @contextmanager
+    def transactional(self, name: str) -> Iterator[KafkaProducer]:
+        """Return a producer of transactions that is as patient with a slow broker as `producer`."""
+        options = {"transactional_id": name, "max_block_ms": 60_000}
+        with clients.closing(clients.producer(self.settings, **options)) as producer:
+            producer.init_transactions()
+            yield producer
 
     def send(self, messages: Iterable[Message]) -> None:
         """Write messages to the model topic."""
@@ -164,7 +178,7 @@ class Topics:
             self.producer.send(
                 self.settings.model_topic, message.value, headers=message.headers, partition=0
             )
-        self.producer.flush(30)
+        self.producer.flush(PATIENCE_SECONDS)
 
     def say(
         self,

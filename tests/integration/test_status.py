@@ -105,10 +105,10 @@ def test_only_the_window_is_read_and_its_edge_is_where_it_begins(
     found = orjson.loads(status(settings_env, "--json")[1])
     assert found["window"]["predictions"] == topics.answered() > before
     assert not found["window"]["limited"]
-    with patch("stream.follower.MOST", 30):
+    with patch("stream.follower.MOST", 20):
         newest = orjson.loads(status(settings_env, "--json")[1])["window"]
     assert newest["limited"]
-    assert 0 < newest["predictions"] <= 30
+    assert 0 < newest["predictions"] <= 20
     assert newest["since"] > found["window"]["since"]
     eventually(
         lambda: (

@@ -89,6 +89,7 @@ def test_the_command_says_which_predictor_serves_the_model_and_since_where(
         lines[2],
     )
     assert said
+    await_answered(topics)
     since = next(p["source"][1] for p in topics.predictions() if p["model"] == 2)
     assert int(said[1]) == since
 
@@ -110,6 +111,7 @@ def test_a_model_that_predictors_lack_a_package_for_ends_the_command_with_their_
         return max(topics.versions(), default=0)
 
     eventually(newest, 90)
+    await_answered(topics)  # the command waits half a minute, and no predictor's start
     path = tmp_path / "foreign.joblib"
     assert start.python("-c", MAKE_FOREIGN, str(path), env=foreign).returncode == 0
     done = start.python("-m", "modelgenerator.publish", str(path), env=foreign)

@@ -12,7 +12,6 @@ from kafka import KafkaProducer, TopicPartition
 
 from local.process import Process
 from predictor.waiting import LOOK_AHEAD
-from stream import clients
 from stream.records import Record, encode_record
 from tests.batches import Latin, batch, produce
 from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
@@ -49,9 +48,7 @@ def last_lag(process: Process) -> str:
 @contextmanager
 def transaction(topics: Topics, name: str) -> Iterator[KafkaProducer]:
     """Begin a transaction, and leave its end to who asked for it."""
-    name = f"{topics.group}-{name}"
-    with clients.closing(clients.producer(topics.settings, transactional_id=name)) as producer:
-        producer.init_transactions()
+    with topics.transactional(f"{topics.group}-{name}") as producer:
         producer.begin_transaction()
         yield producer
 
