@@ -155,14 +155,9 @@ class Topics:
         pickle: bytes | None = None,
         key: SigningKey | None = None,
     ) -> int:
-        """Publish a model of two features as the modelgenerator does, and return its version.
-
-        It returns once readers see the model.
-        """
+        """Publish a model of two features as the modelgenerator does, and return its version."""
         with publisher(self.settings, key or self.key) as found:
-            version = found.publish(model or envelope(), pickle or pickled(regression()))
-        self.await_decided()
-        return version
+            return found.publish(model or envelope(), pickle or pickled(regression()))
 
     @contextmanager
     def transactional(self, name: str) -> Iterator[KafkaProducer]:

@@ -14,7 +14,9 @@ from tests.unit.classifiers import envelope, pickled
 
 
 def publish_pinned(topics: Topics) -> int:
-    return topics.publish_next(envelope(recipe="notebook", reason="by hand", pinned=True))
+    version = topics.publish_next(envelope(recipe="notebook", reason="by hand", pinned=True))
+    topics.await_decided()
+    return version
 
 
 def rollback(topics: Topics, version: int, **limits: float) -> int:

@@ -136,6 +136,7 @@ def test_a_model_before_it_is_served_and_a_file_are_tried_on_the_newest_records(
 ) -> None:
     topics.write(300)
     topics.publish_next(envelope(trained_to={"0": 99}))
+    topics.await_decided()
     found = report(settings_env, "1")
     assert "Model 1 Sign, waiting" in found
     assert "It made 0 predictions" in found
