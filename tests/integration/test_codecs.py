@@ -28,7 +28,7 @@ from tests.batches import (
     with_attributes,
     with_payload,
 )
-from tests.services import Services, await_line, eventually
+from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.topics import Topics, await_answered
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -274,7 +274,7 @@ def test_what_a_disk_has_damaged_is_rejected_and_the_stream_goes_on_behind_it(
             produce(topics.admin, place(topics), compressed(GZIP, gzip.compress))
         topics.write(2)
         topic = topics.settings.data_topic
-        broker.stop()
+        broker.stop(PATIENCE_SECONDS)  # a killed one cuts off what is damaged when it starts
         segment = tmp_path / "broker" / "data" / f"{topic}-0" / f"{0:020d}.log"
         segment.write_bytes(_damaged(segment.read_bytes(), damages))
         broker.start()

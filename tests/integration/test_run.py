@@ -12,7 +12,7 @@ import pytest
 
 from local.kafka import LocalKafka, free_port
 from local.process import Process
-from tests.services import ROOT, SERVICES, Services, eventually
+from tests.services import ROOT, SERVICES, Services, await_line, eventually
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_a_run_goes_on_where_the_one_before_was_stopped_and_all_of_it_verifies(
         second = start.run("second", *command)
         assert second.wait(60) == 1
         assert second.log() == f"a broker already runs with the data in {folder / 'kafka'}\n"
+        await_line(run, " the page is at ")  # before, a signal ends it without a word
         run.send(signal.SIGINT)
         assert run.wait(60) == 0
         assert re.findall(r"INFO (\w+): stopped", run.log()) == ["dashboard", *SERVICES]
