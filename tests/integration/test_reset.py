@@ -25,7 +25,7 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
     topics.write(55)
     topics.write_values([b"not JSON"])
     predictor = start("predictor")
-    eventually(lambda: topics.answered() == 56, 60)
+    eventually(lambda: topics.answered() == 56)
     log = tmp_path / "predictor.log"
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 5)
     before = log.read_text()
@@ -47,7 +47,7 @@ def test_after_a_reset_counting_starts_at_n_0_and_every_record_is_predicted_agai
 
     topics.write(45)
     successor = start("predictor")
-    eventually(lambda: len(kept(topics, topics.settings.prediction_topic)) == 100, 60)
+    eventually(lambda: len(kept(topics, topics.settings.prediction_topic)) == 100)
     predictions = kept(topics, topics.settings.prediction_topic)
     rejected = eventually(lambda: kept(topics, topics.settings.rejected_topic))
     sources = [p["source"][1] for p in predictions + rejected]
