@@ -334,7 +334,9 @@ def await_no_members(topics: Topics) -> None:
 def publisher(settings: Settings, key: SigningKey) -> Iterator[Publisher]:
     """Return a publisher as the modelgenerator and its commands use it."""
     with (
-        clients.closing(clients.consumer(settings)) as consumer,
+        clients.closing(
+            clients.connected(clients.consumer, settings, Stop(), logging.getLogger("test"))
+        ) as consumer,
         closing(Publisher(settings, key, Stop(), consumer)) as found,
     ):
         yield found
