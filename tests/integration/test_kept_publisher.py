@@ -8,12 +8,13 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from modelgenerator.publisher import NotPublished, Publisher
-from stream import clients
+from stream import clients, reading
 from stream.keys import revoke, signing_key
 from stream.models import unpack
-from stream.service import Fatal
+from stream.service import Fatal, Stop
 from tests.topics import Topics, publisher, regression
 from tests.unit.classifiers import envelope, pickled
 
@@ -48,6 +49,23 @@ def test_it_connects_once_and_reads_each_model_once(
     offsets = [record.offset for record in topics.records(topics.settings.model_topic)]
     for before, model, offset in zip([-1, *offsets], models, offsets, strict=False):
         assert before < model["after"] <= offset
+
+
+def test_a_transaction_that_ends_while_the_publisher_is_suspended_fails_no_publication(
+    topics: Topics, kept: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producers, bounds, open_at = Mock(wraps=clients.producer), reading.bounds, [(0, 0)]
+    monkeypatch.setattr("stream.clients.producer", producers)
+    monkeypatch.setattr("modelgenerator.publisher.HIDDEN_SECONDS", 0.0)  # over when it looks again
+
+    def seen(client: KafkaConsumer, place: TopicPartition, *stop: Stop) -> tuple[int, int]:
+        is_hidden = place.topic == topics.settings.model_topic and open_at
+        return open_at.pop() if is_hidden else bounds(client, place, *stop)
+
+    monkeypatch.setattr("stream.reading.bounds", seen)
+    assert publish(kept) == 2
+    assert not open_at
+    assert not producers.called
 
 
 def test_what_a_person_publishes_in_between_takes_the_next_version(
