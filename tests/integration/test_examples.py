@@ -30,5 +30,5 @@ def test_the_producer_with_named_features_is_in_the_document_and_its_customers_a
     assert topics.rejected() == []
     predictions = topics.predictions()[200:]
     assert mean(p["prediction"] == p["label"] for p in predictions) > 0.9
-    assert 0.35 < mean(p["label"] for p in predictions) < 0.65
+    assert 0.3 < mean(p["label"] for p in predictions) < 0.5  # two in five, by chance
     topics.check()
