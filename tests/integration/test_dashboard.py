@@ -123,8 +123,13 @@ def test_without_topics_the_page_waits_for_them(
     start: Services, settings_env: dict[str, str]
 ) -> None:
     _, address = served(start)
-    eventually(lambda: state(address)["health"]["words"] == "Waiting for the topics")
-    assert f"no topic {settings_env['DATA_TOPIC']}" in state(address)["health"]["why"]
+    missing = ("Waiting for the topics", f"no topic {settings_env['DATA_TOPIC']}")
+
+    def said() -> bool:
+        health = state(address)["health"]
+        return missing == (health["words"], health["why"][0])
+
+    eventually(said)
 
 
 def test_a_script_in_an_id_and_in_a_rejected_value_stays_text(
