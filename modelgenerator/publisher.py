@@ -100,6 +100,7 @@ class Publisher:
         self._place = TopicPartition(settings.model_topic, 0)
         self._name = f"{settings.model_topic}-publisher"
         self._transactions = Transactions(settings, self._name, log)
+        self._last = 0
         self.after = 0
 
     def publish(
@@ -233,13 +234,14 @@ class Publisher:
         stop.until_stopped(lambda: self._verdicts.add(self._statuses.unread()))
         if unless_pinned:
             self._check_not_pinned(newest)
-        version = 1 + max(newest_version, self._verdicts.newest)
+        # Where the topic was deleted, predictors may not have said yet what they serve.
+        version = 1 + max(newest_version, self._verdicts.newest, self._last)
         tried.add(version)
         numbered = replace(envelope, version=version, after=end)
         stop.deadline(
             TRANSACTION_SECONDS + 30, lambda: self._writer.write(producer, numbered, pickle)
         )
-        self.after = end
+        self.after, self._last = end, version
         return version
 
     def _connect(self) -> None:

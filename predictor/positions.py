@@ -105,6 +105,9 @@ class Positions:
                 self._undecided_since = since if undecided else math.inf
                 return None
         self._undecided_since = math.inf
+        for partition, position in found.items():  # said once, however often it was read
+            if position.remark:
+                log.warning("partition %d: %s", partition, position.remark)
         return found
 
     def _position(
@@ -126,10 +129,7 @@ class Positions:
             committed = "the committed tally was not sealed with this PREDICTOR_SECRET"
             found = self._outputs(place.partition, None, None)
         position = resume(bounds, committed, found, topics.id)
-        position = resume_labels(label_bounds, position, topics.label_id)
-        if position.remark:
-            log.warning("partition %d: %s", place.partition, position.remark)
-        return position
+        return resume_labels(label_bounds, position, topics.label_id)
 
     def _committed(
         self, group: KafkaConsumer, place: TopicPartition, labels: TopicPartition

@@ -38,6 +38,7 @@ class LateStream:
         for id, row in zip(ids.tolist(), features.tolist(), strict=True):
             value, partition = encode_record(Record(id, row)), id % topics.partitions
             topics.producer.send(topics.settings.data_topic, value, partition=partition)
+        topics.producer.flush(60)  # no label is on its topic before its record
         self._label(start, end, end)
 
     def finish(self, records: int) -> None:

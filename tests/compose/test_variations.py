@@ -41,8 +41,9 @@ def test_a_model_of_lightgbm_serves_beside_a_kafka_that_the_host_has_at_another_
     model = LGBMClassifier(n_estimators=20, verbose=-1).fit(matrix, matrix[:, :2].sum(axis=1) <= 8)
     joblib.dump(model, tmp_path / "model.joblib")
     run("docker", "cp", f"{stack.container('modelgenerator')}:/keys", str(tmp_path))
+    patient = ("--wait", "120")
     said = subprocess.run(
-        [sys.executable, "-m", "modelgenerator.publish", "model.joblib"],
+        [sys.executable, "-m", "modelgenerator.publish", "model.joblib", *patient],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "KAFKA_BOOTSTRAP_SERVERS": "localhost:9093"},
         stdout=subprocess.PIPE,
@@ -52,7 +53,7 @@ def test_a_model_of_lightgbm_serves_beside_a_kafka_that_the_host_has_at_another_
     assert " is serving: " in said
     mounted = ("-v", f"{tmp_path / 'model.joblib'}:/tmp/model.joblib:ro")
     publish = ("python", "-m", "modelgenerator.publish", "/tmp/model.joblib")  # noqa: S108 - in the container
-    said = stack("run", "--rm", "-T", *mounted, "modelgenerator", *publish)
+    said = stack("run", "--rm", "-T", *mounted, "modelgenerator", *publish, *patient)
     assert " is serving: " in said
     stack.await_more(300)
     report = stack.check()

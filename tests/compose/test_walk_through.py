@@ -89,6 +89,8 @@ def test_the_console_consumer_shows_what_a_person_can_read(
 
 
 def test_every_invariant_holds_and_the_log_file_agrees_with_the_topic(stack: Stack) -> None:
+    topic = "streaming.prediction"
+    eventually(lambda: len({found["model"] for found in stack.records(topic)}) > 1, 120)
     report = stack.check()
     assert len(report.models) > 1
     stack("start", "datagenerator")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from kafka.errors import KafkaError
 from sklearn.linear_model import LogisticRegression
 
 from stream import clients, reading
+from stream.service import Stop
 from tests.services import PATIENCE_SECONDS, eventually
 from tests.snapshot import Report
 from tests.topics import Topics
@@ -50,8 +52,13 @@ class Load:
             TopicPartition(topics.settings.data_topic, p) for p in range(topics.partitions)
         ]
         # An open transaction does not hold it back, as it would a reader of committed records.
-        self._group: KafkaConsumer = clients.consumer(
-            topics.settings, group_id=topics.group, isolation_level="read_uncommitted"
+        self._group: KafkaConsumer = clients.connected(
+            clients.consumer,
+            topics.settings,
+            Stop(),
+            logging.getLogger("test"),
+            group_id=topics.group,
+            isolation_level="read_uncommitted",
         )
 
     def __enter__(self) -> Load:

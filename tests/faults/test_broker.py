@@ -55,6 +55,10 @@ def assert_at_most_one_line_a_minute(processes: Sequence[Process], seconds: floa
             assert count <= most, f"{process.name}: {count} times {kind}"
 
 
+def swapped(topics: Topics) -> bool:
+    return len({prediction["model"] for prediction in topics.predictions()}) > 1
+
+
 @pytest.mark.parametrize("labels", [{}, {"LABEL_DELAY": "exponential:1"}])
 def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_under_load(
     broker: LocalKafka,
@@ -78,6 +82,8 @@ def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_und
                 end()
                 broker.start()
                 recoveries.add(fault, load.recovery(PATIENCE_SECONDS))
+            # Beside the records, models come and, where they are late, labels.
+            eventually(lambda: swapped(topics) and bool(topics.outcomes()) == bool(labels))
             assert_at_most_one_line_a_minute(services, time.monotonic() - begun)
             assert services[0].stop() == 0
             load.finish()
@@ -92,14 +98,16 @@ def test_services_stay_up_and_resume_when_the_broker_is_restarted_and_killed_und
 def test_services_wait_for_a_broker_that_is_absent_for_two_minutes_when_they_start(
     broker: LocalKafka, start: Services, settings_env: dict[str, str], recoveries: Recoveries
 ) -> None:
-    options = {"DATA_PARTITIONS": "3", "RATE": "500"}
+    options, started = {"DATA_PARTITIONS": "3", "RATE": "500"}, time.monotonic()
     services = [start(name, **options) for name in SERVICES]
+    for service in services:
+        await_line(service, "no broker answers at " + broker.bootstrap_servers)
     begun = time.monotonic()
     eventually(lambda: time.monotonic() - begun > ABSENT_SECONDS, 2 * ABSENT_SECONDS)
     for service in services:
-        assert "no broker answers at " + broker.bootstrap_servers in service.log()
-        assert 2 <= service.log().count("WARNING") <= 3, service.tail()
-    assert_at_most_one_line_a_minute(services, ABSENT_SECONDS)
+        warnings = service.log().count("WARNING")
+        assert 2 <= warnings <= 1 + (time.monotonic() - started) // 60, service.tail()
+    assert_at_most_one_line_a_minute(services, time.monotonic() - started)
     broker.start()
     came = time.monotonic()
     eventually(lambda: "partitions 0@0 n=0 1@0 n=0 2@0 n=0" in services[2].log(), PATIENCE_SECONDS)

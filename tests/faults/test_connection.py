@@ -112,8 +112,10 @@ def test_units_become_smaller_where_the_line_lets_no_whole_one_through_in_time(
     topics.publish(1)
     topics.write(5_000)
     proxy.produce_bytes_a_second = 40_000
+    through = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{proxy.port}"}
     try:
-        predictor = start("predictor", KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{proxy.port}")
+        # However few records each poll returns, a unit collects too many.
+        predictor = start("predictor", **through, COMMIT_INTERVAL_MS="5000")
         await_answered(topics, seconds=2 * PATIENCE_SECONDS)
     finally:
         proxy.produce_bytes_a_second = math.inf

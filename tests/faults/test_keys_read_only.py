@@ -21,9 +21,10 @@ def test_with_keys_that_can_only_be_read_models_are_signed_and_served(
             await_line(services[0], " reason=")
             await_line(services[1], ") serves from the next unit")
             await_answered(topics)
+            eventually(topics.statuses)  # it is sent after the predictions
             for service in services:
                 assert service.stop() == 0
                 assert "Read-only" not in service.log()
             subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)  # noqa: S607 - wherever mount is
-        assert {status["status"] for status in eventually(topics.statuses)} == {"serving"}
+        assert {status["status"] for status in topics.statuses()} == {"serving"}
         topics.check()

@@ -51,7 +51,7 @@ def test_where_the_log_file_cannot_be_written_predictions_go_on_and_the_log_catc
     begun = time.monotonic()
     predictor = start("predictor", LOG_FILE=str(log))
     await_line(predictor, WARNING)
-    load.recovery(RESUMED_SECONDS)
+    load.under_way()
     assert_at_most_one_a_minute(predictor, begun)
     load.finish()
     log.parent.parent.unlink()  # nothing more is predicted from here on

@@ -48,7 +48,7 @@ def write_until_expired(topics: Topics, offset: int) -> None:
         topics.write_values(values)
         return reading.bounds(topics.consumer, place)[0] > offset
 
-    eventually(expired, 60)
+    eventually(expired, PATIENCE_SECONDS)
     # More segments have expired by now; the broker deletes them at its next check.
     topics.write(10)
 
@@ -100,4 +100,5 @@ def test_a_flood_of_the_schema_topic_under_many_keys_is_bounded_like_that_of_any
         for n in range(4_000):
             topics.producer.send(place.topic, PADDING.encode(), key=b"%d" % n, partition=0)
         topics.producer.flush(30)
-        eventually(lambda: reading.bounds(topics.consumer, place)[0] > 0, 60)
+        # What is compacted, too, is looked at every 15 seconds.
+        eventually(lambda: reading.bounds(topics.consumer, place)[0] > 0, PATIENCE_SECONDS)

@@ -32,7 +32,7 @@ from datagenerator.settings import Settings
 from datagenerator.sources import open_source
 from modelgenerator.settings import Settings as ModelgeneratorSettings
 from predictor.settings import PredictorSettings
-from stream import clients, reading
+from stream import clients
 from stream.settings import StreamSettings
 from stream.topics import ensure_topics
 from tests.secured import SecuredKafka, granted
@@ -221,12 +221,13 @@ def test_a_record_that_a_service_may_not_write_is_refused(
     kafka: SecuredKafka, env: dict[str, str], user: str, topic: str
 ) -> None:
     with Topics(env) as topics:
-        before = reading.bounds(topics.consumer, TopicPartition(topic, 0))
+        refused = f"by {user}".encode()
         producer = clients.producer(settings(env | kafka.user(user)))
         with pytest.raises(TopicAuthorizationFailedError):
-            producer.send(topic, b"{}", partition=0).get(30)
+            producer.send(topic, refused, partition=0).get(30)
         clients.close(producer)
-        assert reading.bounds(topics.consumer, TopicPartition(topic, 0)) == before
+        # Its end may move: a service that was told to end may have left a transaction open.
+        assert refused not in {record.value for record in topics.records(topic)}
 
 
 def test_write_on_a_topic_alone_allows_no_transaction_no_commit_no_deletion_and_no_reading(

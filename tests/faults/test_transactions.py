@@ -19,10 +19,8 @@ from local.kafka import LocalKafka
 from stream import clients
 from stream.records import Prediction, encode_prediction
 from stream.transactions import Transactions
-from tests.services import Services, eventually
+from tests.services import PATIENCE_SECONDS, Services, eventually
 from tests.topics import Topics
-
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -12,12 +12,10 @@ from kafka.protocol.producer.transaction import WriteTxnMarkersRequest
 
 from local.process import Process
 from predictor.positions import SETTLE_SECONDS
-from tests.services import Services, await_line, eventually
+from tests.services import PATIENCE_SECONDS, Services, await_line, eventually
 from tests.topics import Topics, await_answered, regression
 from tests.unit.classifiers import Held
 
-WAIT_SECONDS = 60.0
-STRUCK_SECONDS = 120.0
 STEP = "tests.faults.struck"
 
 
@@ -34,7 +32,7 @@ def write_until_struck(topics: Topics, predictor: Process) -> None:
         topics.write(20)
         return "struck" in predictor.log()
 
-    eventually(is_struck, STRUCK_SECONDS, lambda: f"struck: {predictor.tail()}")
+    eventually(is_struck, PATIENCE_SECONDS, lambda: f"struck: {predictor.tail()}")
 
 
 def commit_predictions_alone(topics: Topics) -> None:
@@ -74,12 +72,14 @@ def test_killed_right_before_or_after_a_commit_it_resumes_from_what_is_committed
 ) -> None:
     predictor = start.run("predictor", STEP, step, "3", "kill", REPLICA="one")
     write_until_struck(topics, predictor)
-    assert predictor.wait(WAIT_SECONDS) == -signal.SIGKILL
+    assert predictor.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     logged = [int(line.split("n=")[1].split()[0]) for line in topics.log.read_text().splitlines()]
     assert max(logged) <= topics.predictions()[-1]["n"], "I4: the log is ahead of the topic"
     start("predictor", REPLICA="one")
     await_answered(topics)
-    eventually(lambda: topics.log.read_text().count("\n") == topics.written() // 10, WAIT_SECONDS)
+    eventually(
+        lambda: topics.log.read_text().count("\n") == topics.written() // 10, PATIENCE_SECONDS
+    )
     assert not [*tmp_path.glob("*.old")], "I4: a log ahead of the topic was set aside"
     topics.check(topics.log)
 
@@ -90,7 +90,7 @@ def test_records_of_half_a_commit_that_kept_only_the_predictions_are_not_predict
 ) -> None:
     one = start.replica("one", STEP, "commit_transaction", "3", "kill")
     write_until_struck(topics, one)
-    assert one.wait(WAIT_SECONDS) == -signal.SIGKILL
+    assert one.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     before = topics.answered()
     commit_predictions_alone(topics)
     half = topics.answered()
@@ -98,7 +98,7 @@ def test_records_of_half_a_commit_that_kept_only_the_predictions_are_not_predict
     topics.write(20)  # there may be nothing left to answer
     # A successor of the same name ends the transaction on the offsets; for another, it stays open.
     after = start.replica(successor)
-    await_answered(topics, seconds=2 * SETTLE_SECONDS + WAIT_SECONDS)
+    await_answered(topics, seconds=2 * SETTLE_SECONDS + PATIENCE_SECONDS)
     assert f"outputs reach offset {half - 1}, beyond the committed " in after.log()
     topics.write(100)
     await_answered(topics)
@@ -126,7 +126,7 @@ def test_woken_after_another_took_over_it_commits_nothing_of_the_unit_it_had_rea
     await_answered(topics)
     restored = one.log().count("partitions ")
     one.wake()
-    eventually(lambda: one.log().count("partitions ") > restored, WAIT_SECONDS)
+    eventually(lambda: one.log().count("partitions ") > restored, PATIENCE_SECONDS)
     topics.write(20)
     await_answered(topics)
     topics.check(*start.written)
@@ -140,7 +140,7 @@ def test_a_successor_waits_for_the_end_of_the_commit_that_its_predecessor_had_be
     two = start.replica("two")
     eventually(
         lambda: "reading the committed offset" in two.log() or "partitions 0@" in two.log(),
-        WAIT_SECONDS,
+        PATIENCE_SECONDS,
     )
     one.wake()
     await_answered(topics)
@@ -157,16 +157,16 @@ def test_a_replica_that_waits_for_the_end_of_a_commit_lets_others_join_and_predi
         three.write_values([b"a record of partition 0"] * 10)
         return "struck" in one.log()
 
-    eventually(one_is_struck, STRUCK_SECONDS, one.tail)
+    eventually(one_is_struck, PATIENCE_SECONDS, one.tail)
     others = [start.replica(name) for name in ("two", "three")]
     eventually(
         lambda: any("reading the committed offset" in each.log() for each in others),
-        WAIT_SECONDS,
+        PATIENCE_SECONDS,
     )
     three.write(300)
-    eventually(lambda: three.predictions(2), WAIT_SECONDS, "a prediction of partition 2")
+    eventually(lambda: three.predictions(2), PATIENCE_SECONDS, "a prediction of partition 2")
     one.wake()
-    eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, WAIT_SECONDS)
+    eventually(lambda: [len(three.predictions(p)) for p in range(3)] == [100] * 3, PATIENCE_SECONDS)
     three.check(*start.written)
 
 
@@ -189,8 +189,8 @@ def test_a_model_that_comes_while_a_unit_is_predicted_serves_from_the_next_unit_
     held, go = tmp_path / "held", tmp_path / "go"
     topics.publish(2, Held(held, go))
     predictor = start("predictor")
-    topics.write(90)  # a probe has 100 rows
-    eventually(held.exists, WAIT_SECONDS)
+    topics.write(90)
+    eventually(held.exists, PATIENCE_SECONDS)
     topics.publish(3, regression())
     await_line(predictor, "model 3 (test) serves from the next unit")
     go.touch()

@@ -155,6 +155,15 @@ def test_a_secret_that_comes_later_makes_the_statuses_before_count(
     assert publish(kept) == 3
 
 
+def test_no_version_is_given_twice_where_no_predictor_has_said_yet_that_it_serves(
+    topics: Topics, kept: Publisher, settings_env: dict[str, str]
+) -> None:
+    topics.delete(topics.settings.model_topic)
+    with Topics(settings_env) as again:
+        assert publish(kept) == 2
+        assert again.versions() == [2]
+
+
 def test_versions_continue_where_the_model_topic_is_recreated_in_between(
     topics: Topics, kept: Publisher, settings_env: dict[str, str]
 ) -> None:

@@ -82,17 +82,20 @@ def ask(prometheus: str, query: str) -> list[dict[str, Any]]:
 
 
 def test_prometheus_reads_what_is_served_and_loads_the_alerts(prometheus: str) -> None:
-    eventually(lambda: len(ask(prometheus, "up == 1")) == 2)
+    def read(query: str) -> list[dict[str, Any]]:
+        # A scrape that takes more than a second leaves no series until the next one.
+        return eventually(lambda: ask(prometheus, query), message=query)
+
     # The page runs in the same process here, and shows what the whole process has.
-    (version,) = ask(prometheus, 'predictor_model_version{job="predictor"}')
+    (version,) = read('predictor_model_version{job="predictor"}')
     assert (version["metric"]["job"], version["value"][1]) == ("predictor", "12")
-    (lag,) = ask(prometheus, 'predictor_lag_records{job="predictor"}')
+    (lag,) = read('predictor_lag_records{job="predictor"}')
     assert (lag["metric"]["partition"], lag["value"][1]) == ("0", "7")
-    (accuracy,) = ask(prometheus, 'quality_accuracy{window="hour"}')
+    (accuracy,) = read('quality_accuracy{window="hour"}')
     assert accuracy["value"][1] == "1"
-    assert ask(prometheus, "predictor_label_delay_seconds_bucket")
+    assert read("predictor_label_delay_seconds_bucket")
     with urlopen(f"http://{prometheus}/api/v1/rules", timeout=10) as answer:
         (group,) = json.load(answer)["data"]["groups"]
     assert [rule["name"] for rule in group["rules"]] == ALERTS
     # There is no modelgenerator here, so one alert is on its way.
-    assert eventually(lambda: ask(prometheus, 'ALERTS{alertname="ServiceDown"}'))
+    assert read('ALERTS{alertname="ServiceDown"}')
