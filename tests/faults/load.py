@@ -73,7 +73,7 @@ class Load:
         """Stop writing; all that was written is on the topic then."""
         self._ending.set()
         self._thread.join()
-        self.topics.producer.flush(30)
+        self.topics.producer.flush(PATIENCE_SECONDS)
 
     def committed(self) -> dict[int, int]:
         """Return the committed offset of each partition, 0 where there is none.
