@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from examples.make_customers import FORMATS, SCHEMA
-from local.process import stop
+from local.process import Process, stop
 from modelgenerator.publish import publish
 from stream.records import decode_schema
 from tests.services import Services, eventually
@@ -76,9 +77,15 @@ def await_written(topics: Topics) -> None:
     eventually(lambda: len(topics.ids()[0]) == ROWS)
 
 
-def await_trained(topics: Topics, offset: int) -> None:
-    """Wait for a model that was trained on the record at an offset."""
-    eventually(lambda: topics.models()[-1]["trained_to"]["0"] >= offset)
+def await_trained(topics: Topics, offset: int, predictor: Process) -> None:
+    """Wait until a model serves that was trained on the record at an offset, or a newer one."""
+
+    def serves() -> bool:
+        versions = re.findall(r" model (\d+) \(\w+\) serves from the next unit", predictor.log())
+        trained_to = {model["version"]: model["trained_to"]["0"] for model in topics.models()}
+        return bool(trained_to[int(versions[-1])] >= offset)
+
+    eventually(serves)
 
 
 def verified(start: Services, env: dict[str, str]) -> str:
@@ -136,17 +143,15 @@ def test_the_customers_are_learnt_before_and_after_the_drift(
 ) -> None:
     table = tmp_path / "customers.csv"
     table.write_bytes(FORMATS["csv"]())
-    services = [
-        start("modelgenerator", RETRAIN_EVERY=str(RETRAIN_EVERY), WINDOW="1000"),
-        start("predictor"),
-    ]
-    # A step waits for models of the step before it, however slow the machine is.
+    predictor = start("predictor")
+    services = [start("modelgenerator", RETRAIN_EVERY=str(RETRAIN_EVERY), WINDOW="1000"), predictor]
+    # A step is predicted by models of the step before it, however slow the machine is.
     for count in (1_000, DRIFT, 4_000, ROWS):
         own = {"STREAM": str(table), "SPEED": "1e9", "COUNT": str(count)}
         source = start("datagenerator", **FILE, **own)
         await_answered(topics, count)
         source.stop()
-        await_trained(topics, count - RETRAIN_EVERY)
+        await_trained(topics, count - RETRAIN_EVERY, predictor)
     assert topics.rejected() == []
     predictions = topics.predictions()
     assert_beats_the_majority(predictions[1_000:DRIFT], 0.75)
