@@ -13,7 +13,7 @@ def test_the_demo_says_while_it_runs_what_the_first_model_waits_for_and_why_noth
     await_line(demo, " of 200 labelled records so far")
     await_line(demo, "no new records, end of the data")
     assert "/s, accuracy 0." in demo.log()
-    assert "page: http://127.0.0.1:" in demo.log()
+    await_line(demo, "page: http://127.0.0.1:")
     demo.send(signal.SIGINT)
     assert demo.wait(20) == 0
     assert re.search(r"first model: \d+ at id ", demo.log())  # of several, the newest serves
