@@ -108,7 +108,10 @@ class Summary:
     def _write_why_records_wait(self) -> None:
         now, waiting, tallies = self._clock(), self._units.waiting, self._units.tallies
         model, _ = self._shelf.serve()
-        if not waiting.held:
+        version, barred = model.version if model else 0, self._shelf.barred
+        # A model may have come since these were held.
+        held = [p for p in waiting.held if not tallies[p].allows(version, barred)]
+        if not held:
             self._next_waiting = None
         elif self._next_waiting is None:
             self._next_waiting = now + FIRST_SECONDS
@@ -116,7 +119,7 @@ class Summary:
                 log.info("waiting for a model")
         elif now >= self._next_waiting:
             self._next_waiting = now + EVERY_SECONDS
-            partition = min(waiting.held)
+            partition = min(held)
             log.warning(
                 "%s; %s; %d rejected so far",
                 f"partition {partition} was predicted with model {tallies[partition].model} and"

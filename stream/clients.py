@@ -136,6 +136,9 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
             "max_partition_fetch_bytes": 4 * 2**20,
             "metadata_max_age_ms": 10_000,
             "metrics_enabled": False,
+            # Within a session, the broker does not repeat where a partition ends that is assigned
+            # anew, until something is written there; `kafka_workarounds.progress` needs it.
+            "enable_incremental_fetch_sessions": False,
             **options,
         },
     )

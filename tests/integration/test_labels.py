@@ -474,3 +474,22 @@ def test_after_a_reset_labels_are_counted_again_from_their_beginning(
     assert [(o["id"], o["n"], o["labelled"]) for o in outcomes] == [(1, 1, [0, 0]), (2, 2, [0, 1])]
     found = tally(topics)
     assert (found.n, found.late, found.orphans, found.waiting) == (2, 2, 1, 18)
+
+
+def test_labels_before_others_hold_them_up_no_longer_after_a_suspension_though_no_record_comes(
+    topics: Topics, start: Services
+) -> None:
+    topics.publish(1)
+    topics.write(100, label=False)
+    predictor = start("predictor", LABEL_EARLY_SECONDS="0.5")
+    await_answered(topics)
+    predictor.pause()
+    await_no_members(topics)
+    predictor.wake()
+    await_line(predictor, "partitions 0@100 n=0")
+    for n in range(1_000):  # more than are held until the end of the data is known
+        label = b'{"id":"no record %d","label":1}' % n
+        topics.producer.send(topics.settings.label_topic, label, partition=0)
+    topics.label_ids(*range(100))
+    eventually(lambda: len(topics.outcomes()) == 100)
+    eventually(lambda: len(topics.rejected_labels()) == 1_000)

@@ -179,6 +179,16 @@ def test_it_says_which_model_a_partition_waits_for(
     ) in log.messages
 
 
+def test_it_says_nothing_of_a_partition_for_which_a_model_has_come_meanwhile(
+    world: World, summary: Summary, shelf: ModelShelf, log: pytest.LogCaptureFixture
+) -> None:
+    world.waiting.hold([0], Layout())
+    run(world, summary, 5)
+    shelf.put(model(4))
+    run(world, summary, 10)
+    assert not [line for line in log.messages if "waits for it" in line]
+
+
 def test_gauges_are_set_within_a_second_whether_records_come_or_not(
     world: World, summary: Summary, shelf: ModelShelf
 ) -> None:
