@@ -59,7 +59,7 @@ test-monitoring: setup ## the alerts, and what a real Prometheus reads, with pro
 soak: setup ## random faults under load, then a check of everything; SECONDS, SEED, RATE
 	@$(VENV)/python -m tests.soak
 
-soak-labels: setup ## 10 million late labels and 20 kills, an hour, resumable; LEGS, RECORDS
+soak-labels: setup ## 10 million late labels and 20 kills, over two hours, resumable; LEGS, RECORDS
 	@$(VENV)/python -m tests.soak.labels
 
 bench-late-labels: setup ## throughput with late labels beside labels inside, five minutes
