@@ -136,8 +136,8 @@ def consumer(settings: StreamSettings, **options: Any) -> KafkaConsumer:
             "max_partition_fetch_bytes": 4 * 2**20,
             "metadata_max_age_ms": 10_000,
             "metrics_enabled": False,
-            # Within a session, the broker does not repeat where a partition ends that is assigned
-            # anew, until something is written there; `kafka_workarounds.progress` needs it.
+            # Within a fetch session, the broker leaves out partitions in which nothing is new. One
+            # that is assigned again would have no end for `kafka_workarounds.progress`.
             "enable_incremental_fetch_sessions": False,
             **options,
         },

@@ -132,6 +132,11 @@ class Topics:
             self.label(id % 2, id, partition=id % self.partitions)
         self.producer.flush(PATIENCE_SECONDS)
 
+    def label_nothing(self, count: int) -> None:
+        """Write labels by ids that no record has; `flush` has to follow."""
+        for n in range(count):
+            self.label(1, f"no record {n}")
+
     def describe(self, schema: Schema) -> None:
         """Write the schema."""
         topic = self.settings.schema_topic

@@ -476,7 +476,7 @@ def test_after_a_reset_labels_are_counted_again_from_their_beginning(
     assert (found.n, found.late, found.orphans, found.waiting) == (2, 2, 1, 18)
 
 
-def test_labels_before_others_hold_them_up_no_longer_after_a_suspension_though_no_record_comes(
+def test_after_a_suspension_labels_of_no_record_hold_up_no_others_though_no_record_comes(
     topics: Topics, start: Services
 ) -> None:
     topics.publish(1)
@@ -487,9 +487,7 @@ def test_labels_before_others_hold_them_up_no_longer_after_a_suspension_though_n
     await_no_members(topics)
     predictor.wake()
     await_line(predictor, "partitions 0@100 n=0")
-    for n in range(1_000):  # more than are held until the end of the data is known
-        label = b'{"id":"no record %d","label":1}' % n
-        topics.producer.send(topics.settings.label_topic, label, partition=0)
+    topics.label_nothing(1_000)  # more than are held until the end of the data is known
     topics.label_ids(*range(100))
     eventually(lambda: len(topics.outcomes()) == 100)
     eventually(lambda: len(topics.rejected_labels()) == 1_000)

@@ -121,8 +121,8 @@ def test_a_model_published_again_is_not_served_again(topics: Topics, start: Serv
     await_serving(topics, 3)
     topics.publish(4)
     await_serving(topics, 4)
-    for version in (1, 2, 3, 4):
-        assert predictor.log().count(f"model {version} (test) serves from the next unit") <= 1
+    lines = [predictor.log().count(f"model {n} (test) serves from the next unit") for n in range(5)]
+    assert lines in ([0, 1, 1, 1, 1], [0, 1, 0, 1, 1])  # 2 and 3 may come together
     served = [status["version"] for status in topics.statuses()]
     assert served == sorted(set(served))
     assert topics.check().n == topics.written()

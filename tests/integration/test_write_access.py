@@ -143,9 +143,7 @@ def test_labels_of_no_record_hold_others_back_and_lose_none(
     topics.write(100, label=False)
     predictor = start("predictor", LABEL_EARLY_SECONDS="0.5")
     await_answered(topics)
-    for n in range(1_000):
-        label = b'{"id":"no record %d","label":1}' % n
-        topics.producer.send(topics.settings.label_topic, label, partition=0)
+    topics.label_nothing(1_000)
     topics.label_ids(*range(100))
     eventually(lambda: len(topics.outcomes()) == 100)
     assert topics.outcomes()[-1]["n"] == 100

@@ -86,6 +86,7 @@ def test_prometheus_reads_what_is_served_and_loads_the_alerts(prometheus: str) -
         # A scrape that takes more than a second leaves no series until the next one.
         return eventually(lambda: ask(prometheus, query), message=query)
 
+    eventually(lambda: len(ask(prometheus, "up == 1")) == 2)
     # The page runs in the same process here, and shows what the whole process has.
     (version,) = read('predictor_model_version{job="predictor"}')
     assert (version["metric"]["job"], version["value"][1]) == ("predictor", "12")
